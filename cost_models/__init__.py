@@ -1,0 +1,1 @@
+"""Laws: masks, models, hardware, topologies and what each operation costs. Imports only ``traces``."""
