@@ -29,7 +29,9 @@ def parse_count(text: str | int, what: str = "count") -> int:
         value = float(match[1]) * _BINARY[match[2].lower()]
         if value == int(value):
             return int(value)
-    raise InputError(f"{what} is not a whole number", got=repr(text), expected="digits with k, M or G (binary), as 128k or 1M")
+    raise InputError(
+        f"{what} is not a whole number", got=repr(text), expected="digits with k, M or G (binary), as 128k or 1M"
+    )
 
 
 def dtype_bytes(dtype: str) -> int:

@@ -1,0 +1,175 @@
+"""attnsim: how long distributed attention takes, what fits in memory, and where the time goes, before renting a node.
+
+This module has the public names and the command line's root. Both import what they need when it is used, so that
+``import attnsim`` and ``attnsim --help`` are quick.
+
+>>> import attnsim
+>>> request = attnsim.SimulationRequest(model="llama-3.1-8b", seq_len="128k", gpus=8, topology="dgx-h100")
+>>> request.resolve().workload.heads
+32
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+if TYPE_CHECKING:
+    from simulator.progress import Progress
+    from simulator.request import RequestOptions, SimulationRequest
+    from simulator.result import Refused, SimulationResult
+
+__version__ = "0.1.0"
+
+PACKAGES = ("traces", "cost_models", "simulator", "validators")
+
+_PUBLIC = {
+    "AttentionWorkload": "cost_models.workload",
+    "ClusterTopology": "cost_models.topology",
+    "HardwareProfile": "cost_models.hardware",
+    "InputError": "traces.errors",
+    "Mask": "cost_models.masks",
+    "ModelShape": "cost_models.models",
+    "Refused": "simulator.result",
+    "SimulationRequest": "simulator.request",
+    "SimulationResult": "simulator.result",
+    "Timeline": "traces.timeline",
+    "load_hardware": "cost_models.hardware",
+    "load_model": "cost_models.models",
+    "load_topology": "cost_models.topology",
+    "parse_mask": "cost_models.masks",
+}
+"""Public names and the modules that have them."""
+
+_COMMANDS = {"simulate": "simulator.commands", "compare": "simulator.commands", "topology": "simulator.commands"}
+"""Commands and the modules whose ``app`` has them."""
+
+__all__ = [*_PUBLIC, "compare", "main", "simulate"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def simulate(
+    request: SimulationRequest | None = None, *, progress: Progress | None = None, **options: Unpack[RequestOptions]
+) -> SimulationResult:
+    """Predict time, memory and traffic of one schedule.
+
+    Parameters
+    ----------
+    request : what to simulate; or else its fields as ``options``, text as on the command line or objects.
+    progress : called with what is done, the number done and the total.
+
+    Raises
+    ------
+    InputError
+        Where the request cannot be simulated.
+    """
+    asked = _request(request, options)
+    from simulator.simulate import simulate as run
+
+    return run(asked, progress)
+
+
+def compare(
+    request: SimulationRequest | None = None, *, progress: Progress | None = None, **options: Unpack[RequestOptions]
+) -> list[SimulationResult | Refused]:
+    """Rank all schedules: exact ones by time, then approximate ones by time, then those refused.
+
+    Parameters
+    ----------
+    request, progress, options : as for :func:`simulate`, without a schedule.
+
+    Raises
+    ------
+    InputError
+        Where the request itself is wrong.
+    """
+    asked = _request(request, options)
+    from simulator.compare import compare as run
+
+    return run(asked, progress)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exits with 2 and one line on standard error where the input cannot be used."""
+    from traces.errors import InputError
+
+    try:
+        _root()(arguments, prog_name="attnsim")
+    except InputError as error:
+        print("error:", " ".join(error.message.split()), file=sys.stderr)
+        sys.exit(2)
+
+
+def _request(request: SimulationRequest | None, options: RequestOptions) -> SimulationRequest:
+    from simulator.request import SimulationRequest
+
+    if request is None:
+        return SimulationRequest(**options)
+    if options:
+        raise TypeError(f"give a request or options, not both: {', '.join(options)}")
+    return request
+
+
+def _root() -> Any:
+    """The root command; its subcommands are imported when they are run or listed."""
+    import typer
+    from typer.core import TyperGroup
+
+    class LazyGroup(TyperGroup):
+        def list_commands(self, ctx: object) -> list[str]:
+            return list(_COMMANDS)
+
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:
+            if cmd_name not in _COMMANDS:
+                return None
+            app = typer.main.get_command(importlib.import_module(_COMMANDS[cmd_name]).app)
+            return app.get_command(ctx, cmd_name)  # type: ignore[attr-defined]
+
+    root = typer.Typer(cls=LazyGroup, rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+
+    @root.callback(no_args_is_help=True)
+    def options(
+        version: bool = typer.Option(
+            False, "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
+    ) -> None:
+        """Plan distributed attention: how long it takes, what fits in memory, and where the time goes."""
+
+    return root
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print("attnsim", __version__)
+        sys.exit()
+
+
+def _check_not_shadowed() -> None:
+    """Refuse to go on where another distribution's package hides one of ours: all lie beside this file."""
+    ours = Path(__file__).resolve().parent
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
+        if found != ours:
+            raise ImportError(
+                f"attnsim needs its own package {name!r} in {ours}, but Python finds {found or 'none'}: another "
+                f"distribution or folder named {name!r} hides it; uninstall it, or use a virtual environment of its own"
+            )
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'attnsim' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})
+
+
+_check_not_shadowed()

@@ -1,0 +1,128 @@
+"""A cell is one banded rectangle of *local* rows and columns, tight on all sides: the shape of a kernel's segment.
+
+    cell = {(i, j) : q_start <= i < q_stop,  k_start <= j < k_stop,  lo <= i - j <= hi}
+
+Tight: every row and every column holds a pair, and both bounds are attained. So two cells describe the same pairs only
+if they are equal, and the union of disjoint cells is itself a cell exactly if the smallest cell around them holds as
+many pairs as they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from cost_models.masks.blocks import Block, clip_range, local_band
+from cost_models.masks.counting import count_in_band
+from cost_models.masks.tokens import TokenRange
+from traces.errors import InputError
+
+
+class Cell(NamedTuple):
+    """Local rows, columns and band, with the number of pairs."""
+
+    q_start: int
+    q_stop: int
+    k_start: int
+    k_stop: int
+    lo: int
+    hi: int
+    pairs: int
+
+
+def build_cell(block: Block, q: TokenRange, k: TokenRange, q_offset: int, k_offset: int) -> Cell | None:
+    """The pairs of a block between two ranges whose first tokens are row ``q_offset`` and column ``k_offset``.
+
+    Returns
+    -------
+    cell, or None where there are no pairs.
+
+    >>> build_cell(Block(0, 8, 0, 8, lo=0), TokenRange(1, 8, 4), TokenRange(2, 8, 4), 0, 0)
+    Cell(q_start=1, q_stop=2, k_start=0, k_stop=1, lo=1, hi=1, pairs=1)
+    """
+    skipped_q, first_q, rows = clip_range(q, block.q_start, block.q_stop)
+    skipped_k, first_k, columns = clip_range(k, block.k_start, block.k_stop)
+    if not rows or not columns:
+        return None
+    q_start, k_start = q_offset + skipped_q, k_offset + skipped_k
+    lo, hi = local_band(block, first_q, first_k, _common_stride(q, k, rows, columns))
+    shift = q_start - k_start
+    return _tighten(q_start, q_start + rows, k_start, k_start + columns, lo + shift, hi + shift)
+
+
+def _common_stride(q: TokenRange, k: TokenRange, rows: int, columns: int) -> int:
+    if q.stride == k.stride or columns == 1:
+        return q.stride
+    if rows == 1:
+        return k.stride
+    raise InputError("query and key ranges differ in stride", got=f"{q} and {k}", expected="one stride")
+
+
+def _tighten(q_start: int, q_stop: int, k_start: int, k_stop: int, lo: int, hi: int) -> Cell | None:
+    """Drop empty rows and columns, and diagonals outside the rectangle."""
+    lo, hi = max(lo, q_start - k_stop + 1), min(hi, q_stop - 1 - k_start)
+    if lo > hi:
+        return None
+    rows = max(q_start, k_start + lo), min(q_stop, k_stop + hi)
+    columns = max(k_start, q_start - hi), min(k_stop, q_stop - lo)
+    return _counted(*rows, *columns, lo, hi)
+
+
+def _counted(q_start: int, q_stop: int, k_start: int, k_stop: int, lo: int, hi: int) -> Cell:
+    shift = q_start - k_start
+    pairs = count_in_band(q_stop - q_start, k_stop - k_start, lo - shift, hi - shift)
+    return Cell(q_start, q_stop, k_start, k_stop, lo, hi, pairs)
+
+
+def merge_cells(cells: Sequence[Cell]) -> list[Cell]:
+    """The same pairs in fewer cells: neighbours, in order of rows or of columns, are joined while that gives a cell.
+
+    >>> square, beside = Cell(0, 4, 0, 4, 0, 3, 10), Cell(4, 8, 0, 4, 1, 7, 16)
+    >>> merge_cells([square, beside, Cell(4, 8, 4, 8, 0, 3, 10)])
+    [Cell(q_start=0, q_stop=8, k_start=0, k_stop=8, lo=0, hi=7, pairs=36)]
+    """
+    whole = _join(cells)
+    if whole:
+        return [whole]
+    merged, before = list(cells), len(cells) + 1
+    while len(merged) < before:
+        before = len(merged)
+        merged = _merge_neighbours(merged, _by_columns)
+        merged = _merge_neighbours(merged, _by_rows)
+    return merged
+
+
+def _by_columns(cell: Cell) -> tuple[int, int]:
+    return cell.k_start, cell.q_start
+
+
+def _by_rows(cell: Cell) -> tuple[int, int]:
+    return cell.q_start, cell.k_start
+
+
+def _merge_neighbours(cells: Sequence[Cell], order: Callable[[Cell], tuple[int, int]]) -> list[Cell]:
+    merged: list[Cell] = []
+    for cell in sorted(cells, key=order):
+        merged.append(cell)
+        while len(merged) > 1 and not _corner_between(*merged[-2:]) and (joined := _join(merged[-2:])):
+            merged[-2:] = [joined]
+    return merged
+
+
+def _corner_between(a: Cell, b: Cell) -> bool:
+    """Whether b lies below and right of a, and a cell around both would hold their corner: they cannot be joined.
+
+    A shortcut: most neighbours are different documents.
+    """
+    if a.q_stop > b.q_start or a.k_stop > b.k_start:
+        return False
+    return min(a.lo, b.lo) <= b.q_start - a.k_stop + 1 <= max(a.hi, b.hi)
+
+
+def _join(cells: Sequence[Cell]) -> Cell | None:
+    """The union of disjoint cells, if it is a cell."""
+    if not cells:
+        return None
+    q_start, q_stops, k_start, k_stops, lo, hi, pairs = zip(*cells, strict=True)
+    around = _counted(min(q_start), max(q_stops), min(k_start), max(k_stops), min(lo), max(hi))
+    return around if around.pairs == sum(pairs) else None

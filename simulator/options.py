@@ -1,0 +1,116 @@
+"""The command line's options for a request and for its outputs, said once for all commands that take them.
+
+A command written as ``command(request, outputs)`` becomes one that takes the contract's options: its signature, from
+which typer builds the parser and the help, is that of :func:`_request_options` and options of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from simulator.request import SimulationRequest
+
+JsonTarget = Annotated[
+    str | None, typer.Option("--json", metavar="FILE|-", help="Write the result as JSON; - is standard output.")
+]
+
+
+RequestCommand = Callable[["SimulationRequest", "Outputs"], None]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where results go besides the terminal."""
+
+    json: str | None = None
+    trace: Path | None = None
+    html: Path | None = None
+
+    @property
+    def need_timeline(self) -> bool:
+        """Whether any of them shows single operations."""
+        return self.trace is not None or self.html is not None
+
+
+def option(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    """One more option of a command: a field of the request, typer's annotation, and its default, if any."""
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def request_command(*own: inspect.Parameter) -> Callable[[RequestCommand], Callable[..., None]]:
+    """Turn ``command(request, outputs)`` into a function of the contract's options and the command's ``own``."""
+    common = inspect.signature(_request_options, eval_str=True).parameters.values()
+    signature = inspect.Signature([*own, *common])
+
+    def decorate(command: RequestCommand) -> Callable[..., None]:
+        @functools.wraps(command)
+        def with_options(**values: Any) -> None:
+            outputs = Outputs(*(values.pop(name) for name in ("json", "trace", "html")))
+            command(_request(values, outputs), outputs)
+
+        with_options.__signature__ = signature  # type: ignore[attr-defined]
+        with_options.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
+        return with_options
+
+    return decorate
+
+
+def _request(values: dict[str, Any], outputs: Outputs) -> SimulationRequest:
+    from simulator.request import SimulationRequest
+
+    return SimulationRequest(**values, timeline=outputs.need_timeline)
+
+
+def _request_options(
+    *,
+    seq_len: Annotated[str, typer.Option(metavar="N", help="Tokens of the whole sequence; 128k and 1M are binary.")],
+    gpus: Annotated[int, typer.Option(metavar="P", help="GPUs in all.")],
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Model: a name, or a Hugging Face config.json.")
+    ] = None,
+    heads: Annotated[int | None, typer.Option(metavar="H", help="Query heads, instead of --model.")] = None,
+    kv_heads: Annotated[int | None, typer.Option(metavar="K", help="Key-value heads; default --heads.")] = None,
+    head_dim: Annotated[int | None, typer.Option(metavar="D", help="Head dim, instead of --model.")] = None,
+    nodes: Annotated[
+        int | None, typer.Option(metavar="M", help="Nodes; P/M GPUs on each. Default: as few as hold them.")
+    ] = None,
+    topology: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="A preset, NCCL topology XML, or the text of nvidia-smi topo -m."),
+    ] = None,
+    hardware: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="GPU profile. Default: the GPU that the topology says.")
+    ] = None,
+    batch: Annotated[int, typer.Option(metavar="B", help="Sequences.")] = 1,
+    dtype: Annotated[str, typer.Option(metavar="TYPE", help="Type of Q, K, V and O.")] = "bf16",
+    mask: Annotated[str, typer.Option(metavar="NAME[:key=value,...]", help="Which pairs are attended.")] = "causal",
+    layers: Annotated[
+        str, typer.Option(metavar="attention|layer|model", help="What of the model is simulated.")
+    ] = "attention",
+    pass_: Annotated[
+        str | None,
+        typer.Option(
+            "--pass", metavar="PASS", help="forward, backward or both (default); of a model prefill, decode or step."
+        ),
+    ] = None,
+    kernel: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Attention kernel. Default: the hardware's fastest exact one.")
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="auto|maxplus|des", help="auto: des where links are shared and it is fast enough.")
+    ] = "auto",
+    json: JsonTarget = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write Chrome traces for Perfetto, a file per GPU.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with figures.")] = None,
+) -> None:
+    """Only its signature is used."""

@@ -1,0 +1,124 @@
+"""Results to the terminal and to files: JSON, Chrome traces, an HTML report; each whole or not at all.
+
+With ``--json -`` standard output holds the JSON and nothing else; tables then go to standard error, as warnings always
+do.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simulator.folders import whole_folder
+from simulator.options import Outputs
+from simulator.result import Refused, SimulationResult
+from simulator.tables import compare_tables, describe_inputs, simulate_tables
+from traces.atomic import write_text_atomic
+from traces.errors import InputError
+from traces.timeline import Timeline
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+Outcomes = Sequence[SimulationResult | Refused]
+
+
+def write_outputs(outcomes: Outcomes, outputs: Outputs, *, many: bool) -> None:
+    """Write what was asked for.
+
+    Parameters
+    ----------
+    outcomes : results, and schedules refused.
+    outputs : where to.
+    many : whether JSON holds a list and traces a folder per schedule, however many there are.
+    """
+    results = [each for each in outcomes if isinstance(each, SimulationResult)]
+    if outputs.trace is not None:
+        _write_traces(results, outputs.trace, many)
+    if outputs.html is not None:
+        _write_html(outcomes, outputs.html, many)
+    write_json([each.to_json() for each in outcomes] if many else results[0].to_json(), outputs)
+
+
+def write_json(data: object, outputs: Outputs) -> None:
+    """Write an object as JSON to the file asked for, or to standard output."""
+    if outputs.json is None:
+        return
+    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+    if outputs.json == "-":
+        sys.stdout.write(text)
+    else:
+        write_text_atomic(outputs.json, text)
+
+
+def print_result(result: SimulationResult, outputs: Outputs) -> None:
+    """Tables and warnings of one result."""
+    console = _console(outputs)
+    _print_line(console, describe_inputs(result.inputs))
+    print_tables(simulate_tables(result), outputs)
+    print_warnings(result.warnings)
+
+
+def print_comparison(outcomes: Outcomes, outputs: Outputs) -> None:
+    """Tables of a comparison, and every warning once."""
+    console = _console(outputs)
+    results = [each for each in outcomes if isinstance(each, SimulationResult)]
+    _print_line(console, describe_inputs(results[0].inputs))
+    print_tables(compare_tables(outcomes, console.width), outputs)
+    print_warnings(dict.fromkeys(warning for result in results for warning in result.warnings))
+
+
+def print_tables(tables: Iterable[Table], outputs: Outputs) -> None:
+    """Tables on standard output, or on standard error where that holds the JSON."""
+    console = _console(outputs)
+    for table in tables:
+        console.print(table)
+        console.print()
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Warnings on standard error, a line each."""
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _print_line(console: Console, text: str) -> None:
+    """Text that is never cut into lines, and an empty line."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True, end="\n\n")
+
+
+def _console(outputs: Outputs) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=outputs.json == "-")
+
+
+def _write_traces(results: Sequence[SimulationResult], folder: Path, many: bool) -> None:
+    from traces.perfetto import write_traces
+
+    if not many:
+        write_traces(_timeline(results[0]), folder)
+        return
+    with whole_folder(folder) as temporary:
+        for result in results:
+            write_traces(_timeline(result), temporary / re.sub(r"[:,/]", "-", result.schedule))
+
+
+def _timeline(result: SimulationResult) -> Timeline:
+    if result.timeline is None:
+        raise InputError(f"{result.schedule} has too many operations to trace", remedy="ask for fewer gpus")
+    return result.timeline
+
+
+def _write_html(outcomes: Outcomes, path: Path, many: bool) -> None:
+    from simulator.report import write_comparison_report, write_result_report
+
+    if many:
+        write_comparison_report(path, outcomes)
+    elif isinstance(outcomes[0], SimulationResult):
+        write_result_report(path, outcomes[0])

@@ -1,0 +1,188 @@
+"""What a Program consists of: buffers, and operations that read and write them on lanes.
+
+An operation stands for all ranks at once; what differs by rank is a column (an array over ranks). It names *what* is
+computed or sent, never how long it takes: costing prices its ``work``, executors perform its ``kind``.
+
+| kind | work | meaning (per rank) |
+|---|---|---|
+| attention_forward | Attention | o, lse <- kernels of the lowering on (q, k, v); rows without a key stay untouched |
+| attention_backward | Attention | dq, dk, dv <- the same kernels backward, given dO, LSE and O (or delta) |
+| merge | Elementwise | running (o, lse) <- LSE-weighted sum with a partial one, on the rows the partial one covers |
+| accumulate | Elementwise | a += b, on the rows the kernels wrote |
+| row_dot | Elementwise | delta <- rowsum(dO * O) |
+| cast, copy | Elementwise | b <- a in another dtype, or the same |
+| pack, unpack | Elementwise | reorder for, or after, a collective that scatters heads |
+| reduce_replicas | Elementwise | sum the gradients of replicated KV heads |
+| concat, select | Elementwise | APB: keys in a row; the rows with the highest scores |
+| score | Gemm | APB's retaining head: one score per token and KV head |
+| exchange | Exchange | grouped send and receive of one hop |
+| all_to_all, all_gather | Collective | as in NCCL |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cost_models.units import dtype_bytes
+
+if TYPE_CHECKING:
+    from simulator.program.lowered import LoweringColumn
+    from simulator.program.partition import Layout
+
+IntArray = NDArray[np.int64]
+Column = int | IntArray
+
+HOST, COMPUTE = "host", "compute"
+CATEGORY = {
+    "exchange": "communication",
+    "all_to_all": "communication",
+    "all_gather": "communication",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Buffer:
+    """One tensor per rank, [batch, tokens, heads, dim] (row statistics: [batch, heads, tokens], ``dim`` 1).
+
+    Attributes
+    ----------
+    tokens : rows of each rank's shard.
+    layout : which tokens of the sequence the rows are, where they are tokens of the sequence.
+    """
+
+    id: int
+    name: str
+    batch: int
+    tokens: Column
+    heads: int
+    dim: int
+    dtype: str
+    layout: Layout | None = None
+    row_statistic: bool = False
+
+    @property
+    def bytes(self) -> Column:
+        """Bytes of each rank's shard."""
+        return self.tokens * (self.batch * self.heads * self.dim * dtype_bytes(self.dtype))
+
+    @property
+    def elements(self) -> Column:
+        """Elements of each rank's shard."""
+        return self.tokens * (self.batch * self.heads * self.dim)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attention:
+    """Attention kernels of one step: which calls, from the two layouts and the mask."""
+
+    lowering: LoweringColumn
+    direction: str
+    batch: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    v_head_dim: int
+    dtype: str
+    precomputed_delta: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Elementwise:
+    """A memory-bound kernel: bytes read and written by each rank, and the access pattern that sets its rate.
+
+    ``lowering`` restricts it to the rows (side "q") or columns (side "k") that the attention kernels of a step cover:
+    the bytes are then those of one token, to be multiplied by that number.
+    """
+
+    pattern: str
+    bytes_read: Column
+    bytes_written: Column
+    lowering: LoweringColumn | None = None
+    side: str = "q"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gemm:
+    """Dense products, (m, n, k) of each in order."""
+
+    m: Column
+    shapes: tuple[tuple[int, int], ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ring:
+    """A permutation of ranks in which data circulates: rank r sends to ``to[r]`` and receives from ``source[r]``."""
+
+    name: str
+    size: int
+    to: IntArray
+    source: IntArray
+
+    @property
+    def lane(self) -> str:
+        """The communication lane (one NCCL communicator and stream) of this ring."""
+        return f"comm:{self.name}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exchange:
+    """Grouped send and receive: every rank sends ``bytes`` to its successor in the ring."""
+
+    ring: Ring
+    bytes: Column
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Collective:
+    """An NCCL collective over all ranks. ``bytes_sent`` is what a rank puts on the wire to others."""
+
+    collective: str
+    bytes_sent: Column
+    group: IntArray
+
+
+Work = Attention | Elementwise | Gemm | Exchange | Collective
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Operation:
+    """One operation of all ranks (of those in ``ranks``, where not all take part).
+
+    Attributes
+    ----------
+    id : position among the operations of the Program.
+    reads, writes : buffers; a buffer in both is updated in place.
+    ranks : boolean column of the ranks that take part, None for all.
+    """
+
+    id: int
+    kind: str
+    lane: str
+    phase: str
+    step: int
+    reads: tuple[Buffer, ...]
+    writes: tuple[Buffer, ...]
+    work: Work
+    ranks: NDArray[np.bool_] | None = None
+    options: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def category(self) -> str:
+        """``communication`` or ``compute``."""
+        return CATEGORY.get(self.kind, "compute")
+
+    @property
+    def bytes_sent(self) -> Column:
+        """Bytes each rank puts on the wire to other ranks."""
+        if isinstance(self.work, Exchange):
+            return self.work.bytes if self.work.ring.size > 1 else 0
+        return self.work.bytes_sent if isinstance(self.work, Collective) else 0
+
+    def option(self, name: str) -> object:
+        """A static parameter of the operation, by name."""
+        return dict(self.options)[name]

@@ -1,0 +1,59 @@
+"""Results as an HTML report: what came out, where the time goes, and what it was asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from simulator.result import Refused, SimulationResult
+from simulator.tables import describe_inputs
+from traces.figures.breakdown import plot_breakdown, plot_ranking
+from traces.figures.memory import plot_memory
+from traces.figures.timeline import plot_timeline
+from traces.report import Section, write_report
+
+CONTEXT = ("inputs", "provenance", "warnings")
+ROW = ("schedule", "time_s", "forward_s", "backward_s", "exposed_communication_s", "peak_memory_bytes", "fits", "exact")
+
+
+def write_result_report(path: str | os.PathLike[str], result: SimulationResult) -> None:
+    """Write the report of one result, whole or not at all."""
+    facts = {name: value for name, value in result.to_json().items() if name not in CONTEXT}
+    sections = [Section("Result", [facts]), *_context([result]), *_time_figures([result], result)]
+    write_report(path, f"{result.schedule}: {describe_inputs(result.inputs)}", sections)
+
+
+def write_comparison_report(path: str | os.PathLike[str], outcomes: Sequence[SimulationResult | Refused]) -> None:
+    """Write the report of a comparison, whole or not at all."""
+    results = [each for each in outcomes if isinstance(each, SimulationResult)]
+    refused = [each.to_json() for each in outcomes if isinstance(each, Refused)]
+    rows = [{name: value for name, value in each.to_json().items() if name in ROW} for each in results]
+    sections = [
+        Section("", [plot_ranking([each.to_json() for each in results])]),
+        *_time_figures(results, results[0]),
+        Section("Results", [rows]),
+        *([Section("Refused", [refused])] if refused else []),
+        *_context(results),
+    ]
+    write_report(path, f"Schedules for {describe_inputs(results[0].inputs)}", sections)
+
+
+def _time_figures(results: Sequence[SimulationResult], shown: SimulationResult) -> list[Section]:
+    """Breakdown of all results; timeline and memory of one."""
+    parts = [{"schedule": each.schedule, "parts": each.breakdown} for each in results if each.breakdown]
+    figures = [plot_breakdown(parts)] if parts else []
+    figures += [plot_timeline(shown.timeline)] if shown.timeline is not None else []
+    figures += [plot_memory(shown.memory_curve)] if shown.memory_curve else []
+    return [Section("", [figure]) for figure in figures]
+
+
+def _context(results: Sequence[SimulationResult]) -> list[Section]:
+    """What was asked, where the numbers come from, and what to beware of."""
+    first = results[0]
+    inputs: Mapping[str, Any] = {name: value for name, value in first.inputs.items() if value is not None}
+    if len(results) > 1:
+        inputs = {name: value for name, value in inputs.items() if name != "schedule"}
+    warnings = list(dict.fromkeys(warning for result in results for warning in result.warnings))
+    titled = {"Inputs": inputs, "Provenance": first.provenance, "Warnings": warnings}
+    return [Section(title, [block]) for title, block in titled.items() if block]

@@ -1,0 +1,266 @@
+"""What is asked for, and its check before anything runs.
+
+A :class:`SimulationRequest` holds the contract's options as the user gave them, text or objects. Its ``resolve()``
+loads what they name, refuses what contradicts itself, and fills in the defaults that need no simulation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from cost_models.masks import Mask, parse_mask
+from cost_models.models import ModelShape, load_model
+from cost_models.spec import Spec, parse_spec
+from cost_models.topology import ClusterTopology, load_topology
+from cost_models.topology.gpus import model_of_hardware
+from cost_models.topology.presets import PRESETS
+from cost_models.units import parse_count
+from cost_models.workload import AttentionWorkload
+from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from cost_models.hardware import HardwareProfile
+
+AVAILABLE_LAYERS = ("attention",)
+"""Of :data:`PASSES`, what this version simulates."""
+
+PASSES = {
+    "attention": ("both", "forward", "backward"),
+    "layer": ("both", "forward", "backward"),
+    "model": ("step", "prefill", "decode"),
+}
+"""Passes of each choice of layers, the default first (for attention and layer the schedule may have another)."""
+
+ENGINES = ("auto", "maxplus", "des")
+
+
+class RequestOptions(TypedDict, total=False):
+    """Options of :class:`SimulationRequest` as keywords."""
+
+    schedule: str | None
+    model: str | Path | ModelShape | None
+    heads: int | None
+    kv_heads: int | None
+    head_dim: int | None
+    seq_len: int | str
+    gpus: int
+    nodes: int | None
+    hardware: str | HardwareProfile | None
+    topology: str | Path | ClusterTopology | None
+    batch: int
+    dtype: str
+    mask: str | Mask
+    layers: str
+    pass_: str | None
+    kernel: str | None
+    engine: str
+    peers: bool
+    timeline: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationRequest:
+    """One question to the simulator, as asked.
+
+    Parameters
+    ----------
+    schedule : ``NAME[:key=value,...]``; None where all are compared.
+    model : preset, ``config.json`` or shape; or else ``heads``, ``kv_heads`` (default ``heads``) and ``head_dim``.
+    seq_len : tokens of the whole sequence, ``128k`` is binary.
+    gpus, nodes : ranks in all, and the nodes that they fill evenly (default as few as hold them).
+    hardware : profile; default the GPU that the topology says.
+    topology : preset, file or object; default the first preset with the GPUs of ``hardware``.
+    batch, dtype, mask : of the attention.
+    layers, pass_ : what is simulated of the model; see :data:`PASSES`.
+    kernel : attention kernel; default the fastest exact one of the hardware.
+    engine : ``auto``, ``maxplus`` or ``des``.
+    peers : whether ``compare`` lists other people's implementations.
+    timeline : whether results keep their timeline.
+    """
+
+    seq_len: int | str
+    gpus: int
+    schedule: str | None = None
+    model: str | Path | ModelShape | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    nodes: int | None = None
+    hardware: str | HardwareProfile | None = None
+    topology: str | Path | ClusterTopology | None = None
+    batch: int = 1
+    dtype: str = "bf16"
+    mask: str | Mask = "causal"
+    layers: str = "attention"
+    pass_: str | None = None
+    kernel: str | None = None
+    engine: str = "auto"
+    peers: bool = False
+    timeline: bool = True
+
+    def resolve(self) -> ResolvedRequest:
+        """Load and check everything that needs no simulation.
+
+        Raises
+        ------
+        InputError
+            For the first option that is wrong or contradicts another.
+
+        >>> request = SimulationRequest(heads=32, kv_heads=8, head_dim=128, seq_len="8k", gpus=2, topology="dgx-h100")
+        >>> resolved = request.resolve()
+        >>> resolved.workload.seq_len, resolved.hardware, resolved.topology.n_nodes
+        (8192, 'h100-sxm', 1)
+        """
+        _check_choices(self)
+        shape = _load_shape(self)
+        topology = _load_topology(self)
+        return ResolvedRequest(
+            request=self,
+            schedule=None if self.schedule is None else parse_spec(self.schedule, "schedule"),
+            model=shape,
+            workload=_workload(self, shape),
+            topology=topology,
+            hardware=_hardware(self, topology),
+        )
+
+
+@dataclass(frozen=True)
+class ResolvedRequest:
+    """A request whose options are loaded and agree.
+
+    Attributes
+    ----------
+    request : as it was asked; its ``pass_`` and ``kernel`` are None where schedule and hardware decide.
+    schedule : parsed, None where all are compared.
+    model : shape, None where heads were given.
+    workload, topology : what is computed, and where.
+    hardware : name or file of the profile, or the profile itself.
+    """
+
+    request: SimulationRequest
+    schedule: Spec | None
+    model: ModelShape | None
+    workload: AttentionWorkload
+    topology: ClusterTopology
+    hardware: str | HardwareProfile
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The options that reproduce this run, defaults filled in, as JSON holds them."""
+        workload, topology = self.workload, self.topology
+        heads = {"heads": workload.heads, "kv_heads": workload.kv_heads, "head_dim": workload.head_dim}
+        return {
+            "schedule": None if self.schedule is None else str(self.schedule),
+            **({"model": self.model.name} if self.model else heads),
+            "seq_len": workload.seq_len,
+            "gpus": topology.n_ranks,
+            "nodes": topology.n_nodes,
+            "hardware": self.hardware if isinstance(self.hardware, str) else self.hardware.name,
+            "topology": topology.name,
+            "batch": workload.batch,
+            "dtype": workload.dtype,
+            "mask": str(workload.mask),
+            "layers": self.request.layers,
+            "pass": self.request.pass_,
+            "kernel": self.request.kernel,
+            "engine": self.request.engine,
+        }
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know of how the request was understood."""
+        window = self.model.sliding_window if self.model else None
+        if self.model is None or window is None or window >= self.workload.seq_len:
+            return self.topology.warnings
+        text = (
+            f"{self.model.sliding_layers} of {self.model.layers} layers of {self.model.name} have a window of {window} "
+        )
+        return (*self.topology.warnings, text + f"tokens; simulated is the mask {self.workload.mask}")
+
+
+def _check_choices(request: SimulationRequest) -> None:
+    _check_choice("layers", request.layers, tuple(PASSES))
+    if request.layers not in AVAILABLE_LAYERS:
+        available = " and ".join(AVAILABLE_LAYERS)
+        raise InputError(f"layers {request.layers} is not available in this version", expected=available)
+    passes = PASSES[request.layers]
+    if request.pass_ is not None and request.pass_ not in passes:
+        raise InputError(
+            f"pass does not go with layers {request.layers}", got=request.pass_, expected="one of " + ", ".join(passes)
+        )
+    _check_choice("engine", request.engine, ENGINES)
+    for name in ("gpus", "batch", "nodes", "heads", "kv_heads", "head_dim"):
+        _check_positive(name, getattr(request, name))
+    if request.nodes is not None and request.gpus % request.nodes:
+        raise InputError("nodes does not divide gpus", got=f"{request.gpus} gpus on {request.nodes} nodes")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"unknown {name}", got=repr(value), expected="one of " + ", ".join(choices))
+
+
+def _check_positive(name: str, value: int | None) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise InputError(f"{name} is not a positive whole number", got=repr(value))
+
+
+def _load_shape(request: SimulationRequest) -> ModelShape | None:
+    """The model, or None where heads are given; never both, never neither."""
+    given = [name for name in ("heads", "kv_heads", "head_dim") if getattr(request, name) is not None]
+    if request.model is not None and given:
+        raise InputError(f"both model and {given[0]} are given", expected="one of the two", remedy="leave one out")
+    if request.model is not None:
+        return request.model if isinstance(request.model, ModelShape) else load_model(request.model)
+    if request.heads is None or request.head_dim is None:
+        got = " and ".join(given) or "neither"
+        raise InputError("attention has no shape", got=got, expected="model, or heads, kv_heads and head_dim")
+    return None
+
+
+def _workload(request: SimulationRequest, shape: ModelShape | None) -> AttentionWorkload:
+    seq_len = parse_count(request.seq_len, "seq_len")
+    mask = request.mask if isinstance(request.mask, Mask) else parse_mask(request.mask, seq_len)
+    if shape is not None:
+        dims = (shape.heads, shape.kv_heads, shape.head_dim, shape.v_head_dim)
+    else:
+        heads, head_dim = request.heads or 0, request.head_dim or 0
+        dims = (heads, request.kv_heads or heads, head_dim, head_dim)
+    return AttentionWorkload(request.batch, seq_len, *dims, request.dtype, mask)
+
+
+def _load_topology(request: SimulationRequest) -> ClusterTopology:
+    given = request.topology
+    if isinstance(given, ClusterTopology):
+        if (given.n_ranks, given.n_nodes) != (request.gpus, request.nodes or given.n_nodes):
+            raise InputError(
+                "topology does not have the ranks asked for", got=f"{given.n_ranks} on {given.n_nodes} nodes",
+                expected=f"{request.gpus} on {request.nodes or given.n_nodes}",
+            )  # fmt: skip
+        return given
+    gpu = _gpu_name(request.hardware)
+    return load_topology(given if given is not None else _preset_of(gpu), request.gpus, request.nodes, gpu)
+
+
+def _gpu_name(hardware: str | HardwareProfile | None) -> str | None:
+    """The GPU that is named; None where it is a file or profile of the user's, which may describe any."""
+    if hardware is None or isinstance(hardware, str):
+        return hardware if hardware is None or Path(hardware).suffix != ".toml" else None
+    return hardware.name if model_of_hardware(hardware.name) else None
+
+
+def _preset_of(gpu: str | None) -> str:
+    for name, preset in PRESETS.items():
+        if gpu in (preset.gpu, *preset.other_gpus):
+            return name
+    what = f"no preset topology has {gpu} GPUs" if gpu else "neither topology nor hardware is given"
+    raise InputError(what, expected="topology: one of " + ", ".join(PRESETS) + " or a file")
+
+
+def _hardware(request: SimulationRequest, topology: ClusterTopology) -> str | HardwareProfile:
+    hardware = request.hardware or topology.gpu
+    if hardware is None:
+        raise InputError(f"topology {topology.name} does not say which GPU it has", remedy="name the hardware")
+    return hardware

@@ -1,0 +1,161 @@
+"""Results as tables for the terminal, readable from 80 columns on.
+
+``compare`` has exact schedules, approximate ones and refused ones in tables of their own, in the order that they are
+given; ``simulate`` has a summary and where the time goes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from cost_models.units import format_count
+from simulator.result import Json, Refused, SimulationResult
+from traces.display import format_bytes, format_ns
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NUMBER_COLUMNS = ("forward", "backward", "total", "exposed\ncomm.", "peak\nmemory", "fits", "sent\nper GPU")
+NUMBERS_WIDTH = 47
+"""Terminal columns that the numbers take at most, without the gaps between them."""
+
+WIDE = 100
+"""Terminal columns from which there is room for wide gaps."""
+
+
+def compare_tables(outcomes: Sequence[SimulationResult | Refused], width: int) -> list[Table]:
+    """Tables of exact, approximate and refused schedules, those that are not empty.
+
+    Parameters
+    ----------
+    outcomes : as ``compare`` returns them.
+    width : of the terminal.
+    """
+    results = [each for each in outcomes if isinstance(each, SimulationResult)]
+    refused = [each for each in outcomes if isinstance(each, Refused)]
+    groups = {"Exact": [each for each in results if each.exact], "Approximate": [e for e in results if not e.exact]}
+    tables = [_results_table(title, group, width) for title, group in groups.items() if group]
+    return tables + ([_refused_table(refused, width)] if refused else [])
+
+
+def simulate_tables(result: SimulationResult) -> list[Table]:
+    """Tables of one result: what came out, and the parts of the critical rank's time."""
+    summary = _new_table(result.schedule)
+    summary.add_column(no_wrap=True, style="dim")
+    summary.add_column(overflow="fold")
+    summary.show_header = False
+    for name, text in _summary(result).items():
+        summary.add_row(name, text)
+    return [summary, *([_breakdown_table(result.breakdown)] if result.breakdown else [])]
+
+
+def describe_inputs(inputs: Json) -> str:
+    """What was asked for, in a line.
+
+    >>> describe_inputs({"model": "yi-34b", "seq_len": 131072, "gpus": 8, "nodes": 1, "topology": "dgx-h100",
+    ...                  "hardware": "h100-sxm", "batch": 1, "dtype": "bf16", "mask": "causal"})
+    'yi-34b, 128k tokens, causal, bf16, batch 1 on 8 h100-sxm of dgx-h100'
+    """
+    if "model" in inputs:
+        shape = str(inputs["model"])
+    else:
+        shape = f"{inputs['heads']} heads, {inputs['kv_heads']} kv heads, head dim {inputs['head_dim']}"
+    nodes = f" ({inputs['nodes']} nodes)" if inputs["nodes"] > 1 else ""
+    return (
+        f"{shape}, {format_count(inputs['seq_len'])} tokens, {inputs['mask']}, {inputs['dtype']}, batch "
+        f"{inputs['batch']} on {inputs['gpus']} {inputs['hardware']} of {inputs['topology']}{nodes}"
+    )
+
+
+def _new_table(title: str, gap: int = 2) -> Table:
+    """A table with a rule under its header and columns ``gap`` apart, one of which the box has."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    return Table(title=escape(title), title_justify="left", title_style="bold", min_width=len(title),
+                 box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))  # fmt: skip
+
+
+def _results_table(title: str, results: Sequence[SimulationResult], width: int) -> Table:
+    gap = 2 if width >= WIDE else 1
+    name_width = width - NUMBERS_WIDTH - gap * len(NUMBER_COLUMNS)
+    table = _new_table(title, gap)
+    table.add_column("schedule", overflow="fold")
+    for name in NUMBER_COLUMNS:
+        table.add_column(name, justify="right", no_wrap=True)
+    for result in results:
+        table.add_row(_wrapped(result.schedule, name_width), *_numbers(result))
+    return table
+
+
+def _numbers(result: SimulationResult) -> list[str]:
+    times = (result.forward_s, result.backward_s, result.time_s, result.exposed_communication_s)
+    sent = format_bytes(max(result.bytes_sent_per_rank, default=0))
+    return [*map(_time, times), format_bytes(result.peak_memory_bytes), _yes(result.fits), sent]
+
+
+def _refused_table(refused: Sequence[Refused], width: int) -> Table:
+    from rich.markup import escape
+
+    table = _new_table("Refused")
+    table.add_column("schedule", overflow="fold")
+    table.add_column("reason", overflow="fold")
+    for each in refused:
+        table.add_row(_wrapped(each.schedule, width // 3), escape(each.reason))
+    return table
+
+
+def _summary(result: SimulationResult) -> dict[str, str]:
+    sent = result.bytes_sent_per_rank
+    return {
+        "time": f"{_time(result.time_s)}  ({_interval(result)})",
+        "forward, backward": f"{_time(result.forward_s)}, {_time(result.backward_s)}",
+        "compute": _time(result.compute_s),
+        "communication": f"{_time(result.communication_s)}, exposed {_time(result.exposed_communication_s)}",
+        "peak memory": f"{format_bytes(result.peak_memory_bytes)}, {'fits' if result.fits else 'does not fit'}",
+        "sent per GPU": f"{format_bytes(max(sent, default=0))}, all GPUs {format_bytes(sum(sent))}",
+        "attended pairs": f"{result.pairs_total:,} per head and row",
+        "operations": f"{result.flop_total:.4g} FLOP",
+        "exact": _yes(result.exact),
+        "engine": result.engine,
+    }
+
+
+def _interval(result: SimulationResult) -> str:
+    bounds = result.uncertainty
+    note = ", beyond what was calibrated" if bounds.extrapolated else ""
+    return f"{bounds.level:.0%}: {_time(bounds.low_s)} to {_time(bounds.high_s)}{note}"
+
+
+def _breakdown_table(parts: Mapping[str, int]) -> Table:
+    table = _new_table("Where the time goes, critical rank")
+    table.add_column("part", overflow="fold")
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("share", justify="right", no_wrap=True)
+    total_ns = sum(parts.values())
+    for name, time_ns in parts.items():
+        table.add_row(name.replace("_", " ").replace("/", ", "), format_ns(time_ns), f"{time_ns / (total_ns or 1):.1%}")
+    return table
+
+
+def _wrapped(schedule: str, width: int) -> str:
+    """A schedule's name, broken after commas and colon where it is too long for its column."""
+    from rich.markup import escape
+
+    lines = [""]
+    for part in re.findall(r"[^,:]*[,:]|[^,:]+", schedule):
+        if lines[-1] and len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return escape("\n".join(lines))
+
+
+def _time(seconds: float) -> str:
+    return format_ns(seconds * 1e9)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

@@ -1,0 +1,130 @@
+"""Results are written whole or not at all.
+
+    file:    write NAME's temporary sibling, flush it to disk, rename it over NAME
+    folder:  fill a temporary sibling folder, move an older result aside, rename, remove the older one
+
+A rename within one file system is atomic, so a reader sees the old result or the new one, and a failure leaves the
+old one and no debris. Every OSError becomes an :class:`InputError` that names the path.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from traces.errors import InputError
+
+Writer = Callable[[TextIO], None]
+OUR_FILES = re.compile(r"rank\d+\.json")
+
+
+def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file (UTF-8) whole or not at all."""
+    write_bytes_atomic(path, text.encode())
+
+
+def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file whole or not at all; a device such as ``/dev/stdout`` is written to, not replaced.
+
+    Raises
+    ------
+    InputError
+        Where the path cannot be written.
+    """
+    target = Path(path).resolve()
+    with _explained(path):
+        if target.exists() and not (target.is_file() or target.is_dir()):
+            target.write_bytes(data)
+            return
+        temporary = _sibling(target)
+        try:
+            _write_durably(temporary, data)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_folder_atomic(folder: str | os.PathLike[str], files: Mapping[str, bytes | Writer]) -> None:
+    """Write a folder of files whole or not at all.
+
+    Parameters
+    ----------
+    folder : new, or empty, or holding only an earlier result (``rank*.json``), which is replaced.
+    files : contents of each file: bytes, or a function that writes text to an open file.
+
+    Raises
+    ------
+    InputError
+        Where the folder holds anything else, or cannot be written.
+    """
+    target = Path(folder).resolve()
+    with _explained(folder):
+        _check_replaceable(target)
+        temporary = _sibling(target)
+        try:
+            temporary.mkdir()
+            for name, content in files.items():
+                _write_member(temporary / name, content)
+            _swap_in(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sibling(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_member(path: Path, content: bytes | Writer) -> None:
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+        return
+    with path.open("x", encoding="utf-8", newline="\n") as file:
+        content(file)
+
+
+def _check_replaceable(target: Path) -> None:
+    if not target.exists():
+        return
+    foreign = [entry.name for entry in target.iterdir() if not (entry.is_file() and OUR_FILES.fullmatch(entry.name))]
+    if foreign:
+        raise InputError(
+            f"folder {target} holds other files",
+            got=min(foreign),
+            expected="a new folder, or one with nothing but rank*.json",
+            remedy="name another folder",
+        )
+
+
+def _swap_in(temporary: Path, target: Path) -> None:
+    if not target.exists():
+        temporary.rename(target)
+        return
+    older = _sibling(target)
+    target.rename(older)
+    try:
+        temporary.rename(target)
+    except OSError:
+        older.rename(target)
+        raise
+    shutil.rmtree(older, ignore_errors=True)
+
+
+@contextmanager
+def _explained(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write {os.fspath(path)}", got=error.strerror or str(error)) from error

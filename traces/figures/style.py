@@ -1,0 +1,100 @@
+"""What all figures share: fonts, grid, a title with a note under it, the legend below, and text that cannot be markup.
+
+Title and legend are placed against the container and claim their own margins, so that neither covers the plot or is
+cut at any width.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from html import escape
+
+import plotly.graph_objects as go
+
+TEXT, MUTED, GRID = "#1F2933", "#52606D", "#E3E6EA"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+NOTE_CHARACTERS, NAME_CHARACTERS = 96, 30
+NAME_LINE_PIXELS, ROW_PADDING_PIXELS = 17, 16
+TITLE_PIXELS, NOTE_LINE_PIXELS, FOOT_PIXELS = 46, 18, 96
+
+
+def new_figure(title: str, note: str, plot_pixels: int) -> go.Figure:
+    """An empty figure of our style.
+
+    Parameters
+    ----------
+    title : a few words.
+    note : a sentence under the title, wrapped; may be empty.
+    plot_pixels : height of the plot itself.
+    """
+    lines = textwrap.wrap(note, NOTE_CHARACTERS)
+    top = TITLE_PIXELS + NOTE_LINE_PIXELS * len(lines)
+    figure = go.Figure()
+    figure.update_layout(
+        template="none",
+        height=top + plot_pixels + FOOT_PIXELS,
+        margin={"l": 12, "r": 24, "t": top, "b": 56},
+        font={"family": FONT, "size": 13, "color": TEXT},
+        title=_title(title, lines),
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "xanchor": "left"},
+        hoverlabel={"align": "left", "bgcolor": "white", "font": {"family": FONT, "size": 13, "color": TEXT}},
+        plot_bgcolor="white",
+        paper_bgcolor="white",
+    )
+    axis = {"gridcolor": GRID, "zeroline": False, "automargin": True, "linecolor": GRID, "ticks": ""}
+    figure.update_xaxes(**axis, rangemode="tozero")
+    figure.update_yaxes(**axis)
+    return figure
+
+
+def safe(text: object) -> str:
+    """Text that plotly shows as it is: its labels know a few HTML tags.
+
+    >>> safe("a<b>c")
+    'a&lt;b&gt;c'
+    """
+    return escape(str(text), quote=False)
+
+
+def wrapped_name(name: str) -> str:
+    """A schedule's name for an axis: the schedule, and its settings on lines of their own.
+
+    >>> wrapped_name("usp:ulysses=4,ring=2")
+    'usp<br>ulysses=4, ring=2'
+    """
+    head, _, settings = name.partition(":")
+    lines = [head, *textwrap.wrap(settings.replace(",", ", "), NAME_CHARACTERS, break_on_hyphens=False)]
+    return "<br>".join(safe(line) for line in lines)
+
+
+def row_pixels(labels: list[str]) -> int:
+    """Height of a row in which the longest of the labels has room."""
+    lines = max((label.count("<br>") + 1 for label in labels), default=1)
+    return NAME_LINE_PIXELS * max(lines, 2) + ROW_PADDING_PIXELS
+
+
+def label_rows(figure: go.Figure, positions: list[float], labels: list[str]) -> None:
+    """Name the rows of a horizontal chart, the first on top."""
+    figure.update_yaxes(
+        tickvals=positions,
+        ticktext=[f"{label}  " for label in labels],
+        range=[max(positions, default=0) + 0.6, -0.6],
+        showgrid=False,
+        fixedrange=True,
+    )
+
+
+def _title(title: str, note_lines: list[str]) -> dict[str, object]:
+    note = "<br>".join(safe(line) for line in note_lines)
+    return {
+        "text": f"<b>{safe(title)}</b>",
+        "font": {"size": 16},
+        "subtitle": {"text": note, "font": {"size": 13, "color": MUTED}},
+        "x": 0,
+        "xref": "paper",
+        "xanchor": "left",
+        "y": 1,
+        "yref": "container",
+        "yanchor": "top",
+        "pad": {"t": 12},
+    }
