@@ -9,8 +9,10 @@ stride s whose starts differ by D = q0 - k0 leave exactly the local band
 
     ceil((lo - D) / s) <= i - j <= floor((hi - D) / s),      clipped to [-(n-1), n-1],
 
-so their relation depends on D alone. All D that occur are classified once; a rank's step is then the tuple of the
-classes of its chunk pairs, looked up in a table. Masks with blocks (documents) go through a dictionary of (q, k).
+so their relation depends on D alone, and there are few distinct ones: its *class*. In all partitions here chunk i of
+part r starts at a_i r + b_i with a_i = +a or -a, so D is a function of r_q - r_k, or of r_q + r_k. The classes of all
+chunk pairs are thus one number, ``minus[r_q - r_k] + plus[r_q + r_k]``: two look-ups for all ranks at once. Masks with
+blocks (documents) go through a dictionary of (q, k).
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ from cost_models.masks import Lowering, Mask, lower
 from simulator.program.partition import Layout, Partition
 
 IntArray = NDArray[np.int64]
-MAX_CLASS_TUPLES = 1 << 16
-"""Largest look-up table of chunk-class tuples; beyond it the dictionary is used."""
+MAX_CODES = 1 << 16
+"""Largest look-up table of class numbers; beyond it the dictionary is used."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +73,7 @@ class LoweringSet:
         index = self._index_of_lowering.setdefault(lowering, len(self.lowerings))
         if index == len(self.lowerings):
             self.lowerings.append(lowering)
-            for name in ("pairs", "rows", "columns", "launches", "has_empty"):
+            for name in ("pairs", "_rows", "_columns", "launches", "has_empty"):
                 self.__dict__.pop(name, None)
         return index
 
@@ -80,14 +82,16 @@ class LoweringSet:
         """Attended pairs of each distinct lowering."""
         return np.array([lowering.pairs for lowering in self.lowerings])
 
+    def covered(self, side: str) -> IntArray:
+        """Query rows ("q") or keys ("k") that each distinct lowering's kernels touch."""
+        return self._rows if side == "q" else self._columns
+
     @cached_property
-    def rows(self) -> IntArray:
-        """Query rows that each distinct lowering's kernels write."""
+    def _rows(self) -> IntArray:
         return np.array([len_of_union(_slices(lowering, "q")) for lowering in self.lowerings])
 
     @cached_property
-    def columns(self) -> IntArray:
-        """Keys that each distinct lowering's kernels read."""
+    def _columns(self) -> IntArray:
         return np.array([len_of_union(_slices(lowering, "k")) for lowering in self.lowerings])
 
     @cached_property
@@ -160,46 +164,42 @@ def len_of_union(slices: list[tuple[int, int]]) -> int:
 
 @dataclass(slots=True)
 class _ChunkClasses:
-    """Class of every pair of chunks by the difference of their starts (see the module's equations)."""
+    """Classes of the chunk pairs of two parts, as one number (see the module's equations)."""
 
-    query_chunk: tuple[IntArray, ...]
-    key_chunk: tuple[IntArray, ...]
-    class_of: IntArray
-    classes: int
+    minus: IntArray
+    plus: IntArray | None
+    offset: int
     lookup: IntArray
 
     @staticmethod
     def build(mask: Mask, seq_len: int, queries: Partition, keys: Partition) -> _ChunkClasses | None:
+        """None where the fast path does not apply."""
         blocks = mask.blocks(seq_len) if mask.translation_invariant else ()
         lengths = np.unique(np.concatenate([_lengths(queries).ravel(), _lengths(keys).ravel()]))
-        if len(blocks) != 1 or len(lengths) != 1 or queries.stride != keys.stride:
+        slopes = [*_slopes(queries), *_slopes(keys)]
+        if len(blocks) != 1 or len(lengths) != 1 or queries.stride != keys.stride or len(set(map(abs, slopes))) != 1:
             return None
-        step = int(np.gcd.reduce(np.concatenate([queries.start.ravel(), keys.start.ravel()]))) or 1
-        low, high = _extremes(queries, keys)
-        difference = np.arange(low // step, high // step + 1)
-        class_of = _classify(blocks[0].lo, blocks[0].hi, difference * step, int(lengths[0]), queries.stride)
-        classes, cells = int(class_of.max()) + 1, queries.start.shape[1] * keys.start.shape[1]
-        if classes**cells > MAX_CLASS_TUPLES:
+        parts, band, length = max(queries.parts, keys.parts), (blocks[0].lo, blocks[0].hi), int(lengths[0])
+        minus, plus = np.arange(1 - parts, parts), np.arange(2 * parts - 1)
+        starts = []
+        for i, q_slope in enumerate(_slopes(queries)):
+            for j, k_slope in enumerate(_slopes(keys)):
+                apart = queries.start[0, i] - keys.start[0, j]
+                starts.append((q_slope == k_slope, apart + q_slope * (minus if q_slope == k_slope else plus)))
+        class_of, classes = _classify(*band, [start for _, start in starts], length, queries.stride)
+        if classes ** len(starts) > MAX_CODES:
             return None
-        offset = low // step
-        return _ChunkClasses(
-            tuple(column // step - offset for column in queries.start.T),
-            tuple(column // step for column in keys.start.T),
-            class_of,
-            classes,
-            np.full(classes**cells, -1),
-        )
+        codes = [np.zeros_like(minus), np.zeros_like(plus)]
+        for place, ((same, _), column) in enumerate(zip(starts, class_of, strict=True)):
+            codes[0 if same else 1] += column * classes**place
+        crossed = any(not same for same, _ in starts)
+        return _ChunkClasses(codes[0], codes[1] if crossed else None, parts - 1, np.full(classes ** len(starts), -1))
 
     def codes(self, query_owner: IntArray, key_owner: IntArray) -> IntArray:
-        """Class tuple of each rank, as one number."""
-        code: IntArray | None = None
-        key_chunks = [chunk.take(key_owner) for chunk in self.key_chunk]
-        for query_chunk in self.query_chunk:
-            held = query_chunk.take(query_owner)
-            for key_chunk in key_chunks:
-                relation = self.class_of.take(held - key_chunk)
-                code = relation if code is None else code * self.classes + relation
-        assert code is not None
+        """Class number of each rank."""
+        code: IntArray = self.minus.take(query_owner - key_owner + self.offset)
+        if self.plus is not None:
+            code += self.plus.take(query_owner + key_owner)
         return code
 
 
@@ -207,16 +207,24 @@ def _lengths(partition: Partition) -> IntArray:
     return np.asarray((partition.stop - partition.start + partition.stride - 1) // partition.stride)
 
 
-def _extremes(queries: Partition, keys: Partition) -> tuple[int, int]:
-    return int(queries.start.min() - keys.start.max()), int(queries.start.max() - keys.start.min())
+def _slopes(partition: Partition) -> list[int]:
+    """Distance of a chunk's starts in neighbouring parts, for each chunk; 0 where it is not constant."""
+    if partition.parts == 1:
+        return [0] * partition.start.shape[1]
+    difference = np.diff(partition.start, axis=0)
+    return [int(column[0]) if (column == column[0]).all() else 0 for column in difference.T]
 
 
-def _classify(lo: int | None, hi: int | None, difference: IntArray, length: int, stride: int) -> IntArray:
-    """Number the distinct local bands of chunk pairs whose starts differ by ``difference``."""
+def _classify(
+    lo: int | None, hi: int | None, differences: list[IntArray], length: int, stride: int
+) -> tuple[list[IntArray], int]:
+    """Number the distinct local bands of chunk pairs whose starts differ by ``differences``; and how many there are."""
     reach = length - 1
+    difference = np.concatenate(differences)
     low = np.full_like(difference, -reach) if lo is None else -((difference - lo) // stride)
     high = np.full_like(difference, reach) if hi is None else (hi - difference) // stride
-    empty = (low > reach) | (high < -reach)
     band = np.stack([np.clip(low, -reach, reach), np.clip(high, -reach, reach)], axis=1)
-    band[empty] = (reach + 1, -reach - 1)
-    return np.unique(band, axis=0, return_inverse=True)[1].reshape(-1)
+    band[(low > reach) | (high < -reach) | (low > high)] = (reach + 1, -reach - 1)
+    class_of = np.unique(band, axis=0, return_inverse=True)[1].reshape(-1)
+    edges = np.cumsum([len(each) for each in differences])[:-1]
+    return np.split(class_of, edges), int(class_of.max()) + 1

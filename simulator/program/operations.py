@@ -6,14 +6,16 @@ computed or sent, never how long it takes: costing prices its ``work``, executor
 | kind | work | meaning (per rank) |
 |---|---|---|
 | attention_forward | Attention | o, lse <- kernels of the lowering on (q, k, v); rows without a key stay untouched |
+| clear | Elementwise | o = 0 and lse = -inf on the rows that the kernels of `covered` left untouched |
 | attention_backward | Attention | dq, dk, dv <- the same kernels backward, given dO, LSE and O (or delta) |
 | merge | Elementwise | running (o, lse) <- LSE-weighted sum with a partial one, on the rows the partial one covers |
 | accumulate | Elementwise | a += b, on the rows the kernels wrote |
 | row_dot | Elementwise | delta <- rowsum(dO * O) |
-| cast, copy | Elementwise | b <- a in another dtype, or the same |
-| pack, unpack | Elementwise | reorder for, or after, a collective that scatters heads |
+| cast | Elementwise | b <- a in another dtype; with `covered`, zero outside what its kernels wrote |
+| pack, unpack | Elementwise | reorder before or after an all-to-all, `axis` heads or tokens; pack may replicate heads |
 | reduce_replicas | Elementwise | sum the gradients of replicated KV heads |
-| concat, select | Elementwise | APB: keys in a row; the rows with the highest scores |
+| concat, select | Elementwise | APB: passed keys before own ones; the keys with the highest scores |
+| combine | Elementwise | LSE-weighted sum of all ranks' partial results |
 | score | Gemm | APB's retaining head: one score per token and KV head |
 | exchange | Exchange | grouped send and receive of one hop |
 | all_to_all, all_gather | Collective | as in NCCL |
@@ -21,7 +23,8 @@ computed or sent, never how long it takes: costing prices its ``work``, executor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,14 +47,15 @@ CATEGORY = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Buffer:
-    """One tensor per rank, [batch, tokens, heads, dim] (row statistics: [batch, heads, tokens], ``dim`` 1).
+    """One tensor per rank, [batch, tokens, heads, dim], contiguous.
 
     Attributes
     ----------
     tokens : rows of each rank's shard.
     layout : which tokens of the sequence the rows are, where they are tokens of the sequence.
+    is_input : whether it holds data before the Program starts.
     """
 
     id: int
@@ -62,7 +66,7 @@ class Buffer:
     dim: int
     dtype: str
     layout: Layout | None = None
-    row_statistic: bool = False
+    is_input: bool = False
 
     @property
     def bytes(self) -> Column:
@@ -75,7 +79,7 @@ class Buffer:
         return self.tokens * (self.batch * self.heads * self.dim)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Attention:
     """Attention kernels of one step: which calls, from the two layouts and the mask."""
 
@@ -90,7 +94,7 @@ class Attention:
     precomputed_delta: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Elementwise:
     """A memory-bound kernel: bytes read and written by each rank, and the access pattern that sets its rate.
 
@@ -105,7 +109,7 @@ class Elementwise:
     side: str = "q"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Gemm:
     """Dense products, (m, n, k) of each in order."""
 
@@ -129,7 +133,7 @@ class Ring:
         return f"comm:{self.name}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Exchange:
     """Grouped send and receive: every rank sends ``bytes`` to its successor in the ring."""
 
@@ -137,11 +141,12 @@ class Exchange:
     bytes: Column
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Collective:
-    """An NCCL collective over all ranks. ``bytes_sent`` is what a rank puts on the wire to others."""
+    """An NCCL collective over ``group``. ``bytes`` is each rank's input, ``bytes_sent`` what it puts on the wire."""
 
     collective: str
+    bytes: Column
     bytes_sent: Column
     group: IntArray
 
@@ -149,7 +154,7 @@ class Collective:
 Work = Attention | Elementwise | Gemm | Exchange | Collective
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Operation:
     """One operation of all ranks (of those in ``ranks``, where not all take part).
 
@@ -169,7 +174,7 @@ class Operation:
     writes: tuple[Buffer, ...]
     work: Work
     ranks: NDArray[np.bool_] | None = None
-    options: tuple[tuple[str, object], ...] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def category(self) -> str:

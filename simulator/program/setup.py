@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cost_models.workload import AttentionWorkload
-from simulator.program.operations import IntArray, Ring
+from simulator.program.operations import Ring
 from traces.errors import InputError
 
 
@@ -41,6 +41,12 @@ class Setup:
     def flat_ring(self) -> Ring:
         """All ranks in one ring, in rank order."""
         return self._ring("ring", 1, self.n_ranks)
+
+    def rings(self, *, double: bool) -> tuple[Ring, Ring]:
+        """An inner and an outer ring: those of a double ring, or the flat one inside a ring of one."""
+        if double:
+            return self.inner_ring(), self.outer_ring()
+        return self.flat_ring(), self._ring("inter", self.n_ranks, 1)
 
     def inner_ring(self) -> Ring:
         """One ring inside each node."""

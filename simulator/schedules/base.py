@@ -1,0 +1,99 @@
+"""What a schedule is: a frozen dataclass whose fields are its options, and two SPMD functions.
+
+    saved = forward(recorder, q, k, v)        saved[0] is O, saved[1] its LSE; the rest is what backward needs
+    dq, dk, dv = backward(recorder, q, k, v, saved, do)
+
+The functions are called once, for all ranks; see `simulator.program.recorder`. What a schedule cannot run is refused
+by ``check`` before anything is recorded, with the reason.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import ClassVar, Self
+
+from cost_models.masks import Mask
+from cost_models.units import format_count
+from simulator.program.partition import Partition
+from simulator.program.recorder import Recorder
+from simulator.program.setup import Setup
+from simulator.program.tape import Tensor
+from traces.errors import InputError
+
+Saved = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Schedule(ABC):
+    """A context-parallel algorithm with its options.
+
+    Attributes
+    ----------
+    name : as users write it.
+    exact : whether it computes dense attention under the workload's mask.
+    source : paper and section, or code, that it follows.
+    """
+
+    name: ClassVar[str]
+    exact: ClassVar[bool] = True
+    source: ClassVar[str]
+
+    @abstractmethod
+    def resolve(self, setup: Setup) -> Self:
+        """The schedule with every default filled in for this setup."""
+
+    @abstractmethod
+    def check(self, setup: Setup) -> None:
+        """Refuse what cannot run, with the reason.
+
+        Raises
+        ------
+        InputError
+            Naming the condition that does not hold.
+        """
+
+    @abstractmethod
+    def input_partition(self, setup: Setup) -> Partition:
+        """Which tokens of Q, K, V (and dO) each rank holds at the start."""
+
+    @abstractmethod
+    def forward(self, r: Recorder, q: Tensor, k: Tensor, v: Tensor) -> Saved:
+        """Record the forward pass; returns O, LSE and what else backward needs."""
+
+    def backward(
+        self, r: Recorder, q: Tensor, k: Tensor, v: Tensor, saved: Saved, do: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Record the backward pass; returns dQ, dK, dV."""
+        raise InputError(f"{self.name} has no backward pass", remedy="ask for the forward pass")
+
+    @property
+    def has_backward(self) -> bool:
+        """Whether gradients can be computed."""
+        return type(self).backward is not Schedule.backward
+
+    def __str__(self) -> str:
+        options = {field.name: getattr(self, field.name) for field in fields(self)}
+        text = ",".join(f"{key}={_text(value)}" for key, value in options.items() if value is not None)
+        return f"{self.name}:{text}" if text else self.name
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return format_count(value).replace(",", "") if isinstance(value, int) else str(value)
+
+
+PARTITIONS = ("contiguous", "zigzag", "striped")
+
+
+def default_partition(mask: Mask) -> str:
+    """Zigzag balances causal masks; others are balanced as they are."""
+    return "zigzag" if mask.is_causal else "contiguous"
+
+
+def check_choice(schedule: Schedule, option: str, choices: tuple[str, ...]) -> None:
+    """Refuse an option's value that is none of ``choices`` (None: not chosen yet)."""
+    value = getattr(schedule, option)
+    if value is not None and value not in choices:
+        raise InputError(f"{schedule.name}: unknown {option}", got=repr(value), expected="one of " + ", ".join(choices))
