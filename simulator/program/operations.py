@@ -143,12 +143,15 @@ class Exchange:
 
 @dataclass(slots=True, eq=False)
 class Collective:
-    """An NCCL collective over ``group``. ``bytes`` is each rank's input, ``bytes_sent`` what it puts on the wire."""
+    """An NCCL collective. ``bytes`` is each rank's input, ``bytes_sent`` what it puts on the wire.
+
+    ``groups`` numbers the group of each rank, from 0; None is one group of all.
+    """
 
     collective: str
     bytes: Column
     bytes_sent: Column
-    group: IntArray
+    groups: IntArray | None = None
 
 
 Work = Attention | Elementwise | Gemm | Exchange | Collective

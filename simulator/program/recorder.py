@@ -221,7 +221,7 @@ class Recorder(Tape):
     def all_gather(self, tensor: Tensor, gathered: Tensor) -> Tensor:
         """Every rank receives every rank's tensor, in rank order."""
         ranks = self.setup.n_ranks
-        work = Collective("all_gather", tensor.buffer.bytes, tensor.buffer.bytes * (ranks - 1), np.arange(ranks))
+        work = Collective("all_gather", tensor.buffer.bytes, tensor.buffer.bytes * (ranks - 1))
         self.emit("all_gather", work, (tensor,), (gathered,), lane="comm:group")
         return gathered
 
@@ -229,7 +229,7 @@ class Recorder(Tape):
         """Every rank cuts its tensor into P equal slices, in memory order, and sends the i-th to rank i."""
         ranks = self.setup.n_ranks
         size = tensor.buffer.bytes
-        work = Collective("all_to_all", size, size * (ranks - 1) // ranks, np.arange(ranks))
+        work = Collective("all_to_all", size, size * (ranks - 1) // ranks)
         self.emit("all_to_all", work, (tensor,), (exchanged,), lane="comm:group")
         return exchanged
 

@@ -1,0 +1,1 @@
+"""Engines: from a costed Program to when everything happens."""

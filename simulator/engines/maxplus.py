@@ -1,0 +1,145 @@
+"""The max-plus engine: a recurrence over operations in issue order, each for all ranks at once.
+
+    issued  = host + host_ns;  host = issued
+    S       = max(lane, issued, what it waits for)          rules 1 to 5 of `simulator.program.tape`
+    end     = S + device_ns                                 local operations
+    T       = max(S, S[to]) + device_ns;  end = max(T, T[source])     exchange: both ends must be there, both ways done
+    end     = max over the group of S + device_ns           collective
+    lane    = end                                           where the rank takes part, else unchanged
+
+Times are integer nanoseconds, one number while all ranks agree and an int64 array over ranks from then on. Arrays are
+never changed once made, so a buffer may keep one as its time. Exact where nothing is shared (see `des`).
+Source: Baccelli et al. 1992, Synchronization and Linearity, chapter 2 (max-plus algebra of event graphs).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from simulator.engines.costs import Costs, Observer
+from simulator.program.operations import COMPUTE, Buffer, Collective, Column, Exchange, IntArray, Operation
+
+
+@dataclass(slots=True)
+class _Uses:
+    """When communication lanes are done with a buffer."""
+
+    written: tuple[str, Column] | None = None
+    read: dict[str, Column] = field(default_factory=dict)
+
+
+class MaxPlus:
+    """A sink that computes times as it receives operations.
+
+    Parameters
+    ----------
+    n_ranks : number of ranks.
+    costs : prices of operations.
+    observer : is told of every operation.
+
+    Attributes
+    ----------
+    host, lanes : time at which the host, and each lane, has done all it was given.
+    """
+
+    def __init__(self, n_ranks: int, costs: Costs, observer: Observer | None = None) -> None:
+        self._n_ranks, self._costs, self._observer = n_ranks, costs, observer
+        self.host: Column = 0
+        self.lanes: dict[str, Column] = {}
+        self._uses: dict[int, _Uses] = {}
+
+    def allocate(self, buffer: Buffer) -> None:
+        """Memory takes no time."""
+
+    def release(self, buffer: Buffer) -> None:
+        """Forget when the buffer was used."""
+        self._uses.pop(buffer.id, None)
+
+    def finish(self, outputs: dict[str, Buffer]) -> None:
+        """Nothing is left to do."""
+
+    def operation(self, operation: Operation) -> None:
+        """Advance the host and the operation's lane."""
+        issued = self.host + self._costs.host_ns(operation)
+        before = self.lanes.get(operation.lane, 0)
+        start = self._ready(operation, latest(before, issued))
+        end = self._run(operation, start, self._costs.device_ns(operation))
+        if operation.ranks is None:
+            self.host, self.lanes[operation.lane] = issued, end
+        else:
+            self.host = np.where(operation.ranks, issued, self.host)
+            self.lanes[operation.lane] = np.where(operation.ranks, end, before)
+        if operation.lane != COMPUTE:
+            self._keep_uses(operation, end if operation.ranks is None else np.where(operation.ranks, end, 0))
+        if self._observer:
+            self._observer.observe(operation, start, end)
+
+    @property
+    def finish_ns(self) -> IntArray:
+        """When each rank's last operation ends."""
+        last: Column = 0
+        for lane in self.lanes.values():
+            last = latest(last, lane)
+        return np.broadcast_to(np.asarray(last), self._n_ranks)
+
+    @property
+    def makespan_ns(self) -> int:
+        """When the last operation of all ends."""
+        return int(self.finish_ns.max())
+
+    def _ready(self, operation: Operation, start: Column) -> Column:
+        lane = operation.lane
+        if lane != COMPUTE:
+            start = latest(start, self.lanes.get(COMPUTE, 0))
+        for buffer in operation.reads:
+            uses = self._uses.get(buffer.id)
+            if uses and uses.written and uses.written[0] != lane:
+                start = latest(start, uses.written[1])
+        for buffer in operation.writes:
+            uses = self._uses.get(buffer.id)
+            if uses:
+                if uses.written and uses.written[0] != lane:
+                    start = latest(start, uses.written[1])
+                for reader, end in uses.read.items():
+                    if reader != lane:
+                        start = latest(start, end)
+        return start
+
+    def _run(self, operation: Operation, start: Column, device_ns: Column) -> Column:
+        work = operation.work
+        if isinstance(work, Exchange):
+            if isinstance(start, int):
+                done = start + device_ns
+            else:
+                done = np.maximum(start, start[work.ring.to])
+                done += device_ns
+            return done if isinstance(done, int) else np.maximum(done, done[work.ring.source])
+        if isinstance(work, Collective):
+            return self._last_of_group(work, start) + device_ns
+        return start + device_ns
+
+    def _last_of_group(self, work: Collective, start: Column) -> Column:
+        if isinstance(start, int):
+            return start
+        if work.groups is None:
+            return int(start.max())
+        last = np.zeros(int(work.groups.max()) + 1, dtype=np.int64)
+        np.maximum.at(last, work.groups, start)
+        return np.asarray(last[work.groups])
+
+    def _keep_uses(self, operation: Operation, end: Column) -> None:
+        for buffer in operation.reads:
+            self._uses.setdefault(buffer.id, _Uses()).read[operation.lane] = end
+        for buffer in operation.writes:
+            self._uses.setdefault(buffer.id, _Uses()).written = (operation.lane, end)
+
+
+def latest(a: Column, b: Column) -> Column:
+    """The later of two times, on every rank."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a if a >= b else b
+    if a is b:
+        return a
+    return np.maximum(a, b)

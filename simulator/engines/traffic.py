@@ -1,0 +1,60 @@
+"""Bytes sent, pairs attended and FLOP of a Program."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulator.engines.rows import sent_bytes
+from simulator.program.operations import Attention, Buffer, Column, Gemm, IntArray, Operation
+
+
+class Traffic:
+    """A sink that adds up work, which does not depend on time.
+
+    Attributes
+    ----------
+    pairs : attended (query, key) pairs of the forward pass over ranks and steps, per head and batch row.
+    flop : operations of all passes: 2 (D + Dv) per pair, head and batch row forward, 2.5 times that backward.
+    """
+
+    def __init__(self, n_ranks: int) -> None:
+        self._n_ranks = n_ranks
+        self._sent: Column = 0
+        self.pairs = 0
+        self.flop = 0
+
+    @property
+    def sent_bytes(self) -> IntArray:
+        """Bytes that each rank puts on the wire to others."""
+        return np.broadcast_to(np.asarray(self._sent), self._n_ranks)
+
+    def allocate(self, buffer: Buffer) -> None:
+        """Not counted."""
+
+    def release(self, buffer: Buffer) -> None:
+        """Not counted."""
+
+    def finish(self, outputs: dict[str, Buffer]) -> None:
+        """Nothing is left to do."""
+
+    def operation(self, operation: Operation) -> None:
+        """Add it up."""
+        work = operation.work
+        if isinstance(work, Attention):
+            self._attention(work)
+        elif isinstance(work, Gemm):
+            rows = int(np.sum(np.broadcast_to(np.asarray(work.m), self._n_ranks)))
+            self.flop += sum(2 * rows * m * n for m, n in work.shapes)
+        else:
+            sent = sent_bytes(operation)
+            self._sent = self._sent + (sent if operation.ranks is None else np.where(operation.ranks, sent, 0))
+
+    def _attention(self, work: Attention) -> None:
+        pairs = work.lowering.pairs
+        total = pairs * self._n_ranks if isinstance(pairs, int) else int(pairs.sum())
+        forward = 2 * (work.head_dim + work.v_head_dim) * work.heads * work.batch * total
+        if work.direction == "forward":
+            self.pairs += total
+            self.flop += forward
+        else:
+            self.flop += forward * 5 // 2
