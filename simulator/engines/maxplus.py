@@ -110,12 +110,8 @@ class MaxPlus:
     def _run(self, operation: Operation, start: Column, device_ns: Column) -> Column:
         work = operation.work
         if isinstance(work, Exchange):
-            if isinstance(start, int):
-                done = start + device_ns
-            else:
-                done = np.maximum(start, start[work.ring.to])
-                done += device_ns
-            return done if isinstance(done, int) else np.maximum(done, done[work.ring.source])
+            done = (start if isinstance(start, int) else work.ring.latest_with_next(start)) + device_ns
+            return done if isinstance(done, int) else work.ring.latest_with_previous(done)
         if isinstance(work, Collective):
             return self._last_of_group(work, start) + device_ns
         return start + device_ns

@@ -11,8 +11,8 @@ stride s whose starts differ by D = q0 - k0 leave exactly the local band
 
 so their relation depends on D alone, and there are few distinct ones: its *class*. In all partitions here chunk i of
 part r starts at a_i r + b_i with a_i = +a or -a, so D is a function of r_q - r_k, or of r_q + r_k. The classes of all
-chunk pairs are thus one number, ``minus[r_q - r_k] + plus[r_q + r_k]``: two look-ups for all ranks at once. Masks with
-blocks (documents) go through a dictionary of (q, k).
+chunk pairs are thus one number, ``minus[r_q - r_k] + plus[r_q + r_k]``: two look-ups for all ranks at once, and in a
+flat ring a few runs of ranks. Masks with blocks (documents) go through a dictionary of (q, k).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +33,25 @@ MAX_CODES = 1 << 16
 """Largest look-up table of class numbers; beyond it the dictionary is used."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LoweringColumn:
-    """A lowering per rank: ``table.lowerings[index[r]]``."""
+Runs = list[tuple[int, int, int]]
+"""(start, stop, lowering): ranks start <= r < stop run lowering number ``lowering``."""
 
-    table: LoweringSet
-    index: IntArray
+
+class LoweringColumn:
+    """A lowering per rank, given for each or in runs of ranks that have the same."""
+
+    __slots__ = ("_index", "_runs", "table")
+
+    def __init__(self, table: LoweringSet, index: IntArray | None, runs: Runs | None = None) -> None:
+        self.table, self._index, self._runs = table, index, runs
+
+    @property
+    def index(self) -> IntArray:
+        """Position of each rank's lowering in ``table.lowerings``."""
+        if self._index is not None:
+            return self._index
+        assert self._runs is not None
+        return np.repeat([each[2] for each in self._runs], [each[1] - each[0] for each in self._runs])
 
     def of(self, rank: int) -> Lowering:
         """The kernels one rank launches."""
@@ -45,9 +59,14 @@ class LoweringColumn:
 
     def gather(self, per_lowering: IntArray) -> IntArray | int:
         """A column from one value per lowering; a single number where all ranks agree."""
-        if len(per_lowering) == 1:
-            return int(per_lowering[0])
-        return per_lowering.take(self.index)
+        if self._runs is None:
+            return int(per_lowering[0]) if len(per_lowering) == 1 else per_lowering[self._index]
+        if len(self._runs) == 1:
+            return int(per_lowering[self._runs[0][2]])
+        column = np.empty(self._runs[-1][1], dtype=per_lowering.dtype)
+        for start, stop, lowering in self._runs:
+            column[start:stop] = per_lowering[lowering]
+        return column
 
     @property
     def pairs(self) -> IntArray | int:
@@ -57,8 +76,10 @@ class LoweringColumn:
     @property
     def active(self) -> NDArray[np.bool_] | None:
         """Ranks with anything to compute; None where that is all of them."""
-        active = self.table.pairs.take(self.index) > 0 if self.table.has_empty else None
-        return None if active is None or bool(active.all()) else active
+        if not self.table.has_empty:
+            return None
+        active = np.broadcast_to(np.asarray(self.pairs), len(self.index)) > 0
+        return None if bool(active.all()) else active
 
 
 class LoweringSet:
@@ -113,6 +134,7 @@ class LoweringTable(LoweringSet):
         self._mask, self._seq_len = mask, seq_len
         self._queries, self._keys = queries, keys
         self._index_of_pair: dict[tuple[int, int], int] = {}
+        self._index_of_class: dict[int, int] = {}
         self._classes = _ChunkClasses.build(mask, seq_len, queries, keys)
 
     def column(self, queries: Layout, keys: Layout) -> LoweringColumn:
@@ -120,15 +142,21 @@ class LoweringTable(LoweringSet):
         if self._classes is None:
             pairs = zip(queries.owner.tolist(), keys.owner.tolist(), strict=True)
             return LoweringColumn(self, np.array([self._lower_pair(q, k) for q, k in pairs]))
+        if queries.shift is not None and keys.shift is not None:
+            runs = self._classes.runs(queries.shift, keys.shift)
+            return LoweringColumn(self, None, [(*run[:2], self._lower_class(run, queries, keys)) for run in runs])
         code = self._classes.codes(queries.owner, keys.owner)
-        index = self._classes.lookup.take(code)
-        if index.min() < 0:
-            for rank in np.flatnonzero(index < 0):
-                if self._classes.lookup[code[rank]] < 0:
-                    pair = int(queries.owner[rank]), int(keys.owner[rank])
-                    self._classes.lookup[code[rank]] = self._lower_pair(*pair)
-            index = self._classes.lookup.take(code)
-        return LoweringColumn(self, index)
+        numbers, first, index = np.unique(code, return_index=True, return_inverse=True)
+        examples = zip(first.tolist(), first.tolist(), numbers.tolist(), strict=True)
+        lowered = np.array([self._lower_class(example, queries, keys) for example in examples])
+        return LoweringColumn(self, lowered[index])
+
+    def _lower_class(self, run: tuple[int, int, int], queries: Layout, keys: Layout) -> int:
+        """Lowering of a class, from its first rank."""
+        rank, _, code = run
+        if code not in self._index_of_class:
+            self._index_of_class[code] = self._lower_pair(int(queries.owner[rank]), int(keys.owner[rank]))
+        return self._index_of_class[code]
 
     def _lower_pair(self, query_part: int, key_part: int) -> int:
         key = (query_part, key_part)
@@ -168,8 +196,7 @@ class _ChunkClasses:
 
     minus: IntArray
     plus: IntArray | None
-    offset: int
-    lookup: IntArray
+    parts: int
 
     @staticmethod
     def build(mask: Mask, seq_len: int, queries: Partition, keys: Partition) -> _ChunkClasses | None:
@@ -193,14 +220,35 @@ class _ChunkClasses:
         for place, ((same, _), column) in enumerate(zip(starts, class_of, strict=True)):
             codes[0 if same else 1] += column * classes**place
         crossed = any(not same for same, _ in starts)
-        return _ChunkClasses(codes[0], codes[1] if crossed else None, parts - 1, np.full(classes ** len(starts), -1))
+        return _ChunkClasses(codes[0], codes[1] if crossed else None, parts)
 
     def codes(self, query_owner: IntArray, key_owner: IntArray) -> IntArray:
         """Class number of each rank."""
-        code: IntArray = self.minus.take(query_owner - key_owner + self.offset)
+        code: IntArray = self.minus.take(query_owner - key_owner + self.parts - 1)
         if self.plus is not None:
             code += self.plus.take(query_owner + key_owner)
         return code
+
+
+    def runs(self, query_shift: int, key_shift: int) -> Runs:
+        """(start, stop, class number) where rank r holds parts (r + shift) mod P."""
+        wraps = {0, (-query_shift) % self.parts, (-key_shift) % self.parts}
+        edges, runs = [*sorted(wraps), self.parts], []
+        for start, stop in pairwise(edges):
+            q, k = (start + query_shift) % self.parts, (start + key_shift) % self.parts
+            minus = int(self.minus[q - k + self.parts - 1])
+            for low, high, plus in self._plus_runs(q + k, stop - start):
+                runs.append((start + low, start + high, minus + plus))
+        return runs
+
+    def _plus_runs(self, first: int, count: int) -> Runs:
+        """Runs of plus[first], plus[first + 2], ..., ``count`` of them."""
+        if self.plus is None:
+            return [(0, count, 0)]
+        values = self.plus[first : first + 2 * count : 2]
+        edges = np.flatnonzero(values[1:] != values[:-1]) + 1
+        starts = [0, *edges.tolist(), count]
+        return [(low, high, int(values[low])) for low, high in pairwise(starts)]
 
 
 def _lengths(partition: Partition) -> IntArray:

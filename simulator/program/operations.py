@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cost_models.units import dtype_bytes
+from simulator.program.rings import Ring
 
 if TYPE_CHECKING:
     from simulator.program.lowered import LoweringColumn
@@ -55,6 +55,7 @@ class Buffer:
     ----------
     tokens : rows of each rank's shard.
     layout : which tokens of the sequence the rows are, where they are tokens of the sequence.
+    bytes : of each rank's shard.
     is_input : whether it holds data before the Program starts.
     """
 
@@ -65,18 +66,9 @@ class Buffer:
     heads: int
     dim: int
     dtype: str
+    bytes: Column
     layout: Layout | None = None
     is_input: bool = False
-
-    @property
-    def bytes(self) -> Column:
-        """Bytes of each rank's shard."""
-        return self.tokens * (self.batch * self.heads * self.dim * dtype_bytes(self.dtype))
-
-    @property
-    def elements(self) -> Column:
-        """Elements of each rank's shard."""
-        return self.tokens * (self.batch * self.heads * self.dim)
 
 
 @dataclass(slots=True, eq=False)
@@ -116,21 +108,6 @@ class Gemm:
     m: Column
     shapes: tuple[tuple[int, int], ...]
     dtype: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ring:
-    """A permutation of ranks in which data circulates: rank r sends to ``to[r]`` and receives from ``source[r]``."""
-
-    name: str
-    size: int
-    to: IntArray
-    source: IntArray
-
-    @property
-    def lane(self) -> str:
-        """The communication lane (one NCCL communicator and stream) of this ring."""
-        return f"comm:{self.name}"
 
 
 @dataclass(slots=True, eq=False)

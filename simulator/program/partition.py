@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cost_models.masks import TokenRange
+from simulator.program.rings import Ring
 from traces.errors import InputError
 
 IntArray = NDArray[np.int64]
@@ -45,6 +46,12 @@ class Partition:
         length = np.maximum(self.stop - self.start + self.stride - 1, 0) // self.stride
         return np.asarray(length.sum(axis=1))
 
+    @cached_property
+    def uniform_tokens(self) -> int | None:
+        """Tokens of every part; None where they differ."""
+        first = int(self.tokens[0])
+        return first if bool((self.tokens == first).all()) else None
+
     @property
     def parts(self) -> int:
         """Number of parts (ranks)."""
@@ -59,37 +66,50 @@ class Partition:
         )
 
 
-@dataclass(frozen=True, eq=False)
 class Layout:
     """A partition and whose part each rank holds.
 
+    Attributes
+    ----------
+    shift : where rank r of P holds part (r + shift) mod P: that number; None where the parts lie otherwise.
+
     >>> zigzag = Layout.home(build_partition("zigzag", 16, 2))
-    >>> [list(map(str, zigzag.moved(np.array([1, 0])).ranges(0)))]
-    [['[4, 8)', '[8, 12)']]
+    >>> [str(each) for each in zigzag.moved(Ring("ring", 1, 2, 2)).ranges(0)]
+    ['[4, 8)', '[8, 12)']
     """
 
-    partition: Partition
-    owner: IntArray
+    __slots__ = ("_owner", "partition", "shift")
+
+    def __init__(self, partition: Partition, owner: IntArray | None, shift: int | None = None) -> None:
+        self.partition, self._owner, self.shift = partition, owner, shift
 
     @staticmethod
     def home(partition: Partition) -> Layout:
         """Each rank holds its own part."""
-        return Layout(partition, np.arange(partition.parts))
+        return Layout(partition, None, 0)
 
-    def moved(self, source: IntArray) -> Layout:
-        """The layout after rank r received what rank ``source[r]`` held."""
-        return Layout(self.partition, self.owner[source])
+    @property
+    def owner(self) -> IntArray:
+        """The part that each rank holds."""
+        if self._owner is not None:
+            return self._owner
+        return (np.arange(self.partition.parts) + self.shift) % self.partition.parts
+
+    def moved(self, ring: Ring) -> Layout:
+        """The layout after every rank received what its predecessor in the ring held."""
+        if self.shift is not None and ring.size == self.partition.parts:
+            return Layout(self.partition, None, (self.shift - 1) % ring.size)
+        return Layout(self.partition, self.owner[ring.source])
 
     def ranges(self, rank: int) -> tuple[TokenRange, ...]:
         """Token ranges held by one rank."""
         return self.partition.ranges(int(self.owner[rank]))
 
-    @cached_property
+    @property
     def tokens(self) -> int | IntArray:
         """Tokens held by each rank; one number where all hold as many."""
-        lengths = self.partition.tokens
-        first = int(lengths[0])
-        return first if bool((lengths == first).all()) else lengths[self.owner]
+        uniform = self.partition.uniform_tokens
+        return self.partition.tokens[self.owner] if uniform is None else uniform
 
 
 def build_partition(name: str, seq_len: int, parts: int) -> Partition:

@@ -22,8 +22,9 @@ import numpy as np
 from cost_models.masks import Lowering
 from cost_models.units import dtype_bytes
 from simulator.program.lowered import LoweringColumn, LoweringTable, column_of
-from simulator.program.operations import Attention, Collective, Elementwise, Exchange, Gemm, IntArray, Ring
+from simulator.program.operations import Attention, Collective, Column, Elementwise, Exchange, Gemm, IntArray
 from simulator.program.partition import Layout
+from simulator.program.rings import Ring
 from simulator.program.setup import Setup
 from simulator.program.tape import Sink, Tape, Tensor
 
@@ -210,13 +211,15 @@ class Recorder(Tape):
         """Pass tensors to the next rank of the ring, as one grouped exchange; what arrives is returned at once."""
         if ring.size == 1:
             return tensors
-        arriving = tuple([self._moved(tensor, ring) for tensor in tensors])
-        sent = sum([tensor.buffer.bytes for tensor in tensors])
+        layout = tensors[0].layout
+        moved, arriving = layout.moved(ring), []
+        sent: Column = 0
+        for tensor in tensors:
+            target = moved if tensor.layout is layout else tensor.layout.moved(ring)
+            arriving.append(self.like(tensor, tensor.buffer.name, layout=target))
+            sent = sent + tensor.buffer.bytes
         self.emit("exchange", Exchange(ring, sent), tensors, arriving, lane=ring.lane)
-        return arriving
-
-    def _moved(self, tensor: Tensor, ring: Ring) -> Tensor:
-        return self.like(tensor, tensor.buffer.name, layout=tensor.layout.moved(ring.source))
+        return tuple(arriving)
 
     def all_gather(self, tensor: Tensor, gathered: Tensor) -> Tensor:
         """Every rank receives every rank's tensor, in rank order."""

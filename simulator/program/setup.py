@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from cost_models.workload import AttentionWorkload
-from simulator.program.operations import Ring
+from simulator.program.rings import Ring
 from traces.errors import InputError
 
 
@@ -57,8 +55,4 @@ class Setup:
         return self._ring("inter", self.ranks_per_node, self.nodes)
 
     def _ring(self, name: str, step: int, size: int) -> Ring:
-        """Rings of ``size`` ranks that lie ``step`` apart."""
-        rank = np.arange(self.n_ranks)
-        position = rank // step % size
-        base = rank - position * step
-        return Ring(name, size, base + (position + 1) % size * step, base + (position - 1) % size * step)
+        return Ring(name, step, size, self.n_ranks)

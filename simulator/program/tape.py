@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from cost_models.units import DTYPE_BYTES
 from simulator.program.lowered import LoweringColumn
 from simulator.program.operations import COMPUTE, Buffer, Column, Operation, Work
 from simulator.program.partition import Layout
@@ -101,7 +102,8 @@ class Tape:
             assert layout is not None
             tokens = layout.tokens
         batch = batch or self.setup.workload.batch
-        buffer = Buffer(self._buffers, name, batch, tokens, heads, dim, dtype, layout, is_input)
+        size = tokens * (batch * heads * dim * DTYPE_BYTES[dtype])
+        buffer = Buffer(self._buffers, name, batch, tokens, heads, dim, dtype, size, layout, is_input)
         self._buffers += 1
         self._live[buffer.id] = buffer
         if not self.muted:
@@ -145,9 +147,11 @@ class Tape:
 
     def drop(self, buffer: Buffer, last_use: dict[str, int] | None) -> None:
         """The schedule no longer refers to a buffer: release it, now or when communication has been waited for."""
-        if last_use and any(self._joined.get(lane, -1) < use for lane, use in last_use.items()):
-            self._waiting.append((buffer, last_use))
-            return
+        if last_use:
+            for lane, use in last_use.items():
+                if self._joined.get(lane, -1) < use:
+                    self._waiting.append((buffer, last_use))
+                    return
         del self._live[buffer.id]
         self._written_on.pop(buffer.id, None)
         if not self.muted:
