@@ -203,14 +203,16 @@ class _ChunkClasses:
         """None where the fast path does not apply."""
         blocks = mask.blocks(seq_len) if mask.translation_invariant else ()
         lengths = np.unique(np.concatenate([_lengths(queries).ravel(), _lengths(keys).ravel()]))
-        slopes = [*_slopes(queries), *_slopes(keys)]
-        if len(blocks) != 1 or len(lengths) != 1 or queries.stride != keys.stride or len(set(map(abs, slopes))) != 1:
+        q_slopes, k_slopes = _slopes(queries), _slopes(keys)
+        if len(blocks) != 1 or len(lengths) != 1 or queries.stride != keys.stride:
+            return None
+        if q_slopes is None or k_slopes is None or len(set(map(abs, q_slopes + k_slopes))) != 1:
             return None
         parts, band, length = max(queries.parts, keys.parts), (blocks[0].lo, blocks[0].hi), int(lengths[0])
         minus, plus = np.arange(1 - parts, parts), np.arange(2 * parts - 1)
         starts = []
-        for i, q_slope in enumerate(_slopes(queries)):
-            for j, k_slope in enumerate(_slopes(keys)):
+        for i, q_slope in enumerate(q_slopes):
+            for j, k_slope in enumerate(k_slopes):
                 apart = queries.start[0, i] - keys.start[0, j]
                 starts.append((q_slope == k_slope, apart + q_slope * (minus if q_slope == k_slope else plus)))
         class_of, classes = _classify(*band, [start for _, start in starts], length, queries.stride)
@@ -228,7 +230,6 @@ class _ChunkClasses:
         if self.plus is not None:
             code += self.plus.take(query_owner + key_owner)
         return code
-
 
     def runs(self, query_shift: int, key_shift: int) -> Runs:
         """(start, stop, class number) where rank r holds parts (r + shift) mod P."""
@@ -255,12 +256,12 @@ def _lengths(partition: Partition) -> IntArray:
     return np.asarray((partition.stop - partition.start + partition.stride - 1) // partition.stride)
 
 
-def _slopes(partition: Partition) -> list[int]:
-    """Distance of a chunk's starts in neighbouring parts, for each chunk; 0 where it is not constant."""
+def _slopes(partition: Partition) -> list[int] | None:
+    """Distance of a chunk's starts in neighbouring parts, for each chunk; None where one is not constant."""
     if partition.parts == 1:
         return [0] * partition.start.shape[1]
     difference = np.diff(partition.start, axis=0)
-    return [int(column[0]) if (column == column[0]).all() else 0 for column in difference.T]
+    return difference[0].tolist() if bool((difference == difference[0]).all()) else None
 
 
 def _classify(

@@ -93,6 +93,7 @@ class Layout:
         """The part that each rank holds."""
         if self._owner is not None:
             return self._owner
+        assert self.shift is not None
         return (np.arange(self.partition.parts) + self.shift) % self.partition.parts
 
     def moved(self, ring: Ring) -> Layout:

@@ -41,7 +41,7 @@ def draw_weight(buffer: Buffer, dtype: torch.dtype) -> Tensor:
 
 def local_tokens(buffer: Buffer, rank: int) -> int:
     """Rows of one rank's shard."""
-    return buffer.tokens if isinstance(buffer.tokens, int) else int(np.broadcast_to(buffer.tokens, rank + 1)[rank])
+    return buffer.tokens if isinstance(buffer.tokens, int) else int(buffer.tokens[rank])
 
 
 def shape_of(buffer: Buffer, rank: int) -> tuple[int, ...]:

@@ -1,0 +1,49 @@
+"""Simulate every schedule that can answer a request, and rank them."""
+
+from __future__ import annotations
+
+from simulator.progress import Progress
+from simulator.request import ResolvedRequest, SimulationRequest
+from simulator.result import Refused, SimulationResult
+from simulator.schedules import SCHEDULES, Schedule
+from simulator.simulate import memory_bytes, simulate_schedule
+from traces.display import format_bytes
+from traces.errors import InputError
+
+
+def compare(
+    request: SimulationRequest, progress: Progress | None = None
+) -> list[SimulationResult | Refused]:  # fmt: skip
+    """Rank all schedules.
+
+    Returns
+    -------
+    outcomes : exact schedules by time, approximate ones by time, then those refused, with the reason.
+
+    Raises
+    ------
+    InputError
+        Where the request itself is wrong.
+    """
+    if request.schedule is not None:
+        raise InputError("compare simulates all schedules", got=f"schedule {request.schedule}", remedy="leave it out")
+    resolved, results, refused = request.resolve(), [], []
+    for done, kind in enumerate(SCHEDULES.values()):
+        if progress is not None:
+            progress(kind.name, done, len(SCHEDULES))
+        outcome = _try(kind(), resolved)
+        (results if isinstance(outcome, SimulationResult) else refused).append(outcome)
+    results.sort(key=lambda result: (not result.exact, result.time_s))
+    return [*results, *refused]
+
+
+def _try(schedule: Schedule, resolved: ResolvedRequest) -> SimulationResult | Refused:
+    try:
+        result = simulate_schedule(schedule, resolved)
+    except InputError as error:
+        return Refused(str(schedule), error.message)
+    if result.fits:
+        return result
+    room = memory_bytes(resolved)
+    more, needs = format_bytes(result.peak_memory_bytes - room), format_bytes(result.peak_memory_bytes)
+    return Refused(result.schedule, f"out of memory: needs {needs}, {more} more than the GPU has")

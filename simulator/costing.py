@@ -1,0 +1,166 @@
+"""Prices operations: what they are (`simulator.program.operations`) to how long they take, in integer nanoseconds.
+
+    device_ns = round(1e9 seconds),  seconds by `cost_models.kernels` and `cost_models.network`
+    host_ns   = launches x launch_s, or what issuing an exchange or a collective takes
+
+Rounding happens here and nowhere else. Every distinct shape is priced once: attention per distinct lowering, transfers
+per ring and size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cost_models.hardware import HardwareProfile
+from cost_models.kernels import (
+    AttentionShape,
+    attention_launches,
+    estimate_attention_s,
+    estimate_elementwise_s,
+    estimate_gemm_s,
+)
+from cost_models.masks import Lowering
+from cost_models.network import estimate_collective_s, estimate_exchange_s
+from cost_models.topology import ClusterTopology
+from simulator.program.lowered import LoweringSet
+from simulator.program.operations import Attention, Collective, Column, Elementwise, Exchange, Gemm, IntArray, Operation
+
+FloatArray = NDArray[np.float64]
+
+
+class CostModel:
+    """Costs of operations on a cluster.
+
+    Parameters
+    ----------
+    topology : where the ranks are.
+    profile : the GPU.
+    kernel : attention kernel, as in ``profile.kernels``.
+    """
+
+    def __init__(self, topology: ClusterTopology, profile: HardwareProfile, kernel: str) -> None:
+        self._topology, self._profile, self._kernel = topology, profile, kernel
+        self._priced: dict[Hashable, Column] = {}
+        self._tables: dict[Hashable, tuple[LoweringSet, IntArray]] = {}
+
+    def host_ns(self, operation: Operation) -> Column:
+        """Time the host needs to issue an operation, on each rank."""
+        work, host = operation.work, self._profile.host
+        if isinstance(work, Exchange):
+            return to_ns(host.exchange_s)
+        if isinstance(work, Collective):
+            return to_ns(host.collective_s)
+        if isinstance(work, Attention):
+            launches = attention_launches(self._kernel, work.direction)
+            per_launch = to_ns(host.kernel_s)
+            return work.lowering.gather(work.lowering.table.launches) * launches * per_launch
+        if isinstance(work, Gemm):
+            return to_ns(host.kernel_s) * len(work.shapes)
+        return to_ns(host.kernel_s)
+
+    def device_ns(self, operation: Operation) -> Column:
+        """Time an operation takes on its lane, on each rank."""
+        work = operation.work
+        if isinstance(work, Attention):
+            return self._attention(work)
+        if isinstance(work, Elementwise):
+            return self._elementwise(work)
+        if isinstance(work, Exchange):
+            return self._exchange(work)
+        if isinstance(work, Collective):
+            return self._collective(work)
+        return self._gemm(work)
+
+    def _attention(self, work: Attention) -> Column:
+        shape = AttentionShape(work.batch, work.heads, work.kv_heads, work.head_dim, work.v_head_dim, work.dtype)
+        direction = work.direction
+
+        def price(lowering: Lowering, _: int) -> float:
+            calls = lowering.calls
+            return sum(estimate_attention_s(self._profile, self._kernel, call, shape, direction) for call in calls)
+
+        return work.lowering.gather(self._per_lowering((shape, direction), work.lowering.table, price))
+
+    def _elementwise(self, work: Elementwise) -> Column:
+        if work.lowering is None:
+            return self._bytes(work.pattern, work.bytes_read, work.bytes_written)
+        covered = work.lowering.table.covered(work.side)
+
+        def price(_: Lowering, number: int) -> float:
+            tokens = int(covered[number])
+            read, written = tokens * work.bytes_read, tokens * work.bytes_written
+            return float(estimate_elementwise_s(self._profile, read, written, work.pattern)) if tokens else 0.0
+
+        key = (work.pattern, work.bytes_read, work.bytes_written, work.side)
+        return work.lowering.gather(self._per_lowering(key, work.lowering.table, price))
+
+    def _bytes(self, pattern: str, read: Column, written: Column) -> Column:
+        if isinstance(read, int) and isinstance(written, int):
+            key = (pattern, read, written)
+            if key not in self._priced:
+                self._priced[key] = to_ns(float(estimate_elementwise_s(self._profile, read, written, pattern)))
+            return self._priced[key]
+        return array_to_ns(np.asarray(estimate_elementwise_s(self._profile, read, written, pattern)))
+
+    def _gemm(self, work: Gemm) -> Column:
+        rows = np.atleast_1d(np.asarray(work.m))
+        distinct, index = np.unique(rows, return_inverse=True)
+        seconds = [
+            sum(estimate_gemm_s(self._profile, int(m), n, k, work.dtype) for n, k in work.shapes) for m in distinct
+        ]
+        column = array_to_ns(np.array(seconds))[index.reshape(-1)]
+        return int(column[0]) if isinstance(work.m, int) else column
+
+    def _exchange(self, work: Exchange) -> Column:
+        key = (work.ring, work.bytes) if isinstance(work.bytes, int) else None
+        if key is None or key not in self._priced:
+            source = np.arange(work.ring.n_ranks)
+            seconds = estimate_exchange_s(self._topology, self._profile, source, work.ring.to, work.bytes)
+            column = _shrink(array_to_ns(seconds))
+            if key is None:
+                return column
+            self._priced[key] = column
+        return self._priced[key]
+
+    def _collective(self, work: Collective) -> Column:
+        size = int(np.max(work.bytes))
+        key = (work.collective, size, None if work.groups is None else work.groups.tobytes())
+        if key not in self._priced:
+            groups = np.zeros(self._topology.n_ranks, dtype=np.int64) if work.groups is None else work.groups
+            seconds = [
+                estimate_collective_s(self._topology, self._profile, work.collective, np.flatnonzero(groups == g), size)
+                for g in range(int(groups.max()) + 1)
+            ]
+            self._priced[key] = _shrink(array_to_ns(np.array(seconds))[groups])
+        return self._priced[key]
+
+    def _per_lowering(
+        self, key: Hashable, table: LoweringSet, price: Callable[[Lowering, int], float]
+    ) -> IntArray:  # fmt: skip
+        """One price per distinct lowering; priced when a table has new ones."""
+        full_key = (id(table), key)
+        _, known = self._tables.get(full_key, (table, np.zeros(0, dtype=np.int64)))
+        if len(known) < len(table.lowerings):
+            fresh = range(len(known), len(table.lowerings))
+            added = array_to_ns(np.array([price(table.lowerings[number], number) for number in fresh]))
+            known = np.concatenate([known, added])
+            self._tables[full_key] = (table, known)
+        return known
+
+
+def to_ns(seconds: float) -> int:
+    """Whole nanoseconds, rounded to nearest."""
+    return round(seconds * 1e9)
+
+
+def array_to_ns(seconds: FloatArray) -> IntArray:
+    """Whole nanoseconds, rounded to nearest."""
+    return np.rint(seconds * 1e9).astype(np.int64)
+
+
+def _shrink(column: IntArray) -> Column:
+    """One number where all ranks agree."""
+    return int(column[0]) if bool((column == column[0]).all()) else column

@@ -1,0 +1,191 @@
+"""Simulate one schedule: record, price, run, and say what came out.
+
+A small Program is kept and replayed; a large one is recorded anew for each run, so that it is never in memory. Which
+rank is critical is known only after a run, so a large Program is run twice, the second time with one rank observed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from cost_models.hardware import HardwareProfile, load_hardware
+from cost_models.kernels import choose_kernel
+from simulator.costing import CostModel
+from simulator.engines.des import DiscreteEvents
+from simulator.engines.maxplus import MaxPlus
+from simulator.engines.memory import Memory
+from simulator.engines.rows import Rows
+from simulator.engines.traffic import Traffic
+from simulator.fanout import Fanout
+from simulator.program.program import Program
+from simulator.program.setup import Setup
+from simulator.program.tape import Sink
+from simulator.progress import Progress
+from simulator.recording import check_program, default_pass, record_program
+from simulator.request import ResolvedRequest, SimulationRequest
+from simulator.result import SimulationResult
+from simulator.schedules import SCHEDULES, Schedule, parse_schedule
+from simulator.trust import estimate_uncertainty, list_provenance, list_warnings
+from traces.errors import InputError
+from traces.metrics import breakdown, busy_ns, exposed_communication_ns, phase_split_ns
+from traces.timeline import Timeline
+
+KEPT_RANKS = 256
+"""Ranks up to which a Program, and the timeline of all ranks, is kept."""
+
+
+def simulate(request: SimulationRequest, progress: Progress | None = None) -> SimulationResult:
+    """Predict time, memory and traffic of one schedule.
+
+    Raises
+    ------
+    InputError
+        Where the request cannot be simulated.
+    """
+    resolved = request.resolve()
+    if resolved.schedule is None:
+        raise InputError("no schedule is named", expected="one of " + ", ".join(SCHEDULES), remedy="name a schedule")
+    return simulate_schedule(parse_schedule(resolved.schedule), resolved, progress)
+
+
+def simulate_schedule(
+    schedule: Schedule, resolved: ResolvedRequest, progress: Progress | None = None
+) -> SimulationResult:  # fmt: skip
+    """Simulate a schedule for a request that names none."""
+    run = Run.prepare(schedule, resolved, progress)
+    run.execute()
+    return run.result()
+
+
+def memory_bytes(resolved: ResolvedRequest) -> int:
+    """Memory that a GPU of the request has for tensors."""
+    return _profile(resolved).usable_memory_bytes
+
+
+def _profile(resolved: ResolvedRequest) -> HardwareProfile:
+    return load_hardware(resolved.hardware) if isinstance(resolved.hardware, str) else resolved.hardware
+
+
+@dataclass
+class Run:
+    """A schedule being simulated: what goes in, and what has come out."""
+
+    schedule: Schedule
+    resolved: ResolvedRequest
+    setup: Setup
+    pass_: str
+    engine: str
+    profile: HardwareProfile
+    kernel: str
+    progress: Progress | None
+
+    @staticmethod
+    def prepare(schedule: Schedule, resolved: ResolvedRequest, progress: Progress | None) -> Run:
+        """Fill in what the request leaves open, and refuse what cannot run."""
+        topology, request = resolved.topology, resolved.request
+        setup = Setup(resolved.workload, topology.n_ranks, topology.ranks_per_node)
+        pass_ = request.pass_ or default_pass(schedule)
+        check_program(schedule, setup, pass_)
+        profile = _profile(resolved)
+        kernel = choose_kernel(profile, request.kernel, resolved.workload)
+        engine = "maxplus" if request.engine == "auto" else request.engine
+        return Run(schedule.resolve(setup), resolved, setup, pass_, engine, profile, kernel, progress)
+
+    def execute(self) -> None:
+        """Run the engine, and collect what does not depend on time."""
+        self.memory, self.traffic, self.rows = Memory(self.setup.n_ranks), Traffic(self.setup.n_ranks), self._all_rows()
+        if self.engine == "des":
+            self._replay(self.memory, self.traffic)
+            self.rows = self.rows or Rows(self.setup.n_ranks)
+            DiscreteEvents(self._program, self._costs, self.rows).run()
+            return
+        engine = MaxPlus(self.setup.n_ranks, self._costs, self.rows)
+        self._replay(self.memory, self.traffic, engine)
+        if self.rows is None:
+            self.rows = Rows(self.setup.n_ranks, rank=int(np.argmax(engine.finish_ns)))
+            self._replay(MaxPlus(self.setup.n_ranks, self._costs, self.rows))
+
+    def result(self) -> SimulationResult:
+        """What came out."""
+        assert self.rows is not None
+        timeline = self.rows.timeline({"schedule": str(self.schedule), "engine": self.engine})
+        peak = int(self.memory.peak_bytes.max())
+        time_s = timeline.makespan_ns / 1e9
+        warnings = (*self.resolved.warnings, *list_warnings(self.profile, self.kernel, self.resolved, self.schedule))
+        return SimulationResult(
+            schedule=str(self.schedule),
+            inputs=self._inputs(),
+            engine=self.engine,
+            provenance=list_provenance(self.profile, self.kernel, self.resolved),
+            warnings=warnings,
+            time_s=time_s,
+            **_times(timeline, self.pass_),
+            peak_memory_bytes=peak,
+            fits=peak <= self.profile.usable_memory_bytes,
+            exact=self.schedule.exact,
+            bytes_sent_per_rank=tuple(self.traffic.sent_bytes.tolist()),
+            pairs_total=self.traffic.pairs,
+            flop_total=self.traffic.flop,
+            uncertainty=estimate_uncertainty(self.profile, self.kernel, self.resolved, time_s),
+            timeline=timeline if self._keeps_all else None,
+            breakdown=breakdown(timeline, _critical_rank(timeline)),
+            memory_curve=self._memory_curve() if self.resolved.request.timeline else None,
+        )
+
+    def _memory_curve(self) -> tuple[tuple[str, int], ...]:
+        curve = Memory(self.setup.n_ranks, follow=int(np.argmax(self.memory.peak_bytes)))
+        self._replay(curve)
+        return tuple(curve.curve)
+
+    @property
+    def _keeps_all(self) -> bool:
+        return self.setup.n_ranks <= KEPT_RANKS
+
+    def _all_rows(self) -> Rows | None:
+        return Rows(self.setup.n_ranks) if self._keeps_all else None
+
+    @cached_property
+    def _costs(self) -> CostModel:
+        return CostModel(self.resolved.topology, self.profile, self.kernel)
+
+    @cached_property
+    def _program(self) -> Program:
+        program = Program(self.setup)
+        record_program(self.schedule, self.setup, self.pass_, program)
+        return program
+
+    def _replay(self, *sinks: Sink) -> None:
+        fanout = Fanout(*sinks, on_step=self._tell)
+        if self._keeps_all:
+            self._program.replay(fanout)
+        else:
+            record_program(self.schedule, self.setup, self.pass_, fanout)
+
+    def _tell(self, phase: str, step: int) -> None:
+        if self.progress is not None and not self._keeps_all:
+            self.progress(f"{self.schedule.name} {phase}", step + 1, self.setup.n_ranks)
+
+    def _inputs(self) -> Mapping[str, object]:
+        used = {"schedule": str(self.schedule), "pass": self.pass_, "kernel": self.kernel}
+        return {**self.resolved.inputs, **used}
+
+
+def _critical_rank(timeline: Timeline) -> int:
+    return int(timeline.rank[np.argmax(timeline.end_ns)]) if len(timeline) else 0
+
+
+def _times(timeline: Timeline, pass_: str) -> dict[str, float]:
+    """Times of the critical rank."""
+    rank = _critical_rank(timeline)
+    forward, backward = phase_split_ns(timeline)
+    return {
+        "forward_s": (timeline.makespan_ns - backward) / 1e9 if pass_ != "backward" else 0.0,
+        "backward_s": backward / 1e9,
+        "compute_s": busy_ns(timeline, rank, "compute") / 1e9,
+        "communication_s": busy_ns(timeline, rank, "communication") / 1e9,
+        "exposed_communication_s": exposed_communication_ns(timeline, rank) / 1e9,
+    }
