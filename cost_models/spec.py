@@ -1,6 +1,7 @@
 """``NAME:key=value,...``, the form in which schedules, masks and topologies are named.
 
-A value runs to the next ``,key=``; so ``document:lengths=4k+8k,causal=true`` has two keys.
+A value holds no comma: ``document:lengths=4k+8k,causal=true`` has two keys. Text that a dictionary would silently
+repair (a key twice, an empty value) is refused.
 """
 
 from __future__ import annotations

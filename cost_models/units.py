@@ -1,7 +1,7 @@
 """Numbers as people write them, to SI base units and back. The only place where units are converted.
 
-Lengths and counts take binary suffixes (``128k`` = 131072 tokens, ``1M`` = 1048576); sizes and rates print with
-binary prefixes for bytes of memory and decimal ones for rates, as the field does.
+Lengths and counts take binary suffixes: ``128k`` = 131072 tokens, ``1M`` = 1048576. How times and sizes are shown is
+`traces.display`'s.
 """
 
 from __future__ import annotations
@@ -11,27 +11,49 @@ import re
 from traces.errors import InputError
 
 _BINARY = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
-_COUNT = re.compile(r"^(\d+(?:\.\d+)?)([kmg]?)i?$", re.IGNORECASE)
+_COUNT = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:([kmg])i?)?", re.IGNORECASE)
 
 DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "fp64": 8, "int32": 4, "int64": 8}
 
+MAX_COUNT = 2**63 - 1
+"""Largest count, as NumPy's int64 holds it."""
+
 
 def parse_count(text: str | int, what: str = "count") -> int:
-    """Whole number with an optional binary suffix.
+    """Whole number with an optional binary suffix, exact up to `MAX_COUNT`.
+
+    Raises
+    ------
+    InputError
+        For what is no whole number, is negative or is larger than `MAX_COUNT`.
 
     >>> parse_count("128k"), parse_count("1M"), parse_count("1.5k")
     (131072, 1048576, 1536)
     """
-    if isinstance(text, int):
-        return text
-    match = _COUNT.match(text.strip())
-    if match:
-        value = float(match[1]) * _BINARY[match[2].lower()]
-        if value == int(value):
-            return int(value)
-    raise InputError(
-        f"{what} is not a whole number", got=repr(text), expected="digits with k, M or G (binary), as 128k or 1M"
-    )
+    value = _read_digits(text, what) if isinstance(text, str) else text
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        expected = "digits with k, M or G (binary), as 128k or 1M"
+        raise InputError(f"{what} is not a whole number", got=_excerpt(text), expected=expected)
+    if value > MAX_COUNT:
+        raise InputError(f"{what} is too large", got=_excerpt(text), expected="at most 2^63 - 1")
+    return value
+
+
+def _read_digits(text: str, what: str) -> int | None:
+    match = _COUNT.fullmatch(text.strip())
+    if not match:
+        return None
+    whole, decimals, suffix = match[1], match[2] or "", (match[3] or "").lower()
+    if len(whole) + len(decimals) > 40:  # int() refuses thousands of digits with an error of its own
+        raise InputError(f"{what} has too many digits", got=_excerpt(text), expected="at most 2^63 - 1")
+    value, rest = divmod(int(whole + decimals) * _BINARY[suffix], 10 ** len(decimals))
+    return None if rest else value
+
+
+def _excerpt(value: object) -> str:
+    """A value as a message shows it: a file of the wrong kind can be one word of megabytes."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:76] + " ..."
 
 
 def dtype_bytes(dtype: str) -> int:
@@ -56,36 +78,3 @@ def format_count(count: int) -> str:
         if count >= _BINARY[suffix] and count % _BINARY[suffix] == 0:
             return f"{count // _BINARY[suffix]:,}{suffix.upper() if suffix != 'k' else 'k'}"
     return f"{count:,}"
-
-
-def format_time(seconds: float) -> str:
-    """Seconds in the unit that leaves one to three digits before the point.
-
-    >>> format_time(0.0123), format_time(2.5e-6), format_time(75.0)
-    ('12.3 ms', '2.5 us', '75 s')
-    """
-    for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")):
-        if abs(seconds) >= scale:
-            return f"{seconds / scale:.3g} {unit}"
-    return "0 s"
-
-
-def format_bytes(count: float) -> str:
-    """Bytes with binary prefixes.
-
-    >>> format_bytes(1536), format_bytes(80 * 2**30)
-    ('1.5 KiB', '80 GiB')
-    """
-    for exponent, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
-        if abs(count) >= 2**exponent:
-            return f"{count / 2**exponent:.3g} {unit}"
-    return f"{count:.0f} B"
-
-
-def format_rate(bytes_per_s: float) -> str:
-    """A rate in GB/s (10^9).
-
-    >>> format_rate(48.5e9)
-    '48.5 GB/s'
-    """
-    return f"{bytes_per_s / 1e9:.3g} GB/s"

@@ -44,10 +44,10 @@ def record_program(schedule: Schedule, setup: Setup, pass_: str, sink: Sink) -> 
     schedule = schedule.resolve(setup)
     r, w = Recorder(setup, sink), setup.workload
     home = Layout.home(schedule.input_partition(setup))
+    r.muted = pass_ == "backward"
     q = r.tensor("q", home, w.heads, w.head_dim, w.dtype, is_input=True)
     k = r.tensor("k", home, w.kv_heads, w.head_dim, w.dtype, is_input=True)
     v = r.tensor("v", home, w.kv_heads, w.v_head_dim, w.dtype, is_input=True)
-    r.muted = pass_ == "backward"
     saved = schedule.forward(r, q, k, v)
     outputs = {"o": saved[0], "lse": saved[1]} if pass_ != "backward" else {}
     if pass_ != "forward":

@@ -8,8 +8,9 @@ from typing import Any
 
 from simulator.result import Refused, SimulationResult
 from simulator.tables import describe_inputs
-from traces.figures.breakdown import plot_breakdown, plot_ranking
+from traces.figures.breakdown import plot_breakdown
 from traces.figures.memory import plot_memory
+from traces.figures.ranking import plot_ranking
 from traces.figures.timeline import plot_timeline
 from traces.report import Section, write_report
 

@@ -3,8 +3,9 @@
     file:    write NAME's temporary sibling, flush it to disk, rename it over NAME
     folder:  fill a temporary sibling folder, move an older result aside, rename, remove the older one
 
-A rename within one file system is atomic, so a reader sees the old result or the new one, and a failure leaves the
-old one and no debris. Every OSError becomes an :class:`InputError` that names the path.
+A rename within one file system is atomic, so a file is always the old one or the new one. A folder that is not empty
+takes two renames: a reader may find none for an instant, but never half of one. A failure leaves the older result and
+no debris. Every OSError becomes an :class:`InputError` that names the path.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
     busy(c)  = length of the union of the rank's rows of category c
     exposed  = length of (communication minus compute): the rank communicates and computes nothing
     overlap  = busy(communication) - exposed
-    idle     = makespan - length of the union of compute, communication and copies
-    makespan = compute by kind + exposed communication by kind + exposed copies by kind + idle
+    makespan = compute by kind + exposed communication by kind + exposed copies by kind + idle (none of them)
 
 Host rows never count: issuing work is not doing it. Where rows of several kinds overlap, an instant belongs to the
 first of them in the order compute, communication, copy, and within one category to the kind that the schedule uses
@@ -18,10 +17,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from traces.errors import InputError
 from traces.intervals import Intervals, subtract, unite
 from traces.timeline import CATEGORIES, Timeline
-
-DEVICE_CATEGORIES = ("compute", "communication", "copy")
 
 
 def busy_ns(timeline: Timeline, rank: int, category: str) -> int:
@@ -31,6 +29,9 @@ def busy_ns(timeline: Timeline, rank: int, category: str) -> int:
 
 def busy_intervals(timeline: Timeline, rank: int, *categories: str) -> Intervals:
     """Disjoint intervals in which a rank runs at least one row of the categories."""
+    unknown = next((category for category in categories if category not in CATEGORIES), None)
+    if unknown is not None:
+        raise InputError("category is unknown", got=unknown, expected="one of " + ", ".join(CATEGORIES))
     wanted = np.array([info.category in categories for info in timeline.operations], dtype=bool)
     return _intervals_of(timeline, rank, wanted)
 
@@ -49,11 +50,6 @@ def exposed_communication_ns(timeline: Timeline, rank: int) -> int:
 def overlap_ns(timeline: Timeline, rank: int) -> int:
     """Communication of a rank that its computation hides, in nanoseconds."""
     return busy_ns(timeline, rank, "communication") - exposed_communication_ns(timeline, rank)
-
-
-def idle_ns(timeline: Timeline, rank: int) -> int:
-    """Time until the makespan in which a rank neither computes, communicates nor copies, in nanoseconds."""
-    return timeline.makespan_ns - busy_intervals(timeline, rank, *DEVICE_CATEGORIES).total_ns
 
 
 def finish_ns(timeline: Timeline) -> NDArray[np.int64]:
@@ -116,6 +112,7 @@ def _in_order_of_category(labels: Iterable[str]) -> list[str]:
 
 
 def _rows(timeline: Timeline, rank: int, wanted_operations: NDArray[np.bool_]) -> NDArray[np.intp]:
+    timeline.check_rank(rank)
     rows = np.flatnonzero(timeline.rank == rank)
     return rows[wanted_operations[timeline.operation[rows]]] if rows.size else rows
 

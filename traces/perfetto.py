@@ -67,7 +67,7 @@ def _preamble(timeline: Timeline, rank: int) -> str:
         "traceName": f"rank{rank}.json",
         "provenance": dict(timeline.provenance),
     }
-    return "{" + "".join(f"{json.dumps(key)}: {json.dumps(value, default=str)},\n" for key, value in fields.items())
+    return "{" + "".join(f"{json.dumps(key)}: {json.dumps(value)},\n" for key, value in fields.items())
 
 
 def _metadata(timeline: Timeline, rank: int, rows: NDArray[np.intp]) -> Iterator[dict[str, object]]:

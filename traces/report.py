@@ -1,8 +1,8 @@
 """One HTML file that holds everything: tables, figures, and plotly.js once.
 
 It opens from disk without a network. A content security policy inside it forbids every request to anywhere, so that
-this holds by construction; all text is escaped. Tables of fields are packed side by side where there is room, figures
-take the whole width, and what is wider than the screen scrolls within itself.
+this holds by construction; all text is escaped. Fields run in as many columns as there is room for, figures take the
+whole width, and a table that is wider than the screen scrolls within itself.
 """
 
 from __future__ import annotations
@@ -29,24 +29,23 @@ body { margin: 0; background: var(--paper); color: var(--text); line-height: 1.5
 main { max-width: 1360px; margin: 0 auto; padding: 28px 24px 48px; }
 h1 { font-size: 26px; line-height: 1.25; margin: 0 0 20px; overflow-wrap: anywhere; }
 h2 { font-size: 17px; margin: 0 0 10px; }
-.cards { columns: 3 340px; column-gap: 16px; }
-section { background: white; border: 1px solid var(--line); border-radius: 8px; padding: 16px 18px; margin: 0 0 16px;
-  break-inside: avoid; }
-section.wide { column-span: all; }
+section { background: white; border: 1px solid var(--line); border-radius: 8px; padding: 16px 18px; margin: 0 0 16px; }
 section > * + * { margin-top: 12px; }
 p, ul { margin: 0; } ul { padding-left: 20px; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: 5px 16px 5px 0; border-bottom: 1px solid var(--line); }
+table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: 5px 14px 5px 0; border-bottom: 1px solid var(--line); }
 tr:last-child > * { border-bottom: 0; }
-thead th { color: var(--muted); font-weight: 600; white-space: nowrap; }
-tbody th { color: var(--muted); font-weight: 400; }
-.fields td, .fields th { overflow-wrap: anywhere; } .fields th { width: 42%; }
-.rows td { white-space: nowrap; } .rows td.long { white-space: normal; min-width: 240px; }
+thead th { color: var(--muted); font-size: 12px; font-weight: 600; vertical-align: bottom; }
+.fields { columns: 3 300px; column-gap: 40px; margin: 0; }
+.fields div { display: flex; gap: 16px; padding: 5px 0; break-inside: avoid; border-bottom: 1px solid var(--line); }
+.fields dt { flex: 0 0 44%; color: var(--muted); overflow-wrap: anywhere; }
+.fields dd { flex: 1; min-width: 0; margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+.rows td { white-space: nowrap; } .rows td.long { white-space: normal; min-width: 160px; }
 .rows td:last-child, .rows th:last-child { padding-right: 0; }
 td.number, th.number { text-align: right; }
 """
-LONG_TEXT = 40
+LONG_TEXT = 28
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Section:
     Attributes
     ----------
     title : its heading; none where it is empty (figures have titles of their own).
-    blocks : in order: a text, a mapping (table of fields), rows (table with a column per key), texts (a list), figures.
+    blocks : in order; each a text, a mapping (shown as fields), rows (a table), texts (a list), or a figure.
     """
 
     title: str
@@ -83,7 +82,7 @@ def render_report(title: str, sections: Sequence[Section]) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n{script}</head>\n"
-        f'<body>\n<main>\n<h1>{escape(title)}</h1>\n<div class="cards">\n{body}\n</div>\n</main>\n</body>\n</html>\n'
+        f"<body>\n<main>\n<h1>{_text(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 
@@ -93,9 +92,8 @@ def _has_figure(section: Section) -> bool:
 
 def _section(prefix: str, section: Section) -> str:
     blocks = "\n".join(_block(f"{prefix}-{i}", block) for i, block in enumerate(section.blocks))
-    wide = ' class="wide"' if any(not isinstance(block, Mapping) for block in section.blocks) else ""
     heading = f"<h2>{escape(section.title)}</h2>\n" if section.title else ""
-    return f"<section{wide}>\n{heading}{blocks}\n</section>"
+    return f"<section>\n{heading}{blocks}\n</section>"
 
 
 def _block(div_id: str, block: Block) -> str:
@@ -104,26 +102,26 @@ def _block(div_id: str, block: Block) -> str:
     if isinstance(block, str):
         return f"<p>{escape(block)}</p>"
     if isinstance(block, Mapping):
-        return _fields_table(block)
+        return _fields_list(block)
     rows = [row for row in block if isinstance(row, Mapping)]
     if rows:
         return _rows_table(rows)
     return "<ul>" + "".join(f"<li>{escape(str(text))}</li>" for text in block) + "</ul>"
 
 
-def _fields_table(fields: Fields) -> str:
-    rows = "".join(
-        f'<tr><th scope="row">{_text(name)}</th><td>{_text(format_field(name, value))}</td></tr>'
+def _fields_list(fields: Fields) -> str:
+    items = "".join(
+        f"<div><dt>{_text(name)}</dt><dd>{_text(format_field(name, value))}</dd></div>"
         for name, value in _flattened(fields)
     )
-    return f'<div class="scroll"><table class="fields"><tbody>{rows}</tbody></table></div>'
+    return f'<dl class="fields">{items}</dl>'
 
 
 def _rows_table(rows: Sequence[Fields]) -> str:
     flat = [dict(_flattened(row)) for row in rows]
     names = list(dict.fromkeys(name for row in flat for name in row))
     numeric = {name for name in names if all(_is_number(row[name]) for row in flat if name in row)}
-    head = "".join(f'<th scope="col"{_cell_class(name in numeric)}>{escape(name)}</th>' for name in names)
+    head = "".join(f'<th scope="col"{_cell_class(name in numeric)}>{_text(name)}</th>' for name in names)
     body = "".join(f"<tr>{''.join(_cell(row, name, name in numeric) for name in names)}</tr>" for row in flat)
     return f'<div class="scroll"><table class="rows"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
@@ -144,8 +142,8 @@ def _is_number(value: object) -> bool:
 
 
 def _text(text: str) -> str:
-    """Escaped text that may break after the signs that join words in names: ``time_s``, ``ring:grad=fp32``."""
-    return re.sub(r"([_.:,=/])(?=[^\W\d])", r"\1<wbr>", escape(text))
+    """Escaped text that may break within names such as ``time_s`` and ``ring:grad=fp32``, but not within numbers."""
+    return re.sub(r"([_:/+]|[.,](?=[^\W\d]))(?=\w\w)", r"\1<wbr>", escape(text))
 
 
 def _flattened(fields: Fields, prefix: str = "") -> Iterator[tuple[str, object]]:

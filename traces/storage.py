@@ -1,15 +1,14 @@
-"""Timelines in a file: a zip archive of NumPy columns and one JSON header (``.npz``).
+"""Timelines in a file: a zip archive of NumPy columns and one JSON header.
 
-    header.npy    bytes of {"format", "version", "n_ranks", "rows", "lanes", "operations", "provenance"}
+    header.json   {"format", "version", "n_ranks", "rows", "lanes", "operations", "provenance"}
     NAME.npy      one column of ``rows`` numbers for each of the timeline's columns
 
-Reading trusts nothing: no pickles, every member's type and length must be what the header implies before its bytes
-are read, and the :class:`Timeline` checks the rows themselves. The same timeline always gives the same bytes.
+Reading trusts nothing: no pickles, a column must have the very size and preamble that the header implies before its
+numbers are read, and the :class:`Timeline` checks the rows themselves. The same timeline always gives the same bytes.
 """
 
 from __future__ import annotations
 
-import ast
 import io
 import json
 import os
@@ -20,21 +19,22 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 
 from traces.atomic import write_bytes_atomic
 from traces.errors import InputError
-from traces.timeline import COLUMNS, OperationInfo, Timeline
+from traces.invariants import COLUMNS
+from traces.timeline import OperationInfo, Timeline
 
 FORMAT, VERSION = "attnsim timeline", 1
 MAX_HEADER_BYTES = 256 << 20
-T = TypeVar("T")
 MAX_ROWS = 50_000_000
+T = TypeVar("T")
 
-_NPY_MAGIC = b"\x93NUMPY\x01\x00"
 _UNREADABLE = (
-    OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError, SyntaxError,
-    NotImplementedError, RuntimeError, MemoryError,
+    OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError, NotImplementedError,
+    RuntimeError, MemoryError,
 )  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def save_timeline(timeline: Timeline, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     InputError
-        Where the path cannot be written or the provenance is not JSON.
+        Where the path cannot be written.
     """
     header = {
         "format": FORMAT,
@@ -55,9 +55,11 @@ def save_timeline(timeline: Timeline, path: str | os.PathLike[str]) -> None:
         "operations": [astuple(info) for info in timeline.operations],
         "provenance": dict(timeline.provenance),
     }
-    columns = {name: getattr(timeline, name) for name in COLUMNS}
     archive = io.BytesIO()
-    np.savez_compressed(archive, allow_pickle=False, header=np.frombuffer(_to_json(header), np.uint8), **columns)
+    with zipfile.ZipFile(archive, "w") as members:
+        _add(members, "header.json", json.dumps(header, sort_keys=True).encode())
+        for name, dtype in COLUMNS.items():
+            _add(members, f"{name}.npy", _preamble(dtype, len(timeline)) + getattr(timeline, name).tobytes())
     write_bytes_atomic(path, archive.getvalue())
 
 
@@ -82,22 +84,27 @@ def load_timeline(path: str | os.PathLike[str]) -> Timeline:
         ) from error
 
 
-def _to_json(header: dict[str, object]) -> bytes:
-    try:
-        return json.dumps(header, allow_nan=False, sort_keys=True).encode()
-    except (TypeError, ValueError) as error:
-        raise InputError("provenance of a timeline is not JSON", got=error) from error
+def _add(members: zipfile.ZipFile, name: str, data: bytes) -> None:
+    """A member with no date of its own: :class:`ZipInfo` has 1980."""
+    members.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+
+
+def _preamble(dtype: str, rows: int) -> bytes:
+    """What precedes the numbers in a ``.npy`` file."""
+    file = io.BytesIO()
+    write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": (rows,)})
+    return file.getvalue()
 
 
 def _read(archive: zipfile.ZipFile) -> Timeline:
-    header_bytes = archive.getinfo("header.npy").file_size
+    header_bytes = archive.getinfo("header.json").file_size
     if header_bytes > MAX_HEADER_BYTES:
         raise InputError("header is too long", got=header_bytes, expected=f"at most {MAX_HEADER_BYTES} bytes")
-    header = json.loads(_array(archive, "header", "|u1", None).tobytes())
+    header = _checked(json.loads(archive.read("header.json")), dict)
     if (header["format"], header["version"]) != (FORMAT, VERSION):
         raise InputError("version", got=f"{header['format']} {header['version']}", expected=f"{FORMAT} {VERSION}")
-    rows = header["rows"]
-    if not isinstance(rows, int) or not 0 <= rows <= MAX_ROWS:
+    rows = _checked(header["rows"], int)
+    if not 0 <= rows <= MAX_ROWS:
         raise InputError("number of rows", got=rows, expected=f"0 to {MAX_ROWS}")
     return Timeline(
         operations=tuple(_operation(fields) for fields in header["operations"]),
@@ -126,17 +133,11 @@ def _checked(value: object, expected: type[T]) -> T:
     return value
 
 
-def _array(archive: zipfile.ZipFile, name: str, dtype: str, rows: int | None) -> NDArray[np.signedinteger]:
-    """A column: what its member declares must be what we expect, before the rest is read."""
+def _array(archive: zipfile.ZipFile, name: str, dtype: str, rows: int) -> NDArray[np.signedinteger]:
+    preamble = _preamble(dtype, rows)
+    expected_bytes = len(preamble) + rows * np.dtype(dtype).itemsize
+    found_bytes = archive.getinfo(f"{name}.npy").file_size
     with archive.open(f"{name}.npy") as member:
-        if member.read(len(_NPY_MAGIC)) != _NPY_MAGIC:
-            raise InputError(f"column {name} is not a NumPy array")
-        length = int.from_bytes(member.read(2), "little")
-        declared = ast.literal_eval(member.read(length).decode("ascii"))
-        size = archive.getinfo(f"{name}.npy").file_size - len(_NPY_MAGIC) - 2 - length
-        count = size // np.dtype(dtype).itemsize if rows is None else rows
-        if declared != {"descr": dtype, "fortran_order": False, "shape": (count,)}:
-            raise InputError(f"column {name}", got=declared, expected=f"{count} numbers of type {dtype}")
-        if size != count * np.dtype(dtype).itemsize:
-            raise InputError(f"column {name}", got=f"{size} bytes", expected=f"{count} numbers of type {dtype}")
+        if found_bytes != expected_bytes or member.read(len(preamble)) != preamble:
+            raise InputError(f"column {name} ({found_bytes} bytes)", expected=f"{rows} numbers of type {dtype}")
         return np.frombuffer(member.read(), dtype)

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from traces.errors import InputError
+from traces.invariants import COLUMNS, as_column, check_counts, check_timeline
 
 CATEGORIES = ("compute", "communication", "copy", "host")
-COLUMNS = {"start_ns": "<i8", "end_ns": "<i8", "rank": "<i4", "lane": "<i4", "operation": "<i4", "bytes": "<i8"}
 
 IntArray = NDArray[np.int64]
 IndexArray = NDArray[np.int32]
@@ -79,8 +79,8 @@ class Timeline:
     Attributes
     ----------
     operations : the operations; ``operations[i].id == i``.
-    lanes : names of the lanes, the same on every rank.
-    n_ranks : number of ranks.
+    lanes : names of the lanes, all different, the same on every rank.
+    n_ranks : number of ranks, at least 1.
     start_ns, end_ns : int64 columns, nanoseconds from time 0, ``0 <= start <= end``.
     rank, lane, operation : int32 columns, indexes.
     bytes : int64 column, bytes that the rank sends in this row (0 for computation).
@@ -110,14 +110,10 @@ class Timeline:
 
     def __post_init__(self) -> None:
         bounds = {"rank": self.n_ranks, "lane": len(self.lanes), "operation": len(self.operations)}
-        for name, dtype in COLUMNS.items():
-            object.__setattr__(self, name, _column(name, getattr(self, name), dtype, bounds.get(name)))
-        _check_lengths(self)
-        _check_ids(self.operations)
-        _check_times(self)
-        _check_bytes(self)
-        _check_one_row_each(self)
-        _check_lanes_exclusive(self)
+        check_counts(self.n_ranks, self.lanes)
+        for name in COLUMNS:
+            object.__setattr__(self, name, as_column(name, getattr(self, name), bounds.get(name)))
+        check_timeline(self)
 
     def __len__(self) -> int:
         return len(self.start_ns)
@@ -129,13 +125,14 @@ class Timeline:
 
     def select(self, *, rank: int) -> Timeline:
         """The rows of one rank; operations, lanes and the number of ranks stay."""
+        self.check_rank(rank)
         keep = self.rank == rank
         return replace(self, **{name: getattr(self, name)[keep] for name in COLUMNS})
 
-    def rows_of(self, operation: int) -> NDArray[np.intp]:
-        """Indexes of the rows of one operation, in the order of their ranks."""
-        rows = np.flatnonzero(self.operation == operation)
-        return rows[np.argsort(self.rank[rows])]
+    def check_rank(self, rank: int) -> None:
+        """Refuse a rank that the timeline does not have."""
+        if not 0 <= rank < self.n_ranks:
+            raise InputError("timeline has no such rank", got=rank, expected=f"0 to {self.n_ranks - 1}")
 
     def same_as(self, other: Timeline) -> Sameness:
         """Whether both hold the same rows, in any order; provenance may differ.
@@ -160,10 +157,11 @@ class Timeline:
             unequal = np.flatnonzero(a != b)
             if unequal.size:
                 at = int(unequal[0])
-                return Sameness(f"{self._describe(int(mine[at]))}: {name} {a[at]} against {b[at]}")
+                return Sameness(f"{self.describe_row(int(mine[at]))}: {name} {a[at]} against {b[at]}")
         return Sameness()
 
-    def _describe(self, row: int) -> str:
+    def describe_row(self, row: int) -> str:
+        """Operation and rank of a row, for messages."""
         info = self.operations[self.operation[row]]
         return f"operation {info.id} ({info.name}) on rank {self.rank[row]}"
 
@@ -175,70 +173,3 @@ def _first_unequal(name: str, mine: object, theirs: object) -> str:
     if isinstance(mine, tuple) and isinstance(theirs, tuple):
         return f"{len(mine)} {name} against {len(theirs)}"
     return f"{name}: {mine} against {theirs}"
-
-
-def _column(name: str, values: ArrayLike, dtype: str, bound: int | None) -> NDArray[np.signedinteger]:
-    """A read-only column of the right type; its own values are checked here, before they are narrowed."""
-    raw = np.asarray(values)
-    if raw.size and raw.dtype.kind not in "iu":
-        raise InputError(f"timeline column {name} has the wrong type", got=raw.dtype, expected="integers")
-    if bound is not None and raw.size and (raw.min() < 0 or raw.max() >= bound):
-        raise InputError(
-            f"timeline column {name} is out of range", got=f"{raw.min()} to {raw.max()}", expected=f"0 to {bound - 1}"
-        )
-    column = raw.astype(dtype, copy=False).view()
-    column.flags.writeable = False
-    return column
-
-
-def _check_lengths(timeline: Timeline) -> None:
-    shapes = {name: getattr(timeline, name).shape for name in COLUMNS}
-    if len(set(shapes.values())) != 1 or timeline.start_ns.ndim != 1:
-        raise InputError("timeline columns differ in shape", got=shapes, expected="one length")
-
-
-def _check_ids(operations: tuple[OperationInfo, ...]) -> None:
-    wrong = next((i for i, info in enumerate(operations) if info.id != i), None)
-    if wrong is not None:
-        raise InputError("operation ids do not count from 0", got=f"id {operations[wrong].id} at position {wrong}")
-
-
-def _check_times(timeline: Timeline) -> None:
-    wrong = np.flatnonzero((timeline.end_ns < timeline.start_ns) | (timeline.start_ns < 0))
-    if wrong.size:
-        row = int(wrong[0])
-        raise InputError(
-            f"times of {timeline._describe(row)} are impossible",
-            got=f"{timeline.start_ns[row]} to {timeline.end_ns[row]} ns",
-            expected="0 <= start <= end",
-        )
-
-
-def _check_bytes(timeline: Timeline) -> None:
-    if timeline.bytes.min(initial=0) < 0:
-        raise InputError("timeline column bytes is negative", got=int(timeline.bytes.min()))
-
-
-def _check_one_row_each(timeline: Timeline) -> None:
-    key = timeline.operation.astype(np.int64) * timeline.n_ranks + timeline.rank
-    order = np.argsort(key, kind="stable")
-    twice = np.flatnonzero(np.diff(key[order]) == 0)
-    if twice.size:
-        row = int(order[twice[0] + 1])
-        raise InputError(f"{timeline._describe(row)} has several rows", expected="one row per (operation, rank)")
-
-
-def _check_lanes_exclusive(timeline: Timeline) -> None:
-    """Sorted by lane and start, each row must begin after the one before it ended: ends then never decrease."""
-    queue = timeline.rank.astype(np.int64) * len(timeline.lanes) + timeline.lane
-    order = np.lexsort((timeline.end_ns, timeline.start_ns, queue))
-    queue, start, end = queue[order], timeline.start_ns[order], timeline.end_ns[order]
-    overlapping = np.flatnonzero((queue[1:] == queue[:-1]) & (start[1:] < end[:-1]))
-    if overlapping.size:
-        first, second = (int(order[overlapping[0] + i]) for i in (0, 1))
-        raise InputError(
-            f"rows overlap in lane {timeline.lanes[timeline.lane[first]]}",
-            got=f"{timeline._describe(first)} until {timeline.end_ns[first]} ns, "
-            f"{timeline._describe(second)} from {timeline.start_ns[second]} ns",
-            expected="one row at a time",
-        )

@@ -19,6 +19,7 @@ from cost_models.masks.launches import KernelCall, Segment
 from cost_models.masks.lowering import MAX_LAUNCHES, Lowering, lower
 from cost_models.masks.mask import Mask
 from cost_models.masks.parse import MASKS, parse_mask
+from cost_models.masks.sparse import BlockSparse
 from cost_models.masks.static import CausalMask, FullMask, GlobalSliding, PrefixCausal, SlidingWindow
 from cost_models.masks.tokens import TokenRange, count_tokens, gather_tokens, join_ranges
 
@@ -28,6 +29,7 @@ __all__ = [
     "Block",
     "BlockCausalDocument",
     "BlockMask",
+    "BlockSparse",
     "CausalBlockwise",
     "CausalMask",
     "Document",

@@ -110,16 +110,15 @@ def count_pairs_array(
     [36, 64]
     """
     columns = BlockColumns.of((blocks,)) if isinstance(blocks, Block) else blocks
-    first_q, rows = _clip_array(q_start, q_stop, columns.q_start, columns.q_stop, stride)
-    first_k, width = _clip_array(k_start, k_stop, columns.k_start, columns.k_stop, stride)
+    step = np.asarray(stride, dtype=np.int64)
+    first_q, rows = _clip_array(q_start, q_stop, columns.q_start, columns.q_stop, step)
+    first_k, width = _clip_array(k_start, k_stop, columns.k_start, columns.k_stop, step)
     ahead = first_q - first_k
-    lo: IntArray = -((ahead - columns.lo) // stride)
-    hi: IntArray = (columns.hi - ahead) // stride
-    return count_in_band_array(rows, width, lo, hi)
+    return count_in_band_array(rows, width, -((ahead - columns.lo) // step), (columns.hi - ahead) // step)
 
 
 def _clip_array(
-    start: IntArray, stop: IntArray, low: IntArray, high: IntArray, stride: int | IntArray
+    start: IntArray, stop: IntArray, low: IntArray, high: IntArray, stride: IntArray
 ) -> tuple[IntArray, IntArray]:
     first = start + np.maximum(-((start - low) // stride), 0) * stride
     return first, np.maximum(-((first - np.minimum(stop, high)) // stride), 0)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from cost_models.masks.blocks import Block, clip_range, local_band
+from cost_models.masks.blocks import UNBOUNDED, Block, clip_range, local_band
 from cost_models.masks.counting import count_in_band
 from cost_models.masks.tokens import TokenRange
 from traces.errors import InputError
@@ -45,17 +45,29 @@ def build_cell(block: Block, q: TokenRange, k: TokenRange, q_offset: int, k_offs
     if not rows or not columns:
         return None
     q_start, k_start = q_offset + skipped_q, k_offset + skipped_k
-    lo, hi = local_band(block, first_q, first_k, _common_stride(q, k, rows, columns))
+    if q.stride == k.stride or columns == 1:
+        lo, hi = local_band(block, first_q, first_k, q.stride)
+    elif rows == 1:
+        lo, hi = local_band(block, first_q, first_k, k.stride)
+    else:
+        nearest, farthest = first_q - first_k - (columns - 1) * k.stride, first_q - first_k + (rows - 1) * q.stride
+        lo, hi = _all_or_none(block, nearest, farthest)
     shift = q_start - k_start
     return _tighten(q_start, q_start + rows, k_start, k_start + columns, lo + shift, hi + shift)
 
 
-def _common_stride(q: TokenRange, k: TokenRange, rows: int, columns: int) -> int:
-    if q.stride == k.stride or columns == 1:
-        return q.stride
-    if rows == 1:
-        return k.stride
-    raise InputError("query and key ranges differ in stride", got=f"{q} and {k}", expected="one stride")
+def _all_or_none(block: Block, nearest: int, farthest: int) -> tuple[int, int]:
+    """A band on positions for unequal strides: with all pairs or none. One that cuts is no band of positions."""
+    lo, hi = block.band
+    if lo <= nearest and farthest <= hi:
+        return -UNBOUNDED, UNBOUNDED
+    if hi < nearest or farthest < lo:
+        return UNBOUNDED, -UNBOUNDED
+    raise InputError(
+        "query and key ranges differ in stride where the mask cuts between them",
+        got=f"{block}",
+        expected="ranges of one stride",
+    )
 
 
 def _tighten(q_start: int, q_stop: int, k_start: int, k_stop: int, lo: int, hi: int) -> Cell | None:
@@ -104,16 +116,18 @@ def _merge_neighbours(cells: Sequence[Cell], order: Callable[[Cell], tuple[int, 
     merged: list[Cell] = []
     for cell in sorted(cells, key=order):
         merged.append(cell)
-        while len(merged) > 1 and not _corner_between(*merged[-2:]) and (joined := _join(merged[-2:])):
+        while len(merged) > 1 and not _apart(*merged[-2:]) and (joined := _join(merged[-2:])):
             merged[-2:] = [joined]
     return merged
 
 
-def _corner_between(a: Cell, b: Cell) -> bool:
-    """Whether b lies below and right of a, and a cell around both would hold their corner: they cannot be joined.
+def _apart(a: Cell, b: Cell) -> bool:
+    """Whether two cells surely cannot be joined: a gap between them, or b below and right of a with an empty corner.
 
-    A shortcut: most neighbours are different documents.
+    A shortcut: most neighbours are different documents or tiles.
     """
+    if b.q_start > a.q_stop or b.k_start > a.k_stop or a.q_start > b.q_stop or a.k_start > b.k_stop:
+        return True
     if a.q_stop > b.q_start or a.k_stop > b.k_start:
         return False
     return min(a.lo, b.lo) <= b.q_start - a.k_stop + 1 <= max(a.hi, b.hi)

@@ -10,6 +10,7 @@ APB (arXiv 2502.12085) gives a host's queries the rows [anchor | local] and its 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -30,6 +31,7 @@ class BlockMask(Mask):
     label : what ``str()`` says.
     """
 
+    name: ClassVar[str] = "blocks"
     explicit_blocks: tuple[Block, ...]
     rows: int
     columns: int

@@ -17,6 +17,8 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import groupby
 
 from cost_models.masks.cells import Cell
 
@@ -54,14 +56,29 @@ def pack_cells(cells: Iterable[Cell]) -> tuple[KernelCall, ...]:
     """
     launches: list[_Launch] = []
     # The least flexible first: what does not cut can join any launch.
-    for shape in sorted(map(_Shape.of, cells), key=lambda shape: (shape.flexibility, shape.segment.q_start)):
-        launch = next((launch for launch in launches if launch.takes(shape)), None)
-        if launch is None:
-            launch = _Launch(shape.left, shape.right)
-            launches.append(launch)
-        launch.add(shape.segment)
+    shapes = sorted(map(_Shape.of, cells), key=lambda shape: (shape.flexibility, shape.order, shape.segment.q_start))
+    for window, alike in groupby(shapes, key=lambda shape: (shape.left, shape.right)):
+        launches += _fill(list(alike), *window, launches)
     calls = [launch.call() for launch in launches]
     return tuple(sorted(calls, key=lambda call: (call.segments[0].q_start, call.segments[0].k_start)))
+
+
+def _fill(shapes: list[_Shape], left: int | None, right: int | None, earlier: list[_Launch]) -> list[_Launch]:
+    """Shapes of one window, in order of rows, into earlier launches or else into the fewest new ones."""
+    new: list[_Launch] = []
+    reached: list[tuple[int, int]] = []  # heap of (row that a new launch has reached, its number)
+    for shape in shapes:
+        launch = next((launch for launch in earlier if launch.takes(shape)), None)
+        if launch is None:
+            if reached and reached[0][0] <= shape.segment.q_start:
+                number = heappop(reached)[1]
+            else:
+                number = len(new)
+                new.append(_Launch(left, right))
+            heappush(reached, (shape.segment.q_stop, number))
+            launch = new[number]
+        launch.add(shape.segment)
+    return new
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +101,10 @@ class _Shape:
     @property
     def flexibility(self) -> int:
         return (self.left is None) + (self.right is None)
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return -1 if self.left is None else self.left, -1 if self.right is None else self.right
 
     def fits(self, left: int | None, right: int | None) -> bool:
         columns = self.segment.k_stop - self.segment.k_start

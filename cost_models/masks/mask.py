@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cost_models.masks.blocks import Block, count_pairs
+from cost_models.masks.blocks import UNBOUNDED, Block, count_pairs
 from cost_models.masks.counting import IntArray
 from cost_models.masks.overlap import FEW, BlockTable
 from cost_models.masks.tokens import TokenRange
@@ -44,7 +44,7 @@ class Mask(ABC):
 
     @property
     def is_causal(self) -> bool:
-        """Whether no query sees a later key."""
+        """Whether the options say that no query sees a later key."""
         return False
 
     @abstractmethod
@@ -65,6 +65,8 @@ class Mask(ABC):
         """Refuse a sequence length that the mask does not fit."""
         if seq_len < 1:
             raise InputError("seq_len is too small", got=seq_len, expected="at least 1")
+        if seq_len > UNBOUNDED:
+            raise InputError("seq_len is too large", got=seq_len, expected=f"at most {UNBOUNDED}")
 
     def count_pairs(self, q_ranges: Sequence[TokenRange], k_ranges: Sequence[TokenRange], seq_len: int) -> int:
         """Allowed pairs with a query in ``q_ranges`` and a key in ``k_ranges``; exact, in closed form.
@@ -81,7 +83,7 @@ class Mask(ABC):
 
     def area(self, seq_len: int) -> int:
         """Allowed pairs of the whole sequence."""
-        return sum(block.area for block in self.block_table(seq_len).blocks)
+        return self.block_table(seq_len).area
 
     def block_table(self, seq_len: int) -> BlockTable:
         """The blocks, indexed; built once per length."""
@@ -94,13 +96,20 @@ class Mask(ABC):
         return {}
 
     def __str__(self) -> str:
-        values = {field.name.rstrip("_"): getattr(self, field.name) for field in fields(self)}
+        values = {key: getattr(self, field.name) for key, field in mask_options(type(self)).items()}
         return str(Spec(self.name, {key: _text(value) for key, value in values.items() if value is not False}))
 
 
-def _text(value: bool | int | tuple[int, ...]) -> str:
+def mask_options(kind: type[Mask]) -> dict[str, Field[Any]]:
+    """The options of a kind of mask, with the fields that hold them."""
+    return {field.name.rstrip("_"): field for field in fields(kind) if field.metadata.get("option", True)}
+
+
+def _text(value: bool | float | tuple[int, ...]) -> str:
     if isinstance(value, tuple):
         return "+".join(map(_text, value))
+    if isinstance(value, float):
+        return repr(value)
     return "true" if value is True else format_count(value).replace(",", "")
 
 

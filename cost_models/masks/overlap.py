@@ -38,6 +38,14 @@ class BlockTable:
         self._rows = _Intervals(self._columns.q_start, self._columns.q_stop)
         self._exact = max((max(block.q_stop, block.k_stop) for block in blocks), default=0) <= EXACT_IN_INT64
 
+    @property
+    def area(self) -> int:
+        """Pairs of all blocks."""
+        if not self._exact:
+            return sum(block.area for block in self.blocks)
+        c = self._columns
+        return int(count_pairs_array(c, c.q_start, c.q_stop, c.k_start, c.k_stop).sum())
+
     def count_pairs(self, q_ranges: Sequence[TokenRange], k_ranges: Sequence[TokenRange]) -> int:
         """Pairs with a query in ``q_ranges`` and a key in ``k_ranges``."""
         block, q, k = self._triples(q_ranges, k_ranges)

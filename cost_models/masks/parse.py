@@ -7,7 +7,8 @@ white space, commas or plus signs separate.
 from __future__ import annotations
 
 import re
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, replace
+from pathlib import Path
 from typing import Any
 
 from cost_models.masks.documents import (
@@ -17,7 +18,8 @@ from cost_models.masks.documents import (
     PrefixDocument,
     ShareQuestion,
 )
-from cost_models.masks.mask import Mask
+from cost_models.masks.mask import Mask, mask_options
+from cost_models.masks.sparse import BlockSparse
 from cost_models.masks.static import CausalMask, FullMask, GlobalSliding, PrefixCausal, SlidingWindow
 from cost_models.spec import parse_bool, parse_spec
 from cost_models.units import parse_count
@@ -36,12 +38,13 @@ MASKS: dict[str, type[Mask]] = {
         PrefixCausal,
         PrefixDocument,
         BlockCausalDocument,
+        BlockSparse,
     )
 }
 """Every mask that has a name, by its name."""
 
-MAX_LENGTHS_BYTES = 16 * 2**20
-"""Largest file of document lengths."""
+MAX_LENGTHS_BYTES = 2 * 2**20
+"""Largest file of document lengths; a million documents fit."""
 
 
 def parse_mask(text: str, seq_len: int | None = None) -> Mask:
@@ -50,7 +53,7 @@ def parse_mask(text: str, seq_len: int | None = None) -> Mask:
     Parameters
     ----------
     text : ``NAME:key=value,...``.
-    seq_len : sequence length that the mask is to fit (optional).
+    seq_len : sequence length that the mask is to fit (optional; a random mask needs it to say what is `allowed`).
 
     Raises
     ------
@@ -66,46 +69,57 @@ def parse_mask(text: str, seq_len: int | None = None) -> Mask:
     if spec.name not in MASKS:
         raise InputError("unknown mask", got=repr(spec.name), expected="one of " + ", ".join(MASKS))
     kind = MASKS[spec.name]
-    options = {field.name.rstrip("_"): field for field in fields(kind)}
+    options = mask_options(kind)
     spec.only(tuple(options))
     missing = [key for key, field in options.items() if field.default is MISSING and key not in spec.options]
     if missing:
         raise InputError(f"{spec.name} mask needs {missing[0]}=", got=repr(text), expected=_usage(kind))
     values = {options[key].name: _parse_value(options[key], value) for key, value in spec.options.items()}
     mask = kind(**values)
-    if seq_len is not None:
-        mask.validate(seq_len)
-    return mask
+    if seq_len is None:
+        return mask
+    mask.validate(seq_len)
+    return replace(mask, seq_len=seq_len) if isinstance(mask, BlockSparse) else mask
 
 
 def _usage(kind: type[Mask]) -> str:
-    examples = {"bool": "true", "int": "N", "tuple[int, ...]": "4k+8k|@file"}
-    options = [f"{field.name.rstrip('_')}={examples[str(field.type)]}" for field in fields(kind)]
+    examples = {"bool": "true", "int": "N", "float": "0.2", "tuple[int, ...]": "4k+8k|@file"}
+    options = [f"{key}={examples[str(field.type)]}" for key, field in mask_options(kind).items()]
     return f"{kind.name}:{','.join(options)}"
 
 
-def _parse_value(field: Field[Any], text: str) -> bool | int | tuple[int, ...]:
+def _parse_value(field: Field[Any], text: str) -> bool | float | tuple[int, ...]:
     key = field.name.rstrip("_")
     if field.type == "bool":
         return parse_bool(text, key)
     if field.type == "int":
         return parse_count(text, key)
+    if field.type == "float":
+        return _parse_float(text, key)
     words = _read_lengths(text[1:]) if text.startswith("@") else text.split("+")
     return tuple(parse_count(word, "document length") for word in words)
 
 
+def _parse_float(text: str, key: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{key} is not a number", got=repr(text)) from None
+
+
 def _read_lengths(path: str) -> list[str]:
     try:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             data = file.read(MAX_LENGTHS_BYTES + 1)
-        text = data.decode()
-    except OSError as error:
-        raise InputError(f"cannot read document lengths from {path}", got=error.strerror or str(error)) from error
-    except (UnicodeDecodeError, ValueError) as error:
-        raise InputError(f"cannot read document lengths from {path!r}", expected="a text file") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"cannot read document lengths from {path!r}", got=reason) from error
     if len(data) > MAX_LENGTHS_BYTES:
         raise InputError(f"file of document lengths {path} is too large", expected=f"at most {MAX_LENGTHS_BYTES} bytes")
-    words = re.split(r"[\s,+]+", text.strip())
+    try:
+        words = re.split(r"[\s,+]+", data.decode().strip())
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read document lengths from {path!r}", expected="a text file") from error
     if words == [""]:
         raise InputError(f"file of document lengths {path} is empty", expected="lengths separated by white space")
     return words

@@ -117,7 +117,7 @@ class DiscreteEvents:
         RuntimeError
             Where operations wait for each other in a circle.
         """
-        by_lane: dict[str, list[_Task]] = {}
+        by_lane: dict[str, list[_Task]] = {COMPUTE: []}
         for task in self._tasks:
             by_lane.setdefault(task.operation.lane, []).append(task)
         self._progress = {lane: [_Progress() for _ in range(self._n_ranks)] for lane in by_lane}

@@ -134,7 +134,10 @@ class Tape:
         )
 
     def unmute(self) -> None:
-        """From here on everything reaches the sink; what is alive becomes an input."""
+        """From here on everything reaches the sink; what the schedule still refers to becomes an input."""
+        for buffer, _ in self._waiting:
+            del self._live[buffer.id]
+        self._waiting.clear()
         self.muted = False
         for buffer in self._live.values():
             buffer.is_input = True

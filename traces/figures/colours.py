@@ -1,9 +1,11 @@
 """One colour per kind of operation, in every figure, whatever else the figure shows.
 
-Computation is cool (blue, green), communication warm (orange, red, pink), idle, copies and host grey: the families
-stay apart in every form of colour blindness. Okabe and Ito's eight colours (2008) come first, then Tol's muted ones.
-A kind that the table does not know takes the colour of its name's checksum within its family, so that it too keeps
-its colour from figure to figure.
+Computation is cool (blue, bluish green), communication warm (yellow to brown), idle, copies and host grey. The two
+families differ by at least 20 in CIELAB for normal sight and for simulated protanopia, deuteranopia and tritanopia
+(Machado et al. 2009), and so do common kinds from each other by at least 10; the tests hold them to it. The colours
+come from Okabe and Ito's eight (2008), Tol's schemes (2021) and ColorBrewer, chosen for these distances. A kind that
+the table does not know takes the colour of its name's checksum within its family, so that it too keeps its colour
+from figure to figure.
 """
 
 from __future__ import annotations
@@ -13,28 +15,29 @@ from zlib import crc32
 IDLE = "#E3E6EA"
 EXPOSED = "#F3B8B0"
 
-_KNOWN = {
+COMPUTE = {
     "attention_forward": "#56B4E9",
     "attention_backward": "#0072B2",
     "merge": "#009E73",
-    "accumulate": "#117733",
-    "row_dot": "#44AA99",
-    "score": "#332288",
-    "gemm": "#332288",
-    "elementwise": "#88CCEE",
+    "accumulate": "#225555",
+    "row_dot": "#332288",
+    "gemm": "#3B4CC0",
+    "elementwise": "#99DDFF",
+}
+COMMUNICATION = {
     "exchange": "#E69F00",
     "all_to_all": "#D55E00",
-    "all_gather": "#CC79A7",
-    "reduce_scatter": "#882255",
-    "all_reduce": "#AA4466",
-    "idle": IDLE,
+    "all_gather": "#B15928",
+    "all_reduce": "#F0E442",
+    "reduce_scatter": "#663300",
 }
-_FAMILIES = {
-    "compute": ("#6699CC", "#004488", "#225555", "#5E8CA8", "#4B6FB0", "#7FB8A4"),
-    "communication": ("#DDAA33", "#CC6677", "#EE7733", "#CC3311", "#994455", "#EE99AA"),
+OTHER_KINDS = {
+    "compute": ("#1965B0", "#1B7A9C", "#4477AA", "#004488", "#6699CC", "#88CCEE", "#222255", "#00A5A8"),
+    "communication": ("#FFB000", "#DDAA33", "#AAAA00", "#997700", "#E08214", "#8C510A"),
     "copy": ("#7F8B99",),
     "host": ("#B4BDC9",),
 }
+_KNOWN = COMPUTE | COMMUNICATION
 
 
 def colour_of(kind: str, category: str) -> str:
@@ -45,7 +48,7 @@ def colour_of(kind: str, category: str) -> str:
     """
     if kind in _KNOWN:
         return _KNOWN[kind]
-    family = _FAMILIES[category]
+    family = OTHER_KINDS[category]
     return family[crc32(kind.encode()) % len(family)]
 
 

@@ -28,8 +28,8 @@ def plot_memory(curve: Sequence[tuple[str, int]], capacity_bytes: int | None = N
     figure = new_figure("Memory", _note(names, used, capacity_bytes), PLOT_PIXELS)
     figure.add_trace(
         go.Scatter(
-            x=list(range(len(used))),
-            y=[n_bytes / size for n_bytes in used],
+            x=list(range(len(used) + 1)),
+            y=[n_bytes / size for n_bytes in [*used, *used[-1:]]],
             mode="lines",
             line={"shape": "hv", "color": "#0072B2", "width": 2},
             fill="tozeroy",

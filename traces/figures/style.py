@@ -7,14 +7,17 @@ cut at any width.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from html import escape
 
 import plotly.graph_objects as go
 
+from traces.display import Unit
+
 TEXT, MUTED, GRID = "#1F2933", "#52606D", "#E3E6EA"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-NOTE_CHARACTERS, NAME_CHARACTERS = 96, 30
-NAME_LINE_PIXELS, ROW_PADDING_PIXELS = 17, 16
+NOTE_CHARACTERS, NAME_CHARACTERS = 80, 30
+NAME_LINE_PIXELS, ROW_PADDING_PIXELS, BAR_HEIGHT = 17, 16, 0.56
 TITLE_PIXELS, NOTE_LINE_PIXELS, FOOT_PIXELS = 46, 18, 96
 
 
@@ -77,11 +80,23 @@ def label_rows(figure: go.Figure, positions: list[float], labels: list[str]) -> 
     """Name the rows of a horizontal chart, the first on top."""
     figure.update_yaxes(
         tickvals=positions,
-        ticktext=[f"{label}  " for label in labels],
+        ticktext=labels,
+        ticklabelstandoff=8,
         range=[max(positions, default=0) + 0.6, -0.6],
         showgrid=False,
         fixedrange=True,
     )
+
+
+def add_lengths(figure: go.Figure, lengths_ns: Sequence[float], texts: Sequence[str], unit: Unit) -> None:
+    """The length in words at the end of each bar, and room for it."""
+    for position, (length_ns, text) in enumerate(zip(lengths_ns, texts, strict=True)):
+        end = length_ns / unit[1]
+        figure.add_annotation(
+            x=end, y=position, text=text, showarrow=False, xanchor="left", xshift=6, font={"color": MUTED}
+        )
+    longest = max(lengths_ns, default=0) or 1
+    figure.update_xaxes(title=f"time ({unit[0]})", range=[0, 1.16 * longest / unit[1]])
 
 
 def _title(title: str, note_lines: list[str]) -> dict[str, object]:

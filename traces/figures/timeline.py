@@ -7,36 +7,20 @@ Where a rank communicates and computes nothing, its compute track is shaded: tha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
-from numpy.typing import NDArray
 
 from traces.display import Unit, format_bytes, format_ns, time_unit
 from traces.figures.colours import EXPOSED, colour_of, readable
+from traces.figures.ranks import choose_ranks
 from traces.figures.style import label_rows, new_figure, safe
-from traces.figures.thinning import Shown, thin
-from traces.metrics import critical_rank, exposed_communication_intervals
+from traces.figures.thinning import Bars, Thinned, thin
+from traces.figures.tracks import EXPOSED_KIND, Chart, Kind, Track, lay_out
+from traces.metrics import critical_rank
 from traces.timeline import CATEGORIES, Timeline
 
-TRACK_PIXELS, BAR_HEIGHT, RANK_GAP = 22, 0.78, 0.45
-
-
-class Track(NamedTuple):
-    """A line of the chart."""
-
-    rank: int
-    lane: int
-    position: float
-
-
-class Spans(NamedTuple):
-    """Bars of one colour: their tracks' positions, starts and ends."""
-
-    position: NDArray[np.float64]
-    start_ns: NDArray[np.int64]
-    end_ns: NDArray[np.int64]
+TRACK_PIXELS, BAR_HEIGHT = 22, 0.78
 
 
 def plot_timeline(timeline: Timeline, ranks: Sequence[int] | None = None, max_bars: int = 10_000) -> go.Figure:
@@ -46,30 +30,41 @@ def plot_timeline(timeline: Timeline, ranks: Sequence[int] | None = None, max_ba
     ----------
     timeline : what to draw.
     ranks : only these ranks; None for all, or as many as are readable.
-    max_bars : most bars to draw; beyond it ranks are left out, and the figure says so.
+    max_bars : most bars to draw; beyond it neighbours of a kind are merged, and the figure says so.
+
+    Raises
+    ------
+    InputError
+        Where a rank does not exist, or ``max_bars`` is too small for even one.
     """
-    shown = thin(timeline, ranks, max_bars)
-    tracks = _tracks(timeline, shown)
+    kept = choose_ranks(timeline, ranks, max_bars)
+    chart = lay_out(timeline, kept)
+    thinned = thin(chart.bars, max_bars, timeline.makespan_ns)
+    all_ranks = timeline.n_ranks if ranks is None else len(set(ranks))
+    note = _note(timeline, len(kept), all_ranks, len(chart.bars.track), thinned)
     unit = time_unit(timeline.makespan_ns)
-    height = int(TRACK_PIXELS * (tracks[-1].position + 1)) if tracks else TRACK_PIXELS
-    figure = new_figure("Timeline", _note(timeline, shown), height)
-    _add_exposed(figure, timeline, tracks, unit)
-    _add_kinds(figure, timeline, shown, tracks, unit)
-    label_rows(figure, [track.position for track in tracks], _labels(timeline, tracks))
+    height = int(TRACK_PIXELS * (chart.tracks[-1].position + 1)) if chart.tracks else TRACK_PIXELS
+    figure = new_figure("Timeline", note, height)
+    _add_bars(figure, timeline, chart, thinned.bars, unit)
+    label_rows(figure, [track.position for track in chart.tracks], _labels(timeline, chart.tracks))
     figure.update_layout(barmode="overlay", bargap=0, dragmode="zoom")
     figure.update_xaxes(title=f"time ({unit[0]})", range=[0, max(timeline.makespan_ns, 1) / unit[1]])
     return figure
 
 
-def _note(timeline: Timeline, shown: Shown) -> str:
-    critical = f"Critical rank {critical_rank(timeline)} finishes at {format_ns(timeline.makespan_ns)}."
-    return f"{critical} {shown.note}".rstrip()
-
-
-def _tracks(timeline: Timeline, shown: Shown) -> list[Track]:
-    used = np.unique(np.stack([timeline.rank[shown.rows], timeline.lane[shown.rows]]), axis=1).T.tolist()
-    rank_order = {rank: i for i, rank in enumerate(sorted({rank for rank, _ in used}))}
-    return [Track(rank, lane, i + RANK_GAP * rank_order[rank]) for i, (rank, lane) in enumerate(used)]
+def _note(timeline: Timeline, n_kept: int, n_wanted: int, n_all_bars: int, thinned: Thinned) -> str:
+    parts = [f"Critical rank {critical_rank(timeline)} finishes at {format_ns(timeline.makespan_ns)}."]
+    n_drawn = len(thinned.bars.track)
+    if n_kept < n_wanted:
+        parts.append(f"Showing {n_kept} of {n_wanted} ranks (first, critical, last and between).")
+    if n_drawn < n_all_bars:
+        parts.append(
+            f"{n_all_bars:,} bars are merged into {n_drawn:,}: neighbours of a kind within "
+            f"{format_ns(thinned.cell_ns)} are one bar, as long as they are together."
+        )
+    if len(parts) > 1:
+        parts.append("A trace (--trace) holds everything.")
+    return " ".join(parts)
 
 
 def _labels(timeline: Timeline, tracks: list[Track]) -> list[str]:
@@ -82,64 +77,52 @@ def _labels(timeline: Timeline, tracks: list[Track]) -> list[str]:
     return labels
 
 
-def _add_exposed(figure: go.Figure, timeline: Timeline, tracks: list[Track], unit: Unit) -> None:
-    exposed = [
-        (track.position, start_ns, end_ns)
-        for track in _compute_tracks(timeline, tracks)
-        for start_ns, end_ns in zip(*exposed_communication_intervals(timeline, track.rank), strict=True)
-    ]
-    if exposed:
-        name = "exposed communication"
-        bars = _bars(name, EXPOSED, Spans(*(np.array(column) for column in zip(*exposed, strict=True))), unit)
-        text = [f"<b>{name}</b><br>{format_ns(end - start)} from {format_ns(start)}" for _, start, end in exposed]
-        figure.add_trace(bars.update(hovertext=text, meta={"category": "exposed"}, legendrank=len(CATEGORIES)))
-
-
-def _compute_tracks(timeline: Timeline, tracks: list[Track]) -> list[Track]:
-    """The first track of each rank that computes; of a rank that never does, its first track."""
-    computes = np.array([info.category == "compute" for info in timeline.operations], dtype=bool)
-    rows = np.flatnonzero(computes[timeline.operation])
-    computing = set(zip(timeline.rank[rows].tolist(), timeline.lane[rows].tolist(), strict=True))
-    best: dict[int, Track] = {}
-    for track in sorted(tracks, key=lambda track: (track.rank, (track.rank, track.lane) not in computing)):
-        best.setdefault(track.rank, track)
-    return list(best.values())
-
-
-def _add_kinds(figure: go.Figure, timeline: Timeline, shown: Shown, tracks: list[Track], unit: Unit) -> None:
-    position_of = {(track.rank, track.lane): track.position for track in tracks}
-    for category, kind in dict.fromkeys((info.category, info.kind) for info in timeline.operations):
-        of_kind = np.array([(info.category, info.kind) == (category, kind) for info in timeline.operations])
-        rows = shown.rows[of_kind[timeline.operation[shown.rows]]]
-        if not rows.size:
+def _add_bars(figure: go.Figure, timeline: Timeline, chart: Chart, bars: Bars, unit: Unit) -> None:
+    """A trace per kind, the shading under the rest."""
+    positions = np.array([track.position for track in chart.tracks])
+    for number in (len(chart.kinds) - 1, *range(len(chart.kinds) - 1)):
+        chosen = Bars(*(column[bars.kind == number] for column in bars))
+        if not len(chosen.track):
             continue
-        keys = zip(timeline.rank[rows].tolist(), timeline.lane[rows].tolist(), strict=True)
-        positions = np.array([position_of[key] for key in keys])
-        spans = Spans(positions, timeline.start_ns[rows], timeline.end_ns[rows])
-        bars = _bars(readable(kind), colour_of(kind, category), spans, unit)
-        bars.update(meta={"category": category, "kind": kind}, legendrank=CATEGORIES.index(category))
-        figure.add_trace(bars.update(hovertext=_hover(timeline, rows)))
+        category, kind = chart.kinds[number]
+        shading = (category, kind) == EXPOSED_KIND
+        figure.add_bar(
+            name=safe(_name(chart.kinds[number])),
+            orientation="h",
+            y=positions[chosen.track],
+            base=chosen.start_ns / unit[1],
+            x=(chosen.end_ns - chosen.start_ns) / unit[1],
+            width=BAR_HEIGHT,
+            marker={"color": EXPOSED if shading else colour_of(kind, category), "line": {"width": 0}},
+            hoverinfo="text",
+            hovertext=_hover(timeline, chart, chosen),
+            meta={"category": category, "kind": kind},
+            legendrank=len(CATEGORIES) if shading else CATEGORIES.index(category),
+        )
 
 
-def _bars(name: str, colour: str, spans: Spans, unit: Unit) -> go.Bar:
-    return go.Bar(
-        name=safe(name),
-        orientation="h",
-        y=spans.position,
-        base=spans.start_ns / unit[1],
-        x=(spans.end_ns - spans.start_ns) / unit[1],
-        width=BAR_HEIGHT,
-        marker={"color": colour, "line": {"width": 0}},
-        hoverinfo="text",
-    )
+def _name(kind: Kind) -> str:
+    return "exposed communication" if kind == EXPOSED_KIND else readable(kind[1])
 
 
-def _hover(timeline: Timeline, rows: NDArray[np.intp]) -> list[str]:
-    infos = [timeline.operations[operation] for operation in timeline.operation[rows]]
-    columns = (timeline.rank, timeline.start_ns, timeline.end_ns, timeline.bytes)
+def _hover(timeline: Timeline, chart: Chart, bars: Bars) -> list[str]:
     return [
-        f"<b>{safe(info.name)}</b><br>rank {rank}, step {info.step}, {safe(info.phase)}"
-        f"<br>{format_ns(end_ns - start_ns)} from {format_ns(start_ns)}"
+        _head(timeline, chart, *place)
+        + f"<br>{format_ns(end_ns - start_ns)} from {format_ns(start_ns)}"
         + (f"<br>{format_bytes(n_bytes)}" if n_bytes else "")
-        for info, rank, start_ns, end_ns, n_bytes in zip(infos, *(each[rows].tolist() for each in columns), strict=True)
+        for *place, start_ns, end_ns, n_bytes in zip(
+            *(column.tolist() for column in (bars.track, bars.kind, bars.row, bars.rows)),
+            *(column.tolist() for column in (bars.start_ns, bars.end_ns, bars.bytes)),
+            strict=True,
+        )
     ]
+
+
+def _head(timeline: Timeline, chart: Chart, track: int, kind: int, row: int, rows: int) -> str:
+    where = f"rank {chart.tracks[track].rank}"
+    if rows > 1:
+        return f"<b>{rows:,} × {safe(_name(chart.kinds[kind]))}</b><br>{where}"
+    if row < 0:
+        return f"<b>{_name(chart.kinds[kind])}</b><br>{where}"
+    info = timeline.operations[timeline.operation[row]]
+    return f"<b>{safe(info.name)}</b><br>{where}, step {info.step}, {safe(info.phase)}"

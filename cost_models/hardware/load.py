@@ -1,0 +1,118 @@
+"""A profile by name or from a TOML file, which may override terms of another: ``base = "h200-sxm"``.
+
+Files from outside are untrusted: bounded in size and depth, and every fault is one message that names file and term.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cost_models.hardware import HARDWARE_NAMES
+from cost_models.hardware.profile import HardwareProfile
+from cost_models.hardware.sources import Source, resolve_sources
+from traces.errors import InputError
+
+MAX_FILE_BYTES = 2**20
+_DATA = Path(__file__).with_name("data")
+
+
+def load_hardware(name_or_path: str | Path) -> HardwareProfile:
+    """Profile of a GPU.
+
+    Parameters
+    ----------
+    name_or_path : one of ``HARDWARE_NAMES``, or a TOML file.
+
+    Raises
+    ------
+    InputError
+        Where there is no such profile, or the file is not a valid one.
+
+    >>> load_hardware("h100-sxm").default_kernel
+    'cudnn'
+    """
+    name = str(name_or_path)
+    if name in HARDWARE_NAMES:
+        return _load_named(name)
+    return _build(*_read(Path(name_or_path), name), name)
+
+
+@cache
+def _load_named(name: str) -> HardwareProfile:
+    return _build(*_named_table(name), name)
+
+
+def _named_table(name: str) -> tuple[dict[str, Any], dict[str, Source]]:
+    return _read(_DATA / f"{name}.toml", name)
+
+
+def _read(path: Path, file: str) -> tuple[dict[str, Any], dict[str, Source]]:
+    """Terms of a file and of its bases, and their sources."""
+    table = _parse(_read_bytes(path, file), file)
+    listed = table.pop("source", [])
+    base = table.pop("base", None)
+    sources = resolve_sources(table, listed, file)
+    if base is None:
+        return table, sources
+    if base not in HARDWARE_NAMES or base == file:
+        raise InputError(f"hardware file {file}: unknown base", got=repr(base),
+                         expected="one of " + ", ".join(HARDWARE_NAMES))  # fmt: skip
+    under, under_sources = _named_table(base)
+    inherited = {term: source.inherited(base) for term, source in under_sources.items()}
+    return _merge(under, table), {**inherited, **sources}
+
+
+def _read_bytes(path: Path, file: str) -> bytes:
+    try:
+        with path.open("rb") as opened:
+            data = opened.read(MAX_FILE_BYTES + 1)
+    except (FileNotFoundError, ValueError):
+        raise InputError(
+            "no such hardware", got=repr(file), expected="one of " + ", ".join(HARDWARE_NAMES) + " or a TOML file"
+        ) from None
+    except OSError as error:
+        raise InputError(f"hardware file {file} cannot be read", got=error.strerror) from None
+    if len(data) > MAX_FILE_BYTES:
+        raise InputError(f"hardware file {file} is too large", expected=f"at most {MAX_FILE_BYTES} bytes")
+    return data
+
+
+def _parse(data: bytes, file: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"hardware file {file} is not TOML", got=str(error)) from None
+
+
+def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` on ``under``, table by table."""
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _build(table: dict[str, Any], sources: dict[str, Source], file: str) -> HardwareProfile:
+    try:
+        profile = HardwareProfile.model_validate({"name": Path(file).stem, **table})
+    except ValidationError as error:
+        raise _explain(error, file) from None
+    profile._sources.update(sources)
+    return profile
+
+
+def _explain(error: ValidationError, file: str) -> InputError:
+    """The first fault in one line."""
+    first = error.errors(include_url=False)[0]
+    term = ".".join(map(str, first["loc"])) or "its terms"
+    got = None if first["type"] == "missing" or isinstance(first["input"], Mapping | tuple) else repr(first["input"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    message = first["msg"].removeprefix("Value error, ")
+    return InputError(f"hardware file {file}: {term} is not valid{more}", got=got, expected=message[:1].lower() + message[1:])

@@ -1,0 +1,204 @@
+"""A GPU: its specification, and what kernels, the host and links reach on it.
+
+Peaks are rates of the hardware; everything that is measured is dimensionless (a share of a peak) or a time that does
+not depend on size, so that a GPU nobody measured can take it from a relative with the same architecture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field, PrivateAttr, model_validator
+
+from cost_models.hardware.links import LINK_KINDS, LinkCurve
+from cost_models.hardware.sources import Source
+from cost_models.hardware.terms import ByNumber, Count, Counts, Fraction, Names, Positive, Range, Seconds, Terms
+from traces.errors import InputError
+
+PATTERNS = ("copy", "fill", "merge", "accumulate", "reduce", "gather", "pack", "combine")
+"""Access patterns of memory-bound kernels (`simulator.program.operations`, Elementwise)."""
+
+
+class KernelPass(Terms):
+    """One direction of an attention kernel.
+
+    Parameters
+    ----------
+    tile_rows, tile_columns : queries and keys of the tile in the inner loop.
+    blocks_per_sm : thread blocks that share a multiprocessor.
+    longest_first : work is handed out longest first (persistent kernels), else in order of position.
+    efficiency : share of the tensor cores' peak in the inner loop, by head dim.
+    prologue_s : of each piece of work: loading its own rows, writing its result, filling the pipeline.
+    overhead_s : of the whole call, on the GPU.
+    fitted_rows, fitted_head_dims : queries and head dims of the measurements behind the numbers.
+    """
+
+    tile_rows: Count
+    tile_columns: Count
+    blocks_per_sm: Count
+    longest_first: bool
+    efficiency: ByNumber
+    prologue_s: Seconds
+    overhead_s: Seconds
+    fitted_rows: Range
+    fitted_head_dims: Counts
+
+    def efficiency_at(self, head_dim: float) -> float:
+        """Share of peak at a head dim, linear between those listed and constant beyond."""
+        dims, shares = zip(*self.efficiency, strict=True)
+        return float(np.interp(head_dim, dims, shares))
+
+
+class AttentionCurve(Terms):
+    """An attention kernel on one GPU.
+
+    Parameters
+    ----------
+    max_head_dim : largest head dim it takes.
+    dtypes : of Q, K and V that it takes.
+    general_masks : one launch takes any mask (as blocks), not only a window around the diagonal.
+    """
+
+    max_head_dim: Count
+    dtypes: Names
+    general_masks: bool
+    forward: KernelPass
+    backward: KernelPass
+
+    def direction(self, direction: str) -> KernelPass:
+        """The pass by name."""
+        if direction not in ("forward", "backward"):
+            raise InputError("unknown direction", got=repr(direction), expected="forward or backward")
+        return self.forward if direction == "forward" else self.backward
+
+
+class ElementwiseCosts(Terms):
+    """Memory-bound kernels: time of one that moves nothing, and the share of memory bandwidth by access pattern."""
+
+    overhead_s: Seconds
+    efficiency: dict[str, Fraction]
+
+    @model_validator(mode="after")
+    def _has_all_patterns(self) -> ElementwiseCosts:
+        if set(self.efficiency) != set(PATTERNS):
+            raise ValueError("efficiency is not given for exactly " + ", ".join(PATTERNS))
+        return self
+
+
+class GemmCosts(Terms):
+    """Dense products: tile of the output, share of peak within a tile, time of a call besides."""
+
+    tile_rows: Count
+    tile_columns: Count
+    efficiency: Fraction
+    overhead_s: Seconds
+
+
+class HostCosts(Terms):
+    """Time the host needs to issue one kernel, one grouped send and receive, one collective."""
+
+    kernel_s: Seconds
+    exchange_s: Seconds
+    collective_s: Seconds
+
+
+class HardwareProfile(Terms):
+    """A GPU and its host.
+
+    Parameters
+    ----------
+    name : as in the contract, or that of the user's file.
+    sm_arch : compute capability times 10.
+    sm_count, clock_hz, smem_bytes : multiprocessors, their boost clock and the shared memory of each.
+    memory_bytes, usable_fraction : device memory, and the share that tensors can have.
+    hbm_bytes_per_s, l2_bytes : memory bandwidth, and size of the L2 cache.
+    peak_flop_per_s : of dense matrix products, fp32 accumulation, by dtype.
+    kernels, default_kernel : attention kernels, and the fastest exact one.
+    links : curves by kind of link (those of ``Route.kind``).
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    sm_arch: Count
+    sm_count: Count
+    clock_hz: Positive
+    smem_bytes: Count
+    memory_bytes: Count
+    usable_fraction: Fraction
+    hbm_bytes_per_s: Positive
+    l2_bytes: Count
+    peak_flop_per_s: dict[str, Positive]
+    default_kernel: str
+    kernels: dict[str, AttentionCurve]
+    elementwise: ElementwiseCosts
+    gemm: GemmCosts
+    host: HostCosts
+    links: dict[str, LinkCurve]
+    _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> HardwareProfile:
+        if self.default_kernel not in self.kernels:
+            raise ValueError(f"default_kernel {self.default_kernel} is not one of {', '.join(self.kernels)}")
+        if set(self.links) != set(LINK_KINDS):
+            raise ValueError("links are not given for exactly " + ", ".join(LINK_KINDS))
+        if "bf16" not in self.peak_flop_per_s:
+            raise ValueError("peak_flop_per_s has no bf16")
+        return self
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """Source of every number, by its dotted name (``links.nvlink.latency_s``)."""
+        return self._sources
+
+    @property
+    def usable_memory_bytes(self) -> int:
+        """Memory for tensors: less what the driver, CUDA, NCCL and fragmentation take."""
+        return int(self.memory_bytes * self.usable_fraction)
+
+    def peak(self, dtype: str) -> float:
+        """FLOP/s of the tensor cores.
+
+        Raises
+        ------
+        InputError
+            Where the GPU has no such units.
+        """
+        if dtype not in self.peak_flop_per_s:
+            raise InputError(
+                f"{self.name} has no matrix units for {dtype}", expected="one of " + ", ".join(self.peak_flop_per_s)
+            )
+        return self.peak_flop_per_s[dtype]
+
+    def kernel(self, name: str) -> AttentionCurve:
+        """An attention kernel by name.
+
+        Raises
+        ------
+        InputError
+            Where the GPU has none of that name.
+        """
+        if name not in self.kernels:
+            raise InputError(f"{self.name} has no kernel {name}", expected="one of " + ", ".join(self.kernels))
+        return self.kernels[name]
+
+    def outside_fit(self, kernel: str, rows: int, head_dim: int, direction: str = "forward") -> str | None:
+        """What of a call lies outside the measurements behind its kernel's curve, None if nothing does.
+
+        Parameters
+        ----------
+        rows : queries of the call.
+
+        >>> from cost_models.hardware import load_hardware
+        >>> load_hardware("h100-sxm").outside_fit("flash2", 2**20, 128)
+        'flash2 forward on h100-sxm: 1,048,576 queries, measured were 512 to 32,768'
+        """
+        curve = self.kernel(kernel).direction(direction)
+        low, high = curve.fitted_rows
+        what = []
+        if not low <= rows <= high:
+            what.append(f"{rows:,} queries, measured were {low:,} to {high:,}")
+        if head_dim not in curve.fitted_head_dims:
+            what.append(f"head dim {head_dim}, measured were {', '.join(map(str, curve.fitted_head_dims))}")
+        return f"{kernel} {direction} on {self.name}: " + "; ".join(what) if what else None

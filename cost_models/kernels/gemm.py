@@ -1,0 +1,39 @@
+"""Seconds of a dense product [m, k] x [k, n].
+
+    t = overhead + max(waves t_m t_n 2 k / (efficiency peak / SMs), bytes / HBM rate),  waves = ceil(tiles / SMs)
+
+Output tiles are equal, so whole waves are exact; split-k, which fills a last wave for few tiles, is not modelled.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cost_models.units import dtype_bytes
+
+if TYPE_CHECKING:
+    from cost_models.hardware import HardwareProfile
+
+
+def estimate_gemm_s(profile: HardwareProfile, m: int, n: int, k: int, dtype: str) -> float:
+    """Time of a matrix product, zero where it is empty.
+
+    Parameters
+    ----------
+    m, n, k : rows and columns of the result, and the dim that is summed over.
+
+    Raises
+    ------
+    InputError
+        Where the GPU has no matrix units for the dtype.
+    """
+    costs, peak = profile.gemm, profile.peak(dtype)
+    if not (m and n and k):
+        return 0.0
+    tiles = -(-m // costs.tile_rows) * -(-n // costs.tile_columns)
+    waves = -(-tiles // profile.sm_count)
+    tile_flop = 2.0 * costs.tile_rows * costs.tile_columns * k
+    compute = waves * tile_flop / (costs.efficiency * peak / profile.sm_count)
+    moved = (m * k + k * n + m * n) * dtype_bytes(dtype)
+    floor = moved / (profile.hbm_bytes_per_s * profile.elementwise.efficiency["copy"])
+    return costs.overhead_s + max(compute, floor)
