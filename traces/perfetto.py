@@ -2,9 +2,10 @@
 
     row -> {"ph": "X", "pid": rank, "tid": lane, "ts": start, "dur": end - start}   in microseconds, 3 decimals
 
-Three decimals are nanoseconds, so that nothing is rounded. Holistic Trace Analysis (HTA 0.5) finds the rank by a
-regular expression that needs the space in ``"rank": 0``, drops kernels without ``args.stream``, and tells
-communication and copies from computation by the name alone; hence the name prefixes below.
+Three decimals are nanoseconds, so that nothing is rounded. Holistic Trace Analysis (HTA 0.5.0, hta/utils/utils.py)
+finds the rank by a regular expression that needs the space in ``"rank": 0``, takes what has ``args.stream`` for work of
+the device, so that host rows have none, and tells communication (``^nccl.*Kernel``) and copies (``^Memcpy``) from
+computation by the name alone; hence the name prefixes below.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,18 @@ from numpy.typing import NDArray
 from traces.atomic import Writer, write_folder_atomic
 from traces.timeline import OperationInfo, Timeline
 
-EventText = tuple[str, str]
 CHUNK_ROWS = 65_536
 # Kineto's event category, and the prefix by which HTA knows it.
-EVENT_OF = {"compute": ("kernel", ""), "communication": ("kernel", "nccl:"), "copy": ("gpu_memcpy", "Memcpy "),
+EVENT_OF = {"compute": ("kernel", ""), "communication": ("kernel", "ncclKernel "), "copy": ("gpu_memcpy", "Memcpy "),
             "host": ("cpu_op", "")}  # fmt: skip
+
+
+class EventText(NamedTuple):
+    """What the events of an operation have in common: up to the name, the arguments, and whether a device runs it."""
+
+    head: str
+    arguments: str
+    on_device: bool
 
 
 def write_traces(timeline: Timeline, folder: str | os.PathLike[str]) -> None:
@@ -39,7 +47,7 @@ def write_traces(timeline: Timeline, folder: str | os.PathLike[str]) -> None:
     """
     order = np.lexsort((timeline.end_ns, timeline.lane, timeline.start_ns, timeline.rank))
     bounds = np.searchsorted(timeline.rank[order], np.arange(timeline.n_ranks + 1))
-    texts = [(_event_head(info), _event_tail(info)) for info in timeline.operations]
+    texts = [_event_text(info) for info in timeline.operations]
 
     def writer(rank: int) -> Writer:
         rows = order[bounds[rank] : bounds[rank + 1]]
@@ -83,24 +91,22 @@ def _named(name: str, pid: int, tid: int, args: dict[str, object]) -> dict[str, 
     return {"ph": "M", "ts": 0, "name": name, "pid": pid, "tid": tid, "args": args}
 
 
-def _event_head(info: OperationInfo) -> str:
+def _event_text(info: OperationInfo) -> EventText:
     category, prefix = EVENT_OF[info.category]
     name = info.name if info.name.startswith(prefix) else prefix + info.name
-    return f',\n{{"ph": "X", "cat": "{category}", "name": {json.dumps(name)}'
-
-
-def _event_tail(info: OperationInfo) -> str:
     args = {"operation": info.id, "step": info.step, "phase": info.phase, "kind": info.kind, "category": info.category}
-    return json.dumps(args)[1:] + "}"
+    head = f',\n{{"ph": "X", "cat": "{category}", "name": {json.dumps(name)}'
+    return EventText(head, json.dumps(args)[1:-1], info.category != "host")
 
 
 def _events(timeline: Timeline, rank: int, rows: NDArray[np.intp], texts: list[EventText]) -> Iterator[str]:
     columns = (timeline.operation, timeline.lane, timeline.start_ns, timeline.end_ns, timeline.bytes)
     for operation, lane, start_ns, end_ns, n_bytes in zip(*(column[rows].tolist() for column in columns), strict=True):
-        head, tail = texts[operation]
+        text = texts[operation]
+        place = f'"device": {rank}, "stream": {lane}, ' if text.on_device else ""
         yield (
-            f'{head}, "pid": {rank}, "tid": {lane}, "ts": {_us(start_ns)}, "dur": {_us(end_ns - start_ns)}, '
-            f'"args": {{"device": {rank}, "stream": {lane}, "bytes": {n_bytes}, {tail}'
+            f'{text.head}, "pid": {rank}, "tid": {lane}, "ts": {_us(start_ns)}, "dur": {_us(end_ns - start_ns)}, '
+            f'"args": {{{place}"bytes": {n_bytes}, {text.arguments}}}}}'
         )
 
 

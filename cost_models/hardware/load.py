@@ -115,4 +115,6 @@ def _explain(error: ValidationError, file: str) -> InputError:
     got = None if first["type"] == "missing" or isinstance(first["input"], Mapping | tuple) else repr(first["input"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     message = first["msg"].removeprefix("Value error, ")
-    return InputError(f"hardware file {file}: {term} is not valid{more}", got=got, expected=message[:1].lower() + message[1:])
+    return InputError(
+        f"hardware file {file}: {term} is not valid{more}", got=got, expected=message[:1].lower() + message[1:]
+    )

@@ -94,7 +94,7 @@ def test_events_of_a_track_are_in_order(tmp_path):
 
 
 def test_facts_that_holistic_trace_analysis_needs(tmp_path):
-    """The rank with a space before it, a stream in the arguments, communication and copies told by the name."""
+    """The rank after a space, a stream for the device's rows alone, communication and copies told by the name."""
     infos = [
         OperationInfo(0, "attention", "attention_forward", "forward", 0, "compute"),
         OperationInfo(1, "send KV", "exchange", "forward", 0, "communication"),
@@ -102,19 +102,21 @@ def test_facts_that_holistic_trace_analysis_needs(tmp_path):
         OperationInfo(3, "pack", "pack", "forward", 0, "copy"),
         OperationInfo(4, "launch", "launch", "forward", 0, "host"),
     ]
-    rows = [(i, i + 1, 0, 0, i, 0) for i in range(5)]
-    write_traces(from_rows(infos, rows, 2), tmp_path / "t")
+    rows = [(i, i + 1, 0, 3, i, 0) for i in range(5)]
+    write_traces(from_rows(infos, rows, 2, ("a", "b", "c", "d")), tmp_path / "t")
     text = (tmp_path / "t" / "rank1.json").read_text()
     assert re.search(r'"rank":\s+1', text)
     found = events(read(tmp_path / "t")[0], "X")
     assert [(event["cat"], event["name"]) for event in found] == [
         ("kernel", "attention"),
-        ("kernel", "nccl:send KV"),
+        ("kernel", "ncclKernel send KV"),
         ("gpu_memcpy", "Memcpy DtoD"),
         ("gpu_memcpy", "Memcpy pack"),
         ("cpu_op", "launch"),
     ]
-    assert all(event["args"]["stream"] == event["tid"] and event["args"]["device"] == 0 for event in found)
+    assert all(re.match("^nccl.*Kernel", event["name"]) for event in found if event["args"]["kind"] == "exchange")
+    assert [event["args"].get("stream") for event in found] == [3, 3, 3, 3, None]
+    assert [event["args"].get("device") for event in found] == [0, 0, 0, 0, None]
     assert found[1]["args"] | {"phase": "forward", "kind": "exchange", "category": "communication"} == found[1]["args"]
 
 
