@@ -27,12 +27,17 @@ def compare(
     """
     if request.schedule is not None:
         raise InputError("compare simulates all schedules", got=f"schedule {request.schedule}", remedy="leave it out")
-    resolved, results, refused = request.resolve(), [], []
+    resolved = request.resolve()
+    results: list[SimulationResult] = []
+    refused: list[Refused] = []
     for done, kind in enumerate(SCHEDULES.values()):
         if progress is not None:
             progress(kind.name, done, len(SCHEDULES))
         outcome = _try(kind(), resolved)
-        (results if isinstance(outcome, SimulationResult) else refused).append(outcome)
+        if isinstance(outcome, SimulationResult):
+            results.append(outcome)
+        else:
+            refused.append(outcome)
     results.sort(key=lambda result: (not result.exact, result.time_s))
     return [*results, *refused]
 

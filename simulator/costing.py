@@ -18,6 +18,7 @@ from cost_models.hardware import HardwareProfile
 from cost_models.kernels import (
     AttentionShape,
     attention_launches,
+    attention_workspace_bytes,
     estimate_attention_s,
     estimate_elementwise_s,
     estimate_gemm_s,
@@ -74,25 +75,43 @@ class CostModel:
             return self._collective(work)
         return self._gemm(work)
 
-    def _attention(self, work: Attention) -> Column:
-        shape = AttentionShape(work.batch, work.heads, work.kv_heads, work.head_dim, work.v_head_dim, work.dtype)
-        direction = work.direction
+    def workspace_bytes(self, operation: Operation) -> Column:
+        """Memory an operation needs while it runs besides its buffers, on each rank."""
+        work = operation.work
+        if not isinstance(work, Attention) or work.direction == "forward":
+            return 0
+        shape, delta = _shape(work), work.precomputed_delta
 
-        def price(lowering: Lowering, _: int) -> float:
+        def need(lowering: Lowering, _: int) -> int:
             calls = lowering.calls
-            return sum(estimate_attention_s(self._profile, self._kernel, call, shape, direction) for call in calls)
+            needed = [attention_workspace_bytes(self._kernel, call, shape, precomputed_delta=delta) for call in calls]
+            return max(needed, default=0)
 
-        return work.lowering.gather(self._per_lowering((shape, direction), work.lowering.table, price))
+        return work.lowering.gather(self._per_lowering(("workspace", shape, delta), work.lowering.table, need))
+
+    def _attention(self, work: Attention) -> Column:
+        shape, direction, delta = _shape(work), work.direction, work.precomputed_delta
+
+        def price(lowering: Lowering, _: int) -> int:
+            profile, kernel = self._profile, self._kernel
+            return to_ns(
+                sum(
+                    estimate_attention_s(profile, kernel, call, shape, direction, precomputed_delta=delta)
+                    for call in lowering.calls
+                )
+            )
+
+        return work.lowering.gather(self._per_lowering((shape, direction, delta), work.lowering.table, price))
 
     def _elementwise(self, work: Elementwise) -> Column:
         if work.lowering is None:
             return self._bytes(work.pattern, work.bytes_read, work.bytes_written)
         covered = work.lowering.table.covered(work.side)
 
-        def price(_: Lowering, number: int) -> float:
+        def price(_: Lowering, number: int) -> int:
             tokens = int(covered[number])
             read, written = tokens * work.bytes_read, tokens * work.bytes_written
-            return float(estimate_elementwise_s(self._profile, read, written, work.pattern)) if tokens else 0.0
+            return to_ns(float(estimate_elementwise_s(self._profile, read, written, work.pattern)))
 
         key = (work.pattern, work.bytes_read, work.bytes_written, work.side)
         return work.lowering.gather(self._per_lowering(key, work.lowering.table, price))
@@ -137,18 +156,20 @@ class CostModel:
             self._priced[key] = _shrink(array_to_ns(np.array(seconds))[groups])
         return self._priced[key]
 
-    def _per_lowering(
-        self, key: Hashable, table: LoweringSet, price: Callable[[Lowering, int], float]
-    ) -> IntArray:  # fmt: skip
-        """One price per distinct lowering; priced when a table has new ones."""
+    def _per_lowering(self, key: Hashable, table: LoweringSet, price: Callable[[Lowering, int], int]) -> IntArray:
+        """One number per distinct lowering; found when a table has new ones."""
         full_key = (id(table), key)
         _, known = self._tables.get(full_key, (table, np.zeros(0, dtype=np.int64)))
         if len(known) < len(table.lowerings):
             fresh = range(len(known), len(table.lowerings))
-            added = array_to_ns(np.array([price(table.lowerings[number], number) for number in fresh]))
+            added = np.array([price(table.lowerings[number], number) for number in fresh], dtype=np.int64)
             known = np.concatenate([known, added])
             self._tables[full_key] = (table, known)
         return known
+
+
+def _shape(work: Attention) -> AttentionShape:
+    return AttentionShape(work.batch, work.heads, work.kv_heads, work.head_dim, work.v_head_dim, work.dtype)
 
 
 def to_ns(seconds: float) -> int:

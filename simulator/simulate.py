@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -29,9 +30,9 @@ from simulator.recording import check_program, default_pass, record_program
 from simulator.request import ResolvedRequest, SimulationRequest
 from simulator.result import SimulationResult
 from simulator.schedules import SCHEDULES, Schedule, parse_schedule
-from simulator.trust import estimate_uncertainty, list_provenance, list_warnings
+from simulator.trust import estimate_uncertainty, list_extrapolations, list_provenance
 from traces.errors import InputError
-from traces.metrics import breakdown, busy_ns, exposed_communication_ns, phase_split_ns
+from traces.metrics import breakdown, busy_ns, critical_rank, exposed_communication_ns, phase_split_ns
 from traces.timeline import Timeline
 
 KEPT_RANKS = 256
@@ -97,7 +98,8 @@ class Run:
 
     def execute(self) -> None:
         """Run the engine, and collect what does not depend on time."""
-        self.memory, self.traffic, self.rows = Memory(self.setup.n_ranks), Traffic(self.setup.n_ranks), self._all_rows()
+        self.memory = Memory(self.setup.n_ranks, self._costs.workspace_bytes)
+        self.traffic, self.rows = Traffic(self.setup.n_ranks), self._all_rows()
         if self.engine == "des":
             self._replay(self.memory, self.traffic)
             self.rows = self.rows or Rows(self.setup.n_ranks)
@@ -113,16 +115,15 @@ class Run:
         """What came out."""
         assert self.rows is not None
         timeline = self.rows.timeline({"schedule": str(self.schedule), "engine": self.engine})
-        peak = int(self.memory.peak_bytes.max())
-        time_s = timeline.makespan_ns / 1e9
-        warnings = (*self.resolved.warnings, *list_warnings(self.profile, self.kernel, self.resolved, self.schedule))
+        topology, kernel, peak = self.resolved.topology, self.kernel, int(self.memory.peak_bytes.max())
+        parts = breakdown(timeline, critical_rank(timeline))
+        beyond = list_extrapolations(self.profile, kernel, self.setup.workload.head_dim, self.traffic.rows)
         return SimulationResult(
             schedule=str(self.schedule),
             inputs=self._inputs(),
             engine=self.engine,
-            provenance=list_provenance(self.profile, self.kernel, self.resolved),
-            warnings=warnings,
-            time_s=time_s,
+            provenance=list_provenance(self.profile, kernel, topology),
+            warnings=(*self.resolved.warnings, *beyond),
             **_times(timeline, self.pass_),
             peak_memory_bytes=peak,
             fits=peak <= self.profile.usable_memory_bytes,
@@ -130,9 +131,9 @@ class Run:
             bytes_sent_per_rank=tuple(self.traffic.sent_bytes.tolist()),
             pairs_total=self.traffic.pairs,
             flop_total=self.traffic.flop,
-            uncertainty=estimate_uncertainty(self.profile, self.kernel, self.resolved, time_s),
+            uncertainty=estimate_uncertainty(self.profile, kernel, topology, parts, bool(beyond)),
             timeline=timeline if self._keeps_all else None,
-            breakdown=breakdown(timeline, _critical_rank(timeline)),
+            breakdown=parts,
             memory_curve=self._memory_curve() if self.resolved.request.timeline else None,
         )
 
@@ -174,15 +175,12 @@ class Run:
         return {**self.resolved.inputs, **used}
 
 
-def _critical_rank(timeline: Timeline) -> int:
-    return int(timeline.rank[np.argmax(timeline.end_ns)]) if len(timeline) else 0
-
-
-def _times(timeline: Timeline, pass_: str) -> dict[str, float]:
+def _times(timeline: Timeline, pass_: str) -> dict[str, Any]:
     """Times of the critical rank."""
-    rank = _critical_rank(timeline)
+    rank = critical_rank(timeline)
     forward, backward = phase_split_ns(timeline)
     return {
+        "time_s": timeline.makespan_ns / 1e9,
         "forward_s": (timeline.makespan_ns - backward) / 1e9 if pass_ != "backward" else 0.0,
         "backward_s": backward / 1e9,
         "compute_s": busy_ns(timeline, rank, "compute") / 1e9,

@@ -3,7 +3,8 @@
     s = q k^T / sqrt(D), -inf where not allowed      lse = log sum_k exp(s)      o = exp(s - lse) v
     p = exp(s - lse)   dv = p^T dO   ds = p (dO v^T - delta)   dq = ds k / sqrt(D)   dk = ds^T q / sqrt(D)
 
-with delta = rowsum(dO o). Rows that see no key have o = 0 and lse = -inf. Tensors are [B, S, heads, D], the LSE [B, H, S].
+with delta = rowsum(dO o). Rows that see no key have o = 0 and lse = -inf. Tensors are [B, S, heads, D], the LSE
+[B, H, S].
 Source: Dao 2023 (arXiv 2307.08691) section 2.
 """
 

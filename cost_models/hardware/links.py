@@ -57,7 +57,8 @@ class LinkCurve(Terms):
         first = 2.0 ** np.floor(np.log2(max(self.max_channels / max(group_size, 1), 1.0)))
         channels = np.minimum(first, np.ceil(size / MIN_PART_BYTES))
         doublings = np.ceil(np.log2(np.maximum(size / (channels * MAX_PART_BYTES), 1.0)))
-        return np.minimum(channels * 2.0**doublings, np.maximum(channels, self.max_channels))
+        doubled = channels * np.exp2(doublings)
+        return np.asarray(np.minimum(doubled, np.maximum(channels, self.max_channels)))
 
     def rate_bytes_per_s(
         self, n_bytes: ArrayLike, link_bytes_per_s: ArrayLike, group_size: int = 2

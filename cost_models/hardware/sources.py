@@ -34,7 +34,7 @@ class Source:
     relative_error: float | None = None
 
     def inherited(self, base: str) -> Source:
-        """This source for another GPU."""
+        """The same source, for another GPU."""
         basis = "estimated" if self.basis in MEASURED else self.basis
         return replace(self, basis=basis, reference=f"as {base}: {self.reference}", relative_error=None)
 

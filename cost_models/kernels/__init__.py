@@ -1,7 +1,7 @@
 """Seconds of attention, memory-bound and matrix-product kernels on a GPU.
 
 Interface: :func:`estimate_attention_s`, :func:`estimate_elementwise_s`, :func:`estimate_gemm_s`,
-:func:`attention_launches`, :func:`choose_kernel`, :class:`AttentionShape`.
+:func:`attention_launches`, :func:`attention_workspace_bytes`, :func:`choose_kernel`, :class:`AttentionShape`.
 
 >>> from cost_models.hardware import load_hardware
 >>> from cost_models.masks import KernelCall, Segment
@@ -17,10 +17,12 @@ from cost_models.kernels.elementwise import estimate_elementwise_s
 from cost_models.kernels.gemm import estimate_gemm_s
 from cost_models.kernels.launches import attention_launches
 from cost_models.kernels.shape import AttentionShape
+from cost_models.kernels.workspace import attention_workspace_bytes
 
 __all__ = [
     "AttentionShape",
     "attention_launches",
+    "attention_workspace_bytes",
     "choose_kernel",
     "estimate_attention_s",
     "estimate_elementwise_s",

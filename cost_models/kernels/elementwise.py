@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from traces.errors import InputError
 if TYPE_CHECKING:
     from cost_models.hardware import HardwareProfile
 
-Amount = TypeVar("Amount", int, float, NDArray[np.int64], NDArray[np.float64])
+Amount = int | float | NDArray[np.int64] | NDArray[np.float64]
 
 
 def estimate_elementwise_s(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def makespan_s(durations_s: NDArray[np.float64], copies: int, slots: int, longest_first: bool) -> float:
+def makespan_s(durations_s: NDArray[np.floating], copies: int, slots: int, longest_first: bool) -> float:
     """Time until the last block ends.
 
     Parameters

@@ -1,7 +1,7 @@
 """How many tiles of the score matrix each piece of an attention kernel's work visits.
 
-A segment's row i sees columns i + (n_k - n_q) - left <= j <= i + (n_k - n_q) + right. A tile of rows [r, r + t_m) visits
-the tiles of columns between the first column that its first row sees and the last one that its last row sees:
+A segment's row i sees columns i + (n_k - n_q) - left <= j <= i + (n_k - n_q) + right. A tile of rows [r, r + t_m)
+visits the tiles of columns between the first column that its first row sees and the last one that its last row sees:
 
     visited = floor(last / t_n) - floor(first / t_n) + 1,
     first = max(0, r + n_k - n_q - left),   last = min(n_k - 1, r_last + n_k - n_q + right)

@@ -14,7 +14,7 @@ class Costs(Protocol):
         """Time the host needs to issue it."""
 
     def device_ns(self, operation: Operation) -> Column:
-        """Time it takes on its lane; of an exchange, from when both ends are there until what a rank sends has arrived."""
+        """Time it takes on its lane; of an exchange, from when both ends are there until what a rank sends arrives."""
 
 
 class Observer(Protocol):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.engines.rows import sent_bytes
+from simulator.program.lowered import LoweringSet
 from simulator.program.operations import Attention, Buffer, Column, Gemm, IntArray, Operation
+
+Rows = tuple[int, int]
 
 
 class Traffic:
@@ -15,6 +18,7 @@ class Traffic:
     ----------
     pairs : attended (query, key) pairs of the forward pass over ranks and steps, per head and batch row.
     flop : operations of all passes: 2 (D + Dv) per pair, head and batch row forward, 2.5 times that backward.
+    rows : least and most queries of an attention call that has any, by direction.
     """
 
     def __init__(self, n_ranks: int) -> None:
@@ -22,6 +26,8 @@ class Traffic:
         self._sent: Column = 0
         self.pairs = 0
         self.flop = 0
+        self.rows: dict[str, Rows] = {}
+        self._seen: set[tuple[LoweringSet, int, str]] = set()
 
     @property
     def sent_bytes(self) -> IntArray:
@@ -50,6 +56,7 @@ class Traffic:
             self._sent = self._sent + (sent if operation.ranks is None else np.where(operation.ranks, sent, 0))
 
     def _attention(self, work: Attention) -> None:
+        self._note_rows(work)
         pairs = work.lowering.pairs
         total = pairs * self._n_ranks if isinstance(pairs, int) else int(pairs.sum())
         forward = 2 * (work.head_dim + work.v_head_dim) * work.heads * work.batch * total
@@ -58,3 +65,15 @@ class Traffic:
             self.flop += forward
         else:
             self.flop += forward * 5 // 2
+
+    def _note_rows(self, work: Attention) -> None:
+        table = work.lowering.table
+        key = table, len(table.lowerings), work.direction
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        covered = table.covered("q")
+        covered = covered[covered > 0]
+        if len(covered):
+            least, most = self.rows.get(work.direction, (int(covered[0]), int(covered[0])))
+            self.rows[work.direction] = min(least, int(covered.min())), max(most, int(covered.max()))

@@ -15,7 +15,7 @@ is given back, are in `tape`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -164,7 +164,7 @@ class Recorder(Tape):
             return tensor
         return self.copy("cast", (tensor,), self.like(tensor, tensor.buffer.name, dtype=dtype), "copy")
 
-    def copy(self, kind: str, source: Iterable[Tensor], target: Tensor, pattern: str, **options: object) -> Tensor:
+    def copy(self, kind: str, source: Iterable[Tensor], target: Tensor, pattern: str, **options: Any) -> Tensor:
         """Fill ``target`` from ``source`` by a memory-bound kernel."""
         source = tuple(source)
         read = sum([tensor.buffer.bytes for tensor in source])
@@ -178,7 +178,7 @@ class Recorder(Tape):
         self.emit("accumulate", Elementwise("accumulate", read, written), parts, totals)
         return tuple(totals)
 
-    def select(self, scores: Tensor, source: Sequence[Tensor], kept: Sequence[Tensor], **options: object) -> None:
+    def select(self, scores: Tensor, source: Sequence[Tensor], kept: Sequence[Tensor], **options: Any) -> None:
         """Of each rank's rows, per head, those with the highest scores, in order; not the ``skip`` leading ones."""
         moved = sum([tensor.buffer.bytes for tensor in kept])
         work = Elementwise("gather", scores.buffer.bytes + moved, moved)
@@ -196,7 +196,7 @@ class Recorder(Tape):
         work = Elementwise("combine", read, o.buffer.bytes + lse.buffer.bytes)
         self.emit("combine", work, (o_all, lse_all), (o, lse))
 
-    def score(self, source: tuple[Tensor, ...], weights: tuple[Tensor, ...], name: str, **options: object) -> Tensor:
+    def score(self, source: tuple[Tensor, ...], weights: tuple[Tensor, ...], name: str, **options: Any) -> Tensor:
         """APB's retaining head: weights(concat(source)), one score per token and output feature."""
         b = source[0].buffer
         scores = self.tensor(name, b.layout, int(weights[-1].buffer.tokens), 1, "fp32", tokens=b.tokens)

@@ -79,7 +79,8 @@ class Burst(Schedule):
         """The same visits with Q, dO, delta and LSE; dQ comes after them and ends with exposed hops home."""
         inner, outer = r.setup.rings(double=self.ring == "double")
         o, lse = saved
-        visiting, total_kv, finished = (q, do, r.row_dot(do, o), lse), None, None
+        visiting: tuple[Tensor, ...] = (q, do, r.row_dot(do, o), lse)
+        total_kv = finished = None
         for cycle in range(outer.size):
             far = r.shift(outer, *visiting) if cycle < outer.size - 1 else visiting
             finished = r.shift(outer, *finished) if finished else None

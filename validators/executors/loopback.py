@@ -1,8 +1,9 @@
-"""All ranks in one process, one after the other: is the mathematics right?
+"""All ranks in one process, one after the other: shows whether the mathematics is right.
 
 Communication is an assignment: what a rank receives is what its source has. Everything is float64, whatever dtype the
 Program says, so that a schedule's result differs from dense attention by rounding only. Buffers are made when the
-Program allocates them, filled with NaN, and dropped when it releases them: what is read too late or never written shows.
+Program allocates them, filled with NaN, and dropped when it releases them: what is read too late or never written
+shows.
 """
 
 from __future__ import annotations

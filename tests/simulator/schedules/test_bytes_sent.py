@@ -1,8 +1,8 @@
 """Bytes that each rank sends and the hops it takes, against the closed forms of the papers.
 
 c = S/P tokens a rank, A_kv = B c K D and A = B c H D elements, R = B c H rows, e = 2 bytes (bf16).
-Sources: Liu et al. 2023 section 3 and ring-flash-attention 0.1.8 (Ring); Sun et al. 2024 section 3 and the authors' code
-(Burst); Jacobs et al. 2023 section 3 (Ulysses); Huang et al. 2025 section 3 (APB).
+Sources: Liu et al. 2023 section 3 and ring-flash-attention 0.1.8 (Ring); Sun et al. 2024 section 3 and the authors'
+code (Burst); Jacobs et al. 2023 section 3 (Ulysses); Huang et al. 2025 section 3 (APB).
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def legal(case: Case) -> bool:
 CASES = [
     case
     for spec, mask, ranks, kv_heads in product(
-        [f"{name}:partition={partition}" for name in ("ring", "burst") for partition in ("contiguous", "zigzag", "striped")]
+        [f"{name}:partition={part}" for name in ("ring", "burst") for part in ("contiguous", "zigzag", "striped")]
         + ["ulysses"],
         MASKS,
         (1, 2, 3, 4, 8),
@@ -82,6 +82,12 @@ def test_a_missing_merge_is_seen() -> None:
     assert worst_error({"o": wrong["o"]}, dense_results(case.setup, inputs)) > 0.1
 
 
+def _chosen(held: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Rows [B, l_p, K, D] of a host's keys [B, n, K, D] that it chose, ``index`` [B, K, l_p]."""
+    batch, heads, _ = index.shape
+    return torch.stack([torch.stack([held[b, index[b, h], h] for h in range(heads)], dim=1) for b in range(batch)])
+
+
 def apb_reference(case: Case, done: Loopback, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Dense attention of one host, under APB's mask, over the keys that the hosts chose."""
     inputs, setup = scaled_inputs(case.setup), case.setup
@@ -93,10 +99,10 @@ def apb_reference(case: Case, done: Loopback, rank: int) -> tuple[torch.Tensor, 
     passed = [(host, done.selected[host]) for host in range(rank)]
     keys, values = [
         torch.cat(
-            [torch.stack([torch.stack([inputs[name][b, rows[h]][index[b, g], g] for g in range(index.shape[1])], dim=1)
-                          for b in range(index.shape[0])]) for h, index in passed] + [inputs[name][:, rows[rank]]], dim=1)
+            [_chosen(inputs[name][:, rows[host]], index) for host, index in passed] + [inputs[name][:, rows[rank]]], 1
+        )
         for name in ("k", "v")
-    ]  # fmt: skip
+    ]
     own_anchor = anchor if rank else 0
     mask = apb_mask(rank * 3, own_anchor, block)
     q, k = torch.arange(own_anchor + block).numpy(), torch.arange(rank * 3 + own_anchor + block).numpy()
@@ -106,9 +112,13 @@ def apb_reference(case: Case, done: Loopback, rank: int) -> tuple[torch.Tensor, 
 
 
 @pytest.mark.parametrize(
-    "case", [Case("apb:anchor=4,passing=3", p, batch=b, kv_heads=k) for p, b, k in ((1, 1, 8), (2, 2, 2), (3, 1, 4), (4, 1, 8))],
+    "case",
+    [
+        Case("apb:anchor=4,passing=3", p, batch=b, kv_heads=k)
+        for p, b, k in ((1, 1, 8), (2, 2, 2), (3, 1, 4), (4, 1, 8))
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_apb_equals_dense_attention_under_its_own_mask(case: Case) -> None:
     done = execute(case.build(), scaled_inputs(case.setup))
     for rank in range(case.ranks):
