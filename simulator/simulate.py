@@ -30,7 +30,7 @@ from simulator.recording import check_program, default_pass, record_program
 from simulator.request import ResolvedRequest, SimulationRequest
 from simulator.result import SimulationResult
 from simulator.schedules import SCHEDULES, Schedule, parse_schedule
-from simulator.trust import estimate_uncertainty, list_extrapolations, list_provenance
+from simulator.trust import Trust
 from traces.errors import InputError
 from traces.metrics import breakdown, busy_ns, critical_rank, exposed_communication_ns, phase_split_ns
 from traces.timeline import Timeline
@@ -115,14 +115,15 @@ class Run:
         """What came out."""
         assert self.rows is not None
         timeline = self.rows.timeline({"schedule": str(self.schedule), "engine": self.engine})
-        topology, kernel, peak = self.resolved.topology, self.kernel, int(self.memory.peak_bytes.max())
+        trust = Trust(self.profile, self.kernel, self.setup.workload.head_dim, self.resolved.topology)
+        peak = int(self.memory.peak_bytes.max())
         parts = breakdown(timeline, critical_rank(timeline))
-        beyond = list_extrapolations(self.profile, kernel, self.setup.workload.head_dim, self.traffic.rows)
+        beyond = trust.extrapolations(self.traffic.rows)
         return SimulationResult(
             schedule=str(self.schedule),
             inputs=self._inputs(),
             engine=self.engine,
-            provenance=list_provenance(self.profile, kernel, topology),
+            provenance=trust.provenance(),
             warnings=(*self.resolved.warnings, *beyond),
             **_times(timeline, self.pass_),
             peak_memory_bytes=peak,
@@ -131,7 +132,7 @@ class Run:
             bytes_sent_per_rank=tuple(self.traffic.sent_bytes.tolist()),
             pairs_total=self.traffic.pairs,
             flop_total=self.traffic.flop,
-            uncertainty=estimate_uncertainty(self.profile, kernel, topology, parts, bool(beyond)),
+            uncertainty=trust.uncertainty(parts, extrapolated=bool(beyond)),
             timeline=timeline if self._keeps_all else None,
             breakdown=parts,
             memory_curve=self._memory_curve() if self.resolved.request.timeline else None,

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 from cost_models.hardware import HardwareProfile, Source
 from cost_models.topology import ClusterTopology
@@ -26,95 +28,100 @@ EXTRAPOLATED = 2.0
 _BASES = tuple(RELATIVE_ERROR)
 
 
-def list_provenance(profile: HardwareProfile, kernel: str, topology: ClusterTopology) -> dict[str, object]:
-    """Terms that price a run, each with its basis, reference and relative error (90 %).
+@dataclass(frozen=True)
+class Trust:
+    """What a run's numbers rest on.
 
     Parameters
     ----------
-    profile : the GPU.
-    kernel : its attention kernel that runs.
+    profile, kernel : the GPU, and its attention kernel that runs.
+    head_dim : of queries and keys.
     topology : where the ranks are.
     """
-    found = {label: _weakest(profile, prefix) for label, prefix in _terms(kernel, topology).items()}
-    terms = {
-        label: {"basis": source.basis, "relative_error": _error(source), "reference": source.reference}
-        for label, source in found.items()
-    }
-    return {"hardware": profile.name, "topology": topology.source, "terms": terms}
 
+    profile: HardwareProfile
+    kernel: str
+    head_dim: int
+    topology: ClusterTopology
 
-def list_extrapolations(profile: HardwareProfile, kernel: str, head_dim: int, rows: Mapping[str, Rows]) -> list[str]:
-    """What of the attention calls lies beyond the measurements behind their curve, in words.
+    def provenance(self) -> dict[str, object]:
+        """Every term that prices the run, with its basis, reference and relative error (90 %)."""
+        terms = {
+            label: {"basis": source.basis, "relative_error": _error(source), "reference": source.reference}
+            for label, source in self._sources.items()
+        }
+        return {"hardware": self.profile.name, "topology": self.topology.source, "terms": terms}
 
-    Parameters
-    ----------
-    rows : least and most queries of a call, by direction.
-    """
-    found = []
-    for direction, (least, most) in rows.items():
-        texts = [profile.outside_fit(kernel, count, head_dim, direction) for count in (most, least)]
-        found += [text for text in texts if text][:1]
-    return found
+    def extrapolations(self, rows: Mapping[str, Rows]) -> list[str]:
+        """What of the attention calls lies beyond the measurements behind their curve, in words.
 
+        Parameters
+        ----------
+        rows : least and most queries of a call, by direction.
+        """
+        found = []
+        for direction, (least, most) in rows.items():
+            texts = [self.profile.outside_fit(self.kernel, n, self.head_dim, direction) for n in (most, least)]
+            found += [text for text in texts if text][:1]
+        return found
 
-def estimate_uncertainty(
-    profile: HardwareProfile, kernel: str, topology: ClusterTopology, breakdown: Mapping[str, int], extrapolated: bool
-) -> Uncertainty:
-    """Interval of the makespan with that breakdown (`traces.metrics.breakdown`), in nanoseconds by part."""
-    terms, total_ns = _terms(kernel, topology), sum(breakdown.values())
-    of_term: dict[str, float] = {}
-    for part, part_ns in breakdown.items():
-        label = _label(part, terms)
-        error = _error(_weakest(profile, terms[label]))
-        widen = EXTRAPOLATED if extrapolated and label.startswith("attention") else 1.0
-        of_term[label] = of_term.get(label, 0.0) + part_ns * error * widen
-    sigma = math.hypot(*of_term.values()) / (total_ns or 1)
-    time_s = total_ns / 1e9
-    return Uncertainty(time_s / (1 + sigma), time_s * (1 + sigma), extrapolated=extrapolated)
+    def uncertainty(self, breakdown: Mapping[str, int], *, extrapolated: bool) -> Uncertainty:
+        """Interval of the makespan that has this breakdown (`traces.metrics.breakdown`), in nanoseconds by part."""
+        of_term: dict[str, float] = {}
+        for part, part_ns in breakdown.items():
+            label = self._label(part)
+            widen = EXTRAPOLATED if extrapolated and label.startswith("attention") else 1.0
+            of_term[label] = of_term.get(label, 0.0) + part_ns * _error(self._sources[label]) * widen
+        total_ns = sum(breakdown.values())
+        sigma, time_s = math.hypot(*of_term.values()) / (total_ns or 1), total_ns / 1e9
+        return Uncertainty(time_s / (1 + sigma), time_s * (1 + sigma), extrapolated=extrapolated)
 
+    @cached_property
+    def _sources(self) -> dict[str, Source]:
+        """Source of each term, by what it prices."""
+        attention = f"kernels.{self.kernel}.{{}}.efficiency"
+        prefixes = {
+            "attention forward": attention.format("forward"),
+            "attention backward": attention.format("backward"),
+            "memory-bound kernels": "elementwise.efficiency",
+            "matrix products": "gemm.efficiency",
+            **{f"link {kind}": f"links.{kind}.efficiency" for kind in link_kinds(self.topology)},
+            "host": "host",
+        }
+        return {label: self._weakest(prefix) for label, prefix in prefixes.items()}
 
-def _terms(kernel: str, topology: ClusterTopology) -> dict[str, str]:
-    """Prefixes of the terms' names in a profile, by what they price."""
-    return {
-        "attention forward": f"kernels.{kernel}.forward.efficiency",
-        "attention backward": f"kernels.{kernel}.backward.efficiency",
-        "memory-bound kernels": "elementwise.efficiency",
-        "matrix products": "gemm.efficiency",
-        **{f"link {kind}": f"links.{kind}.efficiency" for kind in link_kinds(topology)},
-        "host": "host",
-    }
+    def _weakest(self, prefix: str) -> Source:
+        """Of the terms with a prefix, the source with the weakest basis and widest band; that of the head dim if any."""
+        known, own = self.profile.sources, f"{prefix}.{self.head_dim}"
+        below = (
+            [known[own]] if own in known else [s for t, s in known.items() if t == prefix or t.startswith(prefix + ".")]
+        )
+        unnamed = Source("estimated", f"{self.profile.name} names no source")
+        return max(below, key=lambda source: (_BASES.index(source.basis), _error(source)), default=unnamed)
+
+    def _label(self, part: str) -> str:
+        """The term that prices a part of the breakdown: of several kinds of link the farthest; waiting is the host's."""
+        if part == "idle":
+            return "host"
+        category, kind, phase = part.split("/")
+        if category == "communication":
+            return next((label for label in reversed(self._sources) if label.startswith("link")), "host")
+        if kind.startswith("attention"):
+            return f"attention {phase}"
+        return "matrix products" if kind == "score" else "memory-bound kernels"
 
 
 def link_kinds(topology: ClusterTopology) -> list[str]:
     """Kinds of the routes from the first rank to all of its node and to the next node, as `Route.kind` has them.
 
     >>> from cost_models.topology import load_topology
-    >>> link_kinds(load_topology("dgx-h100", gpus=16))
+    >>> link_kinds(load_topology("dgx-h100", 16))
     ['nvlink', 'net']
     """
     others = range(1, topology.ranks_per_node)
     if topology.n_nodes > 1:
         others = range(1, topology.ranks_per_node + 1)
     return list(dict.fromkeys(topology.route(0, rank).kind for rank in others))
-
-
-def _label(part: str, terms: Mapping[str, str]) -> str:
-    """The term that prices a part of the breakdown; waiting is the host's, or for a peer that is as uncertain."""
-    if part == "idle":
-        return "host"
-    category, kind, phase = part.split("/")
-    if category == "communication":
-        return next((label for label in reversed(terms) if label.startswith("link")), "host")
-    if kind.startswith("attention"):
-        return f"attention {phase}"
-    return "matrix products" if kind == "score" else "memory-bound kernels"
-
-
-def _weakest(profile: HardwareProfile, prefix: str) -> Source:
-    """Of the terms with a prefix, the source with the weakest basis and widest band."""
-    sources = [source for term, source in profile.sources.items() if term == prefix or term.startswith(prefix + ".")]
-    unnamed = Source("estimated", f"{profile.name} names no source")
-    return max(sources, key=lambda source: (_BASES.index(source.basis), _error(source)), default=unnamed)
 
 
 def _error(source: Source) -> float:
