@@ -91,16 +91,15 @@ class Trust:
         return {label: self._weakest(prefix) for label, prefix in prefixes.items()}
 
     def _weakest(self, prefix: str) -> Source:
-        """Of the terms with a prefix, the source with the weakest basis and widest band; that of the head dim if any."""
+        """Of the terms with a prefix (that of the head dim, if any) the weakest basis and widest band."""
         known, own = self.profile.sources, f"{prefix}.{self.head_dim}"
-        below = (
-            [known[own]] if own in known else [s for t, s in known.items() if t == prefix or t.startswith(prefix + ".")]
-        )
+        below = [source for term, source in known.items() if f"{term}.".startswith(f"{prefix}.")]
+        below = [known[own]] if own in known else below
         unnamed = Source("estimated", f"{self.profile.name} names no source")
         return max(below, key=lambda source: (_BASES.index(source.basis), _error(source)), default=unnamed)
 
     def _label(self, part: str) -> str:
-        """The term that prices a part of the breakdown: of several kinds of link the farthest; waiting is the host's."""
+        """The term that prices a part of the breakdown: of several links the farthest; waiting is the host's."""
         if part == "idle":
             return "host"
         category, kind, phase = part.split("/")

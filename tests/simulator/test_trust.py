@@ -99,8 +99,9 @@ def test_extrapolation_names_what_lies_beyond(trust: Trust) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "rows"), [("ring:partition=zigzag", (60, 120)), ("ulysses", (240, 240)), ("ring:partition=striped", (119, 120))]
-)  # fmt: skip
+    ("spec", "rows"),
+    [("ring:partition=zigzag", (60, 120)), ("ulysses", (240, 240)), ("ring:partition=striped", (119, 120))],
+)
 def test_rows_of_calls_are_those_that_kernels_cover(spec: str, rows: tuple[int, int]) -> None:
     setup = small_setup(2)
     traffic = Traffic(2)
