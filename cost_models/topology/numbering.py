@@ -73,6 +73,12 @@ class Numbering:
         assert self.fabric is not None
         return self.fabric.leaf_of(node, self._rails[self._machine(self.machine_of_node[node]).nets[net].rail])
 
+    def leaves_of(self, nodes: NDArray[np.int64], machine: int, net: int) -> NDArray[np.int64]:
+        """Leaf switch of the same port of several nodes that are alike."""
+        assert self.fabric is not None
+        rail = self._rails[self._machine(machine).nets[net].rail]
+        return np.full(len(nodes), rail) if self.fabric.kind == "rail" else nodes // self.fabric.nodes_per_leaf
+
     @cached_property
     def leaf_bytes_per_s(self) -> list[float]:
         """Capacity of each leaf's link to the spine."""

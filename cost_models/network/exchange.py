@@ -1,0 +1,96 @@
+"""Seconds of simultaneous point-to-point flows, as in one step of a ring.
+
+    t_i = overhead(n_i) + n_i / r_i,        overhead and ceiling of r_i by the `LinkCurve` of the route's kind
+
+r_i is the max-min fair share of the links on the routes while all flows run: a flow that outlasts the others is not
+sped up when they end (the DES engine does that). Shares are taken of what the links' curves reach: a kind's efficiency
+scales capacity, so that one flow alone gets exactly its curve.
+
+Ranks that flows join form a communicator; its size sets how many channels NCCL gives to one peer.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from cost_models.hardware import HardwareProfile
+from cost_models.network.fairness import max_min_rates
+from cost_models.network.flows import FlowRoutes, route_flows
+from cost_models.topology import ClusterTopology
+from traces.errors import InputError
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+def estimate_exchange_s(
+    topology: ClusterTopology, profile: HardwareProfile, src: ArrayLike, dst: ArrayLike, n_bytes: ArrayLike
+) -> FloatArray:
+    """Seconds of flows that start together, one per (src, dst).
+
+    Parameters
+    ----------
+    src, dst : ranks, one dimension; a flow from a rank to itself costs nothing.
+    n_bytes : size of all flows or of each; nothing is sent, at no cost, where it is 0.
+
+    Raises
+    ------
+    InputError
+        Where a size is negative or the shapes differ.
+
+    >>> from cost_models.hardware import load_hardware
+    >>> from cost_models.topology import load_topology
+    >>> node, gpu = load_topology("dgx-h100"), load_hardware("h100-sxm")
+    >>> (estimate_exchange_s(node, gpu, [0, 1, 2], [1, 0, 2], 2**20) * 1e6).round(1).tolist()
+    [16.5, 16.5, 0.0]
+    """
+    sources, targets = np.broadcast_arrays(np.asarray(src, np.int64), np.asarray(dst, np.int64))
+    if sources.ndim != 1 or np.ndim(n_bytes) > 1 or np.size(n_bytes) not in (1, sources.size):
+        raise InputError("flows do not match", got=f"{np.shape(src)}, {np.shape(dst)}, {np.shape(n_bytes)}",
+                         expected="src, dst and bytes of one length")  # fmt: skip
+    sizes = np.broadcast_to(np.asarray(n_bytes, np.float64), sources.shape)
+    if sizes.size and sizes.min() < 0:
+        raise InputError("negative bytes", got=sizes.min())
+    seconds = np.zeros(sources.shape)
+    moving = (sources != targets) & (sizes > 0)
+    if moving.any():
+        seconds[moving] = _moving(topology, profile, sources[moving], targets[moving], sizes[moving])
+    return seconds
+
+
+def _moving(
+    topology: ClusterTopology, profile: HardwareProfile, src: IntArray, dst: IntArray, sizes: FloatArray
+) -> FloatArray:
+    routes = route_flows(topology, src, dst)
+    overhead, ceilings, efficiency = _ceilings(routes, profile, sizes, group_sizes(topology.n_ranks, src, dst))
+    rates = max_min_rates(routes.flow, routes.link, topology.link_capacities_bytes_per_s, ceilings / efficiency)
+    return overhead + sizes / (rates * efficiency)
+
+
+def _ceilings(
+    routes: FlowRoutes, profile: HardwareProfile, sizes: FloatArray, groups: IntArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Overhead, rate alone and efficiency of each flow."""
+    overhead, rate, efficiency = (np.empty(routes.n_flows) for _ in range(3))
+    for number, route in enumerate(routes.classes):
+        curve = profile.links[route.kind]
+        for group in np.unique(groups[routes.route_class == number]).tolist():
+            flows = (routes.route_class == number) & (groups == group)
+            overhead[flows] = curve.overhead_s(sizes[flows])
+            rate[flows] = curve.rate_bytes_per_s(sizes[flows], route.bytes_per_s, group)
+            efficiency[flows] = curve.efficiency
+    return overhead, rate, efficiency
+
+
+def group_sizes(n_ranks: int, src: IntArray, dst: IntArray) -> IntArray:
+    """Ranks of the communicator of each flow: all that flows join to each other.
+
+    >>> group_sizes(6, np.array([0, 1, 2, 4, 5]), np.array([1, 2, 0, 5, 4])).tolist()
+    [3, 3, 3, 2, 2]
+    """
+    edges = coo_array((np.ones(len(src), np.int8), (src, dst)), shape=(n_ranks, n_ranks))
+    _, label = connected_components(edges, directed=False)
+    return np.bincount(label)[label[src]].astype(np.int64)

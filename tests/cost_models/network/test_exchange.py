@@ -1,0 +1,80 @@
+"""Exchanges: a flow alone is its link's curve, shared links are shared fairly, size and shape do what they should."""
+
+import numpy as np
+import pytest
+from pytest import approx
+
+from cost_models.hardware import load_hardware
+from cost_models.network import estimate_exchange_s
+from cost_models.topology import load_topology
+from traces.errors import InputError
+
+GPU = load_hardware("h100-sxm")
+MIB = 2**20
+
+
+def ring(n_ranks):
+    return np.arange(n_ranks), np.roll(np.arange(n_ranks), -1)
+
+
+def test_one_pair_is_the_curve():
+    seconds = estimate_exchange_s(load_topology("dgx-h100"), GPU, [0, 1], [1, 0], 64 * MIB)
+    assert seconds == approx(GPU.links["nvlink"].transfer_s(64 * MIB, 370.8e9))
+
+
+def test_ring_through_nvswitch_shares_nothing_but_has_fewer_channels():
+    seconds = estimate_exchange_s(load_topology("dgx-h100"), GPU, *ring(8), 16 * MIB)
+    assert seconds == approx(GPU.links["nvlink"].transfer_s(16 * MIB, 370.8e9, group_size=8))
+    assert seconds[0] > GPU.links["nvlink"].transfer_s(16 * MIB, 370.8e9)
+
+
+def test_two_flows_into_one_gpu_have_half_each():
+    node, curve = load_topology("dgx-h100"), GPU.links["nvlink"]
+    seconds = estimate_exchange_s(node, GPU, [0, 1], [2, 2], 512 * MIB)
+    assert seconds == approx(curve.overhead_s(512 * MIB) + 512 * MIB / (curve.efficiency * 370.8e9 / 2))
+
+
+def test_opposite_directions_do_not_share():
+    node = load_topology("pcie-8x", gpu="l40s")
+    both = estimate_exchange_s(node, GPU, [0, 1], [1, 0], MIB)
+    assert both[0] == estimate_exchange_s(node, GPU, [0], [1], MIB)[0]
+
+
+def test_ring_over_the_node_boundary_is_bound_by_one_nic():
+    cluster = load_topology("dgx-h100", 16)
+    seconds = estimate_exchange_s(cluster, GPU, *ring(16), 256 * MIB)
+    crossing = np.array([7, 15])
+    assert (seconds[crossing] > 5 * np.delete(seconds, crossing).max()).all()
+
+
+def test_oversubscribed_spine_is_shared():
+    """Two nodes on different leaves: 8 flows of 24 GB/s (PCIe Gen4) alone, over 8 x 25 / 4 GB/s together."""
+    text = "dgx-a100:fabric=fat-tree,nodes-per-leaf=1,oversubscription="
+    src, dst = np.arange(8), np.arange(8, 16)
+    times = [estimate_exchange_s(load_topology(text + x, 16), GPU, src, dst, 2**32)[0] for x in ("1", "4")]
+    assert times[1] / times[0] == approx(24 / 6.25, rel=0.01)
+
+
+def test_a_flow_to_itself_or_of_nothing_costs_nothing():
+    node = load_topology("dgx-h100")
+    assert estimate_exchange_s(node, GPU, [0, 1, 2], [0, 2, 1], np.array([MIB, 0, MIB]))[:2].tolist() == [0.0, 0.0]
+    assert estimate_exchange_s(node, GPU, [3], [3], MIB).tolist() == [0.0]
+
+
+def test_sizes_by_flow():
+    node = load_topology("dgx-h100")
+    column = estimate_exchange_s(node, GPU, *ring(8), np.full(8, MIB))
+    assert column.tolist() == estimate_exchange_s(node, GPU, *ring(8), MIB).tolist()
+    assert np.argmax(estimate_exchange_s(node, GPU, *ring(8), MIB * np.arange(1, 9))) == 7
+
+
+def test_alike_nodes_agree_at_16384_ranks():
+    seconds = estimate_exchange_s(load_topology("dgx-h100", 16384), GPU, *ring(16384), MIB)
+    assert np.ptp(seconds.reshape(-1, 8), axis=0).max() == 0
+    assert seconds.shape == (16384,)
+
+
+@pytest.mark.parametrize("arguments", [([0, 1], [1], [1, 2, 3]), ([[0]], [[1]], 1), ([0], [1], -1), ([0], [99], 1)])
+def test_bad_input(arguments):
+    with pytest.raises(InputError):
+        estimate_exchange_s(load_topology("dgx-h100"), GPU, *arguments)
