@@ -46,21 +46,22 @@ class CostModel:
         self._topology, self._profile, self._kernel = topology, profile, kernel
         self._priced: dict[Hashable, Column] = {}
         self._tables: dict[Hashable, tuple[LoweringSet, IntArray]] = {}
+        host = profile.host
+        self._kernel_ns, self._exchange_ns, self._collective_ns = map(
+            to_ns, (host.kernel_s, host.exchange_s, host.collective_s)
+        )
 
     def host_ns(self, operation: Operation) -> Column:
         """Time the host needs to issue an operation, on each rank."""
-        work, host = operation.work, self._profile.host
+        work = operation.work
         if isinstance(work, Exchange):
-            return to_ns(host.exchange_s)
+            return self._exchange_ns
         if isinstance(work, Collective):
-            return to_ns(host.collective_s)
+            return self._collective_ns
         if isinstance(work, Attention):
             launches = attention_launches(self._kernel, work.direction)
-            per_launch = to_ns(host.kernel_s)
-            return work.lowering.gather(work.lowering.table.launches) * launches * per_launch
-        if isinstance(work, Gemm):
-            return to_ns(host.kernel_s) * len(work.shapes)
-        return to_ns(host.kernel_s)
+            return work.lowering.gather(work.lowering.table.launches) * launches * self._kernel_ns
+        return self._kernel_ns * (len(work.shapes) if isinstance(work, Gemm) else 1)
 
     def device_ns(self, operation: Operation) -> Column:
         """Time an operation takes on its lane, on each rank."""

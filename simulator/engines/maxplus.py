@@ -20,6 +20,7 @@ import numpy as np
 
 from simulator.engines.costs import Costs, Observer
 from simulator.program.operations import COMPUTE, Buffer, Collective, Column, Exchange, IntArray, Operation
+from simulator.program.tape import Ignore
 
 
 @dataclass(slots=True)
@@ -30,7 +31,7 @@ class _Uses:
     read: dict[str, Column] = field(default_factory=dict)
 
 
-class MaxPlus:
+class MaxPlus(Ignore):
     """A sink that computes times as it receives operations.
 
     Parameters
@@ -50,29 +51,24 @@ class MaxPlus:
         self.lanes: dict[str, Column] = {}
         self._uses: dict[int, _Uses] = {}
 
-    def allocate(self, buffer: Buffer) -> None:
-        """Memory takes no time."""
-
     def release(self, buffer: Buffer) -> None:
         """Forget when the buffer was used."""
         self._uses.pop(buffer.id, None)
 
-    def finish(self, outputs: dict[str, Buffer]) -> None:
-        """Nothing is left to do."""
-
     def operation(self, operation: Operation) -> None:
         """Advance the host and the operation's lane."""
+        lane, ranks = operation.lane, operation.ranks
         issued = self.host + self._costs.host_ns(operation)
-        before = self.lanes.get(operation.lane, 0)
+        before = self.lanes.get(lane, 0)
         start = self._ready(operation, latest(before, issued))
         end = self._run(operation, start, self._costs.device_ns(operation))
-        if operation.ranks is None:
-            self.host, self.lanes[operation.lane] = issued, end
+        if ranks is None:
+            self.host, self.lanes[lane] = issued, end
         else:
-            self.host = np.where(operation.ranks, issued, self.host)
-            self.lanes[operation.lane] = np.where(operation.ranks, end, before)
-        if operation.lane != COMPUTE:
-            self._keep_uses(operation, end if operation.ranks is None else np.where(operation.ranks, end, 0))
+            self.host = np.where(ranks, issued, self.host)
+            self.lanes[lane] = np.where(ranks, end, before)
+        if lane != COMPUTE:
+            self._keep_uses(operation, end if ranks is None else np.where(ranks, end, 0))
         if self._observer:
             self._observer.observe(operation, start, end)
 
@@ -90,15 +86,16 @@ class MaxPlus:
         return int(self.finish_ns.max())
 
     def _ready(self, operation: Operation, start: Column) -> Column:
-        lane = operation.lane
+        lane, uses_of, waited = operation.lane, self._uses, None
         if lane != COMPUTE:
             start = latest(start, self.lanes.get(COMPUTE, 0))
         for buffer in operation.reads:
-            uses = self._uses.get(buffer.id)
-            if uses and uses.written and uses.written[0] != lane:
-                start = latest(start, uses.written[1])
+            uses = uses_of.get(buffer.id)
+            if uses and uses.written and uses.written[0] != lane and uses.written[1] is not waited:
+                waited = uses.written[1]  # what arrived together is waited for once
+                start = latest(start, waited)
         for buffer in operation.writes:
-            uses = self._uses.get(buffer.id)
+            uses = uses_of.get(buffer.id)
             if uses:
                 if uses.written and uses.written[0] != lane:
                     start = latest(start, uses.written[1])

@@ -12,9 +12,10 @@ from collections.abc import Callable
 import numpy as np
 
 from simulator.program.operations import Buffer, Column, IntArray, Operation
+from simulator.program.tape import Ignore
 
 
-class Memory:
+class Memory(Ignore):
     """A sink that follows memory.
 
     Parameters
@@ -45,12 +46,14 @@ class Memory:
         """More in use."""
         self._now = self._now + buffer.bytes
         self._note(self._now)
-        self._follow_change(f"+ {buffer.name}")
+        if self._follow is not None:
+            self._follow_change(f"+ {buffer.name}")
 
     def release(self, buffer: Buffer) -> None:
         """Less in use."""
         self._now = self._now - buffer.bytes
-        self._follow_change(f"- {buffer.name}")
+        if self._follow is not None:
+            self._follow_change(f"- {buffer.name}")
 
     def operation(self, operation: Operation) -> None:
         """Workspace, while it is issued."""
@@ -59,9 +62,6 @@ class Memory:
             if not isinstance(needed, int) or needed:
                 self._note(self._now + needed)
 
-    def finish(self, outputs: dict[str, Buffer]) -> None:
-        """Nothing changes."""
-
     def _note(self, used: Column) -> None:
         if isinstance(used, int) and isinstance(self._peak, int):
             self._peak = max(used, self._peak)
@@ -69,6 +69,6 @@ class Memory:
             self._peak = np.maximum(used, self._peak)
 
     def _follow_change(self, what: str) -> None:
-        if self._follow is not None:
-            used = self._now if isinstance(self._now, int) else int(self._now[self._follow])
-            self.curve.append((what, used))
+        assert self._follow is not None
+        used = self._now if isinstance(self._now, int) else int(self._now[self._follow])
+        self.curve.append((what, used))

@@ -6,12 +6,13 @@ import numpy as np
 
 from simulator.engines.rows import sent_bytes
 from simulator.program.lowered import LoweringSet
-from simulator.program.operations import Attention, Buffer, Column, Gemm, IntArray, Operation
+from simulator.program.operations import Attention, Column, Gemm, IntArray, Operation
+from simulator.program.tape import Ignore
 
 Rows = tuple[int, int]
 
 
-class Traffic:
+class Traffic(Ignore):
     """A sink that adds up work, which does not depend on time.
 
     Attributes
@@ -34,15 +35,6 @@ class Traffic:
         """Bytes that each rank puts on the wire to others."""
         return np.broadcast_to(np.asarray(self._sent), self._n_ranks)
 
-    def allocate(self, buffer: Buffer) -> None:
-        """Not counted."""
-
-    def release(self, buffer: Buffer) -> None:
-        """Not counted."""
-
-    def finish(self, outputs: dict[str, Buffer]) -> None:
-        """Nothing is left to do."""
-
     def operation(self, operation: Operation) -> None:
         """Add it up."""
         work = operation.work
@@ -57,8 +49,7 @@ class Traffic:
 
     def _attention(self, work: Attention) -> None:
         self._note_rows(work)
-        pairs = work.lowering.pairs
-        total = pairs * self._n_ranks if isinstance(pairs, int) else int(pairs.sum())
+        total = work.lowering.total_pairs
         forward = 2 * (work.head_dim + work.v_head_dim) * work.heads * work.batch * total
         if work.direction == "forward":
             self.pairs += total

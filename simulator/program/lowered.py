@@ -17,8 +17,9 @@ flat ring a few runs of ranks. Masks with blocks (documents) go through a dictio
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
@@ -72,6 +73,14 @@ class LoweringColumn:
     def pairs(self) -> IntArray | int:
         """Attended (query, key) pairs of each rank, per head and batch row."""
         return self.gather(self.table.pairs)
+
+    @property
+    def total_pairs(self) -> int:
+        """Attended pairs of all ranks together, per head and batch row."""
+        if self._runs is None:
+            return int(self.table.pairs[self._index].sum())
+        pairs = self.table.pairs
+        return sum([(stop - start) * int(pairs[lowering]) for start, stop, lowering in self._runs])
 
     @property
     def active(self) -> NDArray[np.bool_] | None:
@@ -135,6 +144,7 @@ class LoweringTable(LoweringSet):
         self._queries, self._keys = queries, keys
         self._index_of_pair: dict[tuple[int, int], int] = {}
         self._index_of_class: dict[int, int] = {}
+        self._column_of_shifts: dict[tuple[int, int], LoweringColumn] = {}
         self._classes = _ChunkClasses.build(mask, seq_len, queries, keys)
 
     def column(self, queries: Layout, keys: Layout) -> LoweringColumn:
@@ -143,8 +153,11 @@ class LoweringTable(LoweringSet):
             pairs = zip(queries.owner.tolist(), keys.owner.tolist(), strict=True)
             return LoweringColumn(self, np.array([self._lower_pair(q, k) for q, k in pairs]))
         if queries.shift is not None and keys.shift is not None:
-            runs = self._classes.runs(queries.shift, keys.shift)
-            return LoweringColumn(self, None, [(*run[:2], self._lower_class(run, queries, keys)) for run in runs])
+            shifts = queries.shift, keys.shift
+            if shifts not in self._column_of_shifts:
+                runs = [(*run[:2], self._lower_class(run, queries, keys)) for run in self._classes.runs(*shifts)]
+                self._column_of_shifts[shifts] = LoweringColumn(self, None, runs)
+            return self._column_of_shifts[shifts]
         code = self._classes.codes(queries.owner, keys.owner)
         numbers, first, index = np.unique(code, return_index=True, return_inverse=True)
         examples = zip(first.tolist(), first.tolist(), numbers.tolist(), strict=True)
@@ -197,6 +210,12 @@ class _ChunkClasses:
     minus: IntArray
     plus: IntArray | None
     parts: int
+    edges: tuple[list[int], list[int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Where ``plus`` changes, among its even and among its odd places: there are few such."""
+        halves = [[], []] if self.plus is None else [self.plus[0::2], self.plus[1::2]]
+        self.edges = tuple([(np.flatnonzero(np.diff(half)) + 1).tolist() for half in halves])
 
     @staticmethod
     def build(mask: Mask, seq_len: int, queries: Partition, keys: Partition) -> _ChunkClasses | None:
@@ -246,10 +265,10 @@ class _ChunkClasses:
         """Runs of plus[first], plus[first + 2], ..., ``count`` of them."""
         if self.plus is None:
             return [(0, count, 0)]
-        values = self.plus[first : first + 2 * count : 2]
-        edges = np.flatnonzero(values[1:] != values[:-1]) + 1
-        starts = [0, *edges.tolist(), count]
-        return [(low, high, int(values[low])) for low, high in pairwise(starts)]
+        place, edges = first // 2, self.edges[first % 2]
+        low, high = bisect_right(edges, place), bisect_left(edges, place + count)
+        starts = [0, *[edge - place for edge in edges[low:high]], count]
+        return [(low, high, int(self.plus[first + 2 * low])) for low, high in pairwise(starts)]
 
 
 def _lengths(partition: Partition) -> IntArray:

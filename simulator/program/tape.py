@@ -43,6 +43,22 @@ class Sink(Protocol):
         """The schedule has returned; its results are in these buffers."""
 
 
+class Ignore:
+    """A sink that ignores everything: a base for those that need only some of the events."""
+
+    def allocate(self, buffer: Buffer) -> None:
+        """Ignored."""
+
+    def release(self, buffer: Buffer) -> None:
+        """Ignored."""
+
+    def operation(self, operation: Operation) -> None:
+        """Ignored."""
+
+    def finish(self, outputs: dict[str, Buffer]) -> None:
+        """Ignored."""
+
+
 class Tensor:
     """What a schedule holds: a buffer that lives as long as it is referred to."""
 
