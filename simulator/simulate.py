@@ -99,7 +99,7 @@ class Run:
     def execute(self) -> None:
         """Run the engine, and collect what does not depend on time."""
         self.memory = Memory(self.setup.n_ranks, self._costs.workspace_bytes)
-        self.traffic, self.rows = Traffic(self.setup.n_ranks), self._all_rows()
+        self.traffic, self.rows = Traffic(self.setup), self._all_rows()
         if self.engine == "des":
             self._replay(self.memory, self.traffic)
             self.rows = self.rows or Rows(self.setup.n_ranks)

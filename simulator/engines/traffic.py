@@ -7,6 +7,7 @@ import numpy as np
 from simulator.engines.rows import sent_bytes
 from simulator.program.lowered import LoweringSet
 from simulator.program.operations import Attention, Column, Gemm, IntArray, Operation
+from simulator.program.setup import Setup
 from simulator.program.tape import Ignore
 
 Rows = tuple[int, int]
@@ -17,18 +18,22 @@ class Traffic(Ignore):
 
     Attributes
     ----------
-    pairs : attended (query, key) pairs of the forward pass over ranks and steps, per head and batch row.
     flop : operations of all passes: 2 (D + Dv) per pair, head and batch row forward, 2.5 times that backward.
     rows : least and most queries of an attention call that has any, by direction.
     """
 
-    def __init__(self, n_ranks: int) -> None:
-        self._n_ranks = n_ranks
+    def __init__(self, setup: Setup) -> None:
+        self._n_ranks, self._heads = setup.n_ranks, setup.workload.heads
+        self._head_pairs = 0
         self._sent: Column = 0
-        self.pairs = 0
         self.flop = 0
         self.rows: dict[str, Rows] = {}
         self._seen: set[tuple[LoweringSet, int, str]] = set()
+
+    @property
+    def pairs(self) -> int:
+        """Attended (query, key) pairs of the forward pass over ranks and steps, per head and batch row."""
+        return self._head_pairs // self._heads
 
     @property
     def sent_bytes(self) -> IntArray:
@@ -52,7 +57,7 @@ class Traffic(Ignore):
         total = work.lowering.total_pairs
         forward = 2 * (work.head_dim + work.v_head_dim) * work.heads * work.batch * total
         if work.direction == "forward":
-            self.pairs += total
+            self._head_pairs += total * work.heads
             self.flop += forward
         else:
             self.flop += forward * 5 // 2

@@ -104,6 +104,6 @@ def test_extrapolation_names_what_lies_beyond(trust: Trust) -> None:
 )
 def test_rows_of_calls_are_those_that_kernels_cover(spec: str, rows: tuple[int, int]) -> None:
     setup = small_setup(2)
-    traffic = Traffic(2)
+    traffic = Traffic(setup)
     small_program(spec, setup).replay(traffic)
     assert traffic.rows == {"forward": rows, "backward": rows}

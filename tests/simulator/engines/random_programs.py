@@ -93,9 +93,6 @@ def evaluate_rules(program: Program, costs: RandomCosts) -> Times:
     return times
 
 
-Times = Mapping[tuple[int, int], tuple[int, int]]
-
-
 def _waits(operation: Operation, rank: int, operations: list[Operation], times: Times) -> list[int]:
     touched = {buffer.id for buffer in (*operation.reads, *operation.writes)}
     written = {buffer.id for buffer in operation.writes}

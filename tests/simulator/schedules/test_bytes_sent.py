@@ -22,7 +22,7 @@ SHAPES = [(8, 8), (8, 4), (8, 1)]
 
 
 def sent_bytes(program: Program) -> list[int]:
-    traffic = Traffic(program.setup.n_ranks)
+    traffic = Traffic(program.setup)
     program.replay(traffic)
     sent: list[int] = traffic.sent_bytes.tolist()
     return sent
