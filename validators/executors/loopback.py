@@ -1,13 +1,14 @@
 """All ranks in one process, one after the other: shows whether the mathematics is right.
 
-Communication is an assignment: what a rank receives is what its source has. Everything is float64, whatever dtype the
-Program says, so that a schedule's result differs from dense attention by rounding only. Buffers are made when the
-Program allocates them, filled with NaN, and dropped when it releases them: what is read too late or never written
-shows.
+Communication is an assignment: what a rank receives is what its source has. By default everything is float64, whatever
+dtype the Program says, so that a schedule's result differs from dense attention by rounding only; with a GPU's kernels
+and the Program's dtypes it shows what these do to it. New buffers are full of NaN, and are dropped when the Program
+releases them: what is read too late or never written shows.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 import torch
@@ -17,8 +18,10 @@ from cost_models.masks import KernelCall
 from simulator.program.operations import Buffer, Exchange, Operation
 from simulator.program.program import Program
 from validators.dense import dense_backward, dense_forward, row_dot
-from validators.executors.local import LocalOperations
-from validators.executors.shards import Globals, assemble, cut, draw_weight, shape_of
+from validators.executors.kinds import perform
+from validators.executors.local import AttentionKernel, LocalOperations, Merge
+from validators.executors.shards import Globals, assemble, cut
+from validators.executors.store import Store
 
 
 class DenseKernel:
@@ -54,58 +57,76 @@ class Loopback:
     ----------
     program : for its ranks and workload.
     inputs : whole tensors by the name of the input buffer.
+    kernel : does attention.
+    device : where tensors are.
+    dtype : of all tensors; None for those that the Program says.
+    merge : of partial results, the plain formula if None.
 
     Attributes
     ----------
     results : whole outputs by name, after the Program has finished.
     shards : each rank's part of them.
-    selected : indices that APB's selection chose, by rank.
     """
 
-    def __init__(self, program: Program, inputs: Globals) -> None:
+    def __init__(
+        self,
+        program: Program,
+        inputs: Globals,
+        kernel: AttentionKernel | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = torch.float64,
+        merge: Merge | None = None,
+    ) -> None:
         self._setup, self._inputs = program.setup, inputs
-        self._local = LocalOperations(DenseKernel())
-        self._tensors: dict[int, list[Tensor]] = {}
+        stores = [
+            Store(rank, torch.device(device), partial(self._input, rank), dtype=dtype, poison=True)
+            for rank in range(self._setup.n_ranks)
+        ]
+        self._ranks = [LocalOperations(kernel or DenseKernel(), store, merge) for store in stores]
         self.results: Globals = {}
         self.shards: dict[str, list[Tensor]] = {}
-        self.selected = self._local.selected
+
+    @property
+    def selected(self) -> dict[int, Tensor]:
+        """Indices that APB's selection chose, by rank."""
+        return {local.store.rank: local.selected for local in self._ranks if local.selected is not None}
 
     def allocate(self, buffer: Buffer) -> None:
-        """Make the shards; inputs are cut from the whole tensors."""
-        ranks = range(self._setup.n_ranks)
-        if not buffer.is_input:
-            made = [torch.full(shape_of(buffer, rank), torch.nan, dtype=torch.float64) for rank in ranks]
-        elif buffer.layout is None:
-            made = [draw_weight(buffer, torch.float64) for _ in ranks]
-        else:
-            made = [cut(self._inputs[buffer.name], buffer, rank) for rank in ranks]
-        self._tensors[buffer.id] = made
+        """Every rank gets its shard."""
+        for local in self._ranks:
+            local.store.allocate(buffer)
 
     def release(self, buffer: Buffer) -> None:
         """Drop the shards."""
-        del self._tensors[buffer.id]
+        for local in self._ranks:
+            local.store.release(buffer)
 
     def operation(self, operation: Operation) -> None:
         """Do it, on every rank that takes part."""
-        reads = [self._tensors[buffer.id] for buffer in operation.reads]
-        writes = [self._tensors[buffer.id] for buffer in operation.writes]
         if operation.category == "communication":
-            self._communicate(operation, reads, writes)
+            self._communicate(operation)
             return
-        for rank in range(self._setup.n_ranks):
+        for rank, local in enumerate(self._ranks):
             if operation.ranks is None or operation.ranks[rank]:
-                mine, ours = [each[rank] for each in reads], [each[rank] for each in writes]
-                self._local.perform(operation, rank, mine, ours)
+                perform(local, operation)
 
     def finish(self, outputs: dict[str, Buffer]) -> None:
         """Put the outputs together."""
         for name, buffer in outputs.items():
-            self.shards[name] = self._tensors[buffer.id]
-            self.results[name] = assemble(buffer, self._tensors[buffer.id], self._setup)
+            self.shards[name] = self._shards(buffer)
+            self.results[name] = assemble(buffer, self.shards[name], self._setup)
 
-    def _communicate(self, operation: Operation, reads: list[list[Tensor]], writes: list[list[Tensor]]) -> None:
+    def _input(self, rank: int, buffer: Buffer, dtype: torch.dtype) -> Tensor:
+        return cut(self._inputs[buffer.name], buffer, rank).to(dtype)
+
+    def _shards(self, buffer: Buffer) -> list[Tensor]:
+        return [local.store.whole(buffer) for local in self._ranks]
+
+    def _communicate(self, operation: Operation) -> None:
         ranks = range(self._setup.n_ranks)
-        for sent, received in zip(reads, writes, strict=True):
+        for source, target in zip(operation.reads, operation.writes, strict=True):
+            sent, received = self._shards(source), self._shards(target)
             for rank in ranks:
                 if operation.kind == "exchange":
                     received[rank].copy_(sent[cast(Exchange, operation.work).ring.source[rank]])
@@ -117,7 +138,7 @@ class Loopback:
 
 
 def execute(program: Program, inputs: Globals) -> Loopback:
-    """Run a Program on whole inputs."""
+    """Run a Program on whole inputs, in float64."""
     loopback = Loopback(program, inputs)
     program.replay(loopback)
     return loopback

@@ -1,0 +1,37 @@
+"""The kinds of local operations, and the function that does each, on tensors of any device and dtype."""
+
+from __future__ import annotations
+
+from simulator.program.operations import Operation
+from validators.executors import attending, moving, selecting
+from validators.executors.local import LocalOperations, Perform
+
+KINDS: dict[str, Perform] = {
+    "attention_forward": attending.attention_forward,
+    "attention_backward": attending.attention_backward,
+    "merge": attending.merge,
+    "clear": attending.clear,
+    "combine": attending.combine,
+    "row_dot": attending.row_dot,
+    "accumulate": moving.accumulate,
+    "cast": moving.cast,
+    "pack": moving.pack,
+    "unpack": moving.unpack,
+    "reduce_replicas": moving.reduce_replicas,
+    "score": selecting.score,
+    "select": selecting.select,
+    "concat": selecting.concat,
+}
+
+
+def perform(local: LocalOperations, operation: Operation) -> None:
+    """Do one operation on one rank.
+
+    Raises
+    ------
+    NotImplementedError
+        For a kind of operation that has no executor.
+    """
+    if operation.kind not in KINDS:
+        raise NotImplementedError(f"no executor for operations of kind {operation.kind}")
+    KINDS[operation.kind](local, operation)

@@ -1,0 +1,68 @@
+"""Memory-bound operations of one rank: sums, casts, and reordering before and after an all-to-all.
+
+A packed tensor is [P, B, tokens, heads, D], the slices for the ranks outermost, so that each is one run of memory.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from simulator.program.operations import Operation
+from validators.executors.local import LocalOperations, gaps
+
+
+def accumulate(local: LocalOperations, operation: Operation) -> None:
+    """Totals += parts, on the rows or columns covered."""
+    covered = local.covered(operation)
+    for total, source in zip(local.writes(operation), operation.reads, strict=True):
+        slices = [(0, total.shape[1])] if covered is None else covered
+        for part in local.store.pieces(source, slices):
+            total[:, part.start : part.stop] += part.tensor
+
+
+def cast(local: LocalOperations, operation: Operation) -> None:
+    """The same values in another dtype; zero outside what ``covered`` covers."""
+    (target,) = local.writes(operation)
+    covered = local.covered(operation)
+    slices = [(0, target.shape[1])] if covered is None else covered
+    for part in local.store.pieces(operation.reads[0], slices):
+        target[:, part.start : part.stop] = part.tensor
+    for start, stop in gaps(slices, target.shape[1]):
+        target[:, start:stop] = 0
+
+
+def pack(local: LocalOperations, operation: Operation) -> None:
+    """To [P, B, tokens, heads, D]: a slice per rank of heads (repeated where there are fewer) or of tokens."""
+    (source,), (target,) = local.reads(operation), local.writes(operation)
+    batch, tokens, heads, dim = source.shape
+    slices = target.shape[0] // batch
+    if operation.options["axis"] == "tokens":
+        target.view(slices, batch, *target.shape[1:]).copy_(source.view(batch, slices, -1, heads, dim).transpose(0, 1))
+        return
+    repeats = slices * target.shape[2] // heads
+    if repeats > 1:
+        spread = target.view(heads, repeats, batch, tokens, dim)
+        spread.copy_(source.permute(2, 0, 1, 3).unsqueeze(1).expand_as(spread))
+    else:
+        view = target.view(slices, batch, *target.shape[1:])
+        view.copy_(source.view(batch, tokens, slices, -1, dim).permute(2, 0, 1, 3, 4))
+
+
+def unpack(local: LocalOperations, operation: Operation) -> None:
+    """From [P, B, tokens, heads, D] to tokens or heads of all ranks in a row."""
+    (source,), (target,) = local.reads(operation), local.writes(operation)
+    batch, tokens, heads, dim = target.shape
+    view = source.view(-1, batch, *source.shape[1:])
+    if operation.options["axis"] == "tokens":
+        target.view(batch, view.shape[0], -1, heads, dim).copy_(view.transpose(0, 1))
+    else:
+        target.view(batch, tokens, view.shape[0], -1, dim).copy_(view.permute(1, 2, 0, 3, 4))
+
+
+def reduce_replicas(local: LocalOperations, operation: Operation) -> None:
+    """Gradients of replicated heads, summed in at least fp32."""
+    (source,), (target,) = local.reads(operation), local.writes(operation)
+    batch, tokens, heads, dim = target.shape
+    view = source.view(heads, -1, batch, tokens, dim)
+    wide = torch.promote_types(source.dtype, torch.float32)
+    target.copy_(view.sum(dim=1, dtype=wide).permute(1, 2, 0, 3))

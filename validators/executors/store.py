@@ -1,0 +1,110 @@
+"""One rank's tensors, by the Program's plan: memory is taken after a buffer is allocated and dropped at its release.
+
+A buffer is [batch, tokens, heads, dim]; row statistics (dim 1: LSE, delta, scores) are [batch, heads, tokens], as
+kernels have them. Its tensor is made by whoever first writes it: an operation that fills memory asks for the `whole`,
+an attention kernel that makes its own results gives them as `pieces`, each the rows start <= i < stop. Pieces are used
+where they lie, so that a partial result is never copied only to be merged from the copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from simulator.program.operations import Buffer
+from validators.executors.shards import draw_weight, shape_of
+
+DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows ``start <= i < stop`` of a buffer, as a tensor of their own."""
+
+    start: int
+    stop: int
+    tensor: Tensor
+
+
+class Store:
+    """Tensors of one rank.
+
+    Parameters
+    ----------
+    rank : whose.
+    device : where.
+    load_input : the shard of an input buffer with a layout, in the dtype given to it.
+    dtype : of everything, instead of what the Program says.
+    poison : fill what is new with NaN, so that what is read before it is written shows.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        device: torch.device,
+        load_input: Callable[[Buffer, torch.dtype], Tensor],
+        *,
+        dtype: torch.dtype | None = None,
+        poison: bool = False,
+    ) -> None:
+        self.rank, self.device = rank, device
+        self._load_input, self._dtype, self._poison = load_input, dtype, poison
+        self._held: dict[int, Tensor | list[Piece] | None] = {}
+
+    def allocate(self, buffer: Buffer) -> None:
+        """The buffer exists from now on; an input has its data."""
+        self._held[buffer.id] = self._input(buffer) if buffer.is_input else None
+
+    def release(self, buffer: Buffer) -> Tensor | list[Piece] | None:
+        """Forget the buffer; what it held is handed back to whoever must keep it a little longer."""
+        return self._held.pop(buffer.id)
+
+    def dtype_of(self, buffer: Buffer) -> torch.dtype:
+        """The dtype in which the buffer is held."""
+        return self._dtype or DTYPES[buffer.dtype]
+
+    def whole(self, buffer: Buffer) -> Tensor:
+        """All rows, in one tensor to read or to write; made where there is none yet."""
+        held = self._held[buffer.id]
+        if isinstance(held, Tensor):
+            return held
+        shape, dim = shape_of(buffer, self.rank), token_dim(buffer)
+        if held is not None and len(held) == 1 and held[0].tensor.shape == torch.Size(shape):
+            made = held[0].tensor
+        else:
+            made = self._empty(shape, self.dtype_of(buffer))
+            for piece in held or ():
+                made.narrow(dim, piece.start, piece.stop - piece.start).copy_(piece.tensor)
+        self._held[buffer.id] = made
+        return made
+
+    def adopt(self, buffer: Buffer, pieces: list[Piece]) -> None:
+        """The buffer's rows are these tensors from now on."""
+        self._held[buffer.id] = pieces
+
+    def pieces(self, buffer: Buffer, covered: Sequence[tuple[int, int]]) -> list[Piece]:
+        """The covered rows: as the kernels left them, or as views of the whole."""
+        held = self._held[buffer.id]
+        if isinstance(held, list):
+            return held
+        whole, dim = self.whole(buffer), token_dim(buffer)
+        return [Piece(start, stop, whole.narrow(dim, start, stop - start)) for start, stop in covered]
+
+    def _input(self, buffer: Buffer) -> Tensor:
+        dtype = self.dtype_of(buffer)
+        if buffer.layout is None:
+            return draw_weight(buffer, dtype).to(self.device)
+        return self._load_input(buffer, dtype)
+
+    def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        if self._poison:
+            return torch.full(shape, torch.nan, dtype=dtype, device=self.device)
+        return torch.empty(shape, dtype=dtype, device=self.device)
+
+
+def token_dim(buffer: Buffer) -> int:
+    """Which dim of a buffer's tensor runs over tokens."""
+    return 2 if buffer.dim == 1 else 1
