@@ -210,12 +210,12 @@ class _ChunkClasses:
     minus: IntArray
     plus: IntArray | None
     parts: int
-    edges: tuple[list[int], list[int]] = field(init=False)
+    edges: tuple[list[int], ...] = field(init=False)
 
     def __post_init__(self) -> None:
         """Where ``plus`` changes, among its even and among its odd places: there are few such."""
-        halves = [[], []] if self.plus is None else [self.plus[0::2], self.plus[1::2]]
-        self.edges = tuple([(np.flatnonzero(np.diff(half)) + 1).tolist() for half in halves])
+        plus = np.zeros(0, dtype=np.int64) if self.plus is None else self.plus
+        self.edges = tuple([(np.flatnonzero(np.diff(half)) + 1).tolist() for half in (plus[0::2], plus[1::2])])
 
     @staticmethod
     def build(mask: Mask, seq_len: int, queries: Partition, keys: Partition) -> _ChunkClasses | None:

@@ -54,15 +54,13 @@ class Apb(Schedule):
     source: ClassVar[str] = "Huang et al. 2025, arXiv 2502.12085, Algorithms 2 and 3; github thunlp/APB"
 
     def resolve(self, setup: Setup) -> Self:
-        """Fill in the lengths of the paper's nearest row, no longer than a host's block."""
+        """Fill in the lengths of the paper's nearest row, as far as half of a host's block and the rest of it allow."""
         nearest = min(LENGTHS, key=lambda length: abs(np.log(length / setup.workload.seq_len)))
         anchor, passing = LENGTHS[nearest]
         block = max(1, setup.workload.seq_len // setup.n_ranks)
-        return replace(
-            self,
-            anchor=min(anchor, block) if self.anchor is None else self.anchor,
-            passing=min(passing, max(1, block // 2)) if self.passing is None else self.passing,
-        )
+        anchor = min(anchor, max(1, block // 2)) if self.anchor is None else self.anchor
+        passing = min(passing, max(1, block - anchor)) if self.passing is None else self.passing
+        return replace(self, anchor=anchor, passing=passing)
 
     def check(self, setup: Setup) -> None:
         """Refuse what the algorithm is not defined for."""

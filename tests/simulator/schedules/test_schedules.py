@@ -28,7 +28,7 @@ def test_names_its_source(name: str) -> None:
         ("burst", 2, "causal", "burst:ring=double,partition=zigzag,grad=bf16"),
         ("ulysses", 4, "causal", "ulysses"),
         ("apb:anchor=8,passing=4", 4, "causal", "apb:anchor=8,passing=4"),
-        ("apb", 4, "causal", "apb:anchor=60,passing=30"),
+        ("apb", 4, "causal", "apb:anchor=30,passing=30"),
     ],
 )
 def test_defaults_are_filled_in(spec: str, ranks_per_node: int, mask: str, resolved: str) -> None:
