@@ -1,5 +1,7 @@
 """A profile by name or from a TOML file, which may override terms of another: ``base = "h200-sxm"``.
 
+A whole table of the base is left out by ``name = false`` (a kernel that does not run on the GPU).
+
 Files from outside are untrusted: bounded in size and depth, and every fault is one message that names file and term.
 """
 
@@ -15,7 +17,7 @@ from pydantic import ValidationError
 
 from cost_models.hardware import HARDWARE_NAMES
 from cost_models.hardware.profile import HardwareProfile
-from cost_models.hardware.sources import Source, resolve_sources
+from cost_models.hardware.sources import Source, iterate_terms, resolve_sources
 from traces.errors import InputError
 
 MAX_FILE_BYTES = 2**20
@@ -65,7 +67,8 @@ def _read(path: Path, file: str) -> tuple[dict[str, Any], dict[str, Source]]:
                          expected="one of " + ", ".join(HARDWARE_NAMES))  # fmt: skip
     under, under_sources = _named_table(base)
     inherited = {term: source.inherited(base) for term, source in under_sources.items()}
-    return _merge(under, table), {**inherited, **sources}
+    merged = _merge(under, table)
+    return merged, {term: (inherited | sources)[term] for term in iterate_terms(merged)}
 
 
 def _read_bytes(path: Path, file: str) -> bytes:
@@ -94,8 +97,11 @@ def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """``over`` on ``under``, table by table."""
     merged = dict(under)
     for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
+        is_table = isinstance(merged.get(key), Mapping)
+        if is_table and value is False:
+            del merged[key]
+        else:
+            merged[key] = _merge(merged[key], value) if is_table and isinstance(value, Mapping) else value
     return merged
 
 
