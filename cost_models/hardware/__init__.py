@@ -3,6 +3,7 @@
 Interface: :func:`load_hardware` (names in :data:`HARDWARE_NAMES`, or a TOML file), :class:`HardwareProfile` and its
 parts. Loaded on first use: pydantic takes longer to import than all the rest.
 
+>>> from cost_models.hardware import load_hardware
 >>> load_hardware("h200-sxm").sm_count
 132
 """

@@ -49,6 +49,7 @@ def test_outside_fit_names_what_was_not_measured():
     assert "head dim 64" in profile.outside_fit("flash2", 16384, 64, "backward")
 
 
+NUMBER = 'base = "h100-sxm"\nsm_count = 1\n'
 FAULTS = {
     "unknown base": 'base = "h300"',
     "is not TOML": "sm_count = ",
@@ -59,10 +60,10 @@ FAULTS = {
     "elementwise.efficiency.copy is not valid": 'base = "h100-sxm"\n[elementwise.efficiency]\ncopy = 1.5',
     "more": "sm_count = 132",
     "names no number": 'base = "h100-sxm"\n[[source]]\nterms = ["sm_cuont"]\nbasis = "datasheet"\nreference = "x"',
-    "no known basis": 'base = "h100-sxm"\nsm_count = 1\n[[source]]\nterms = ["sm_count"]\nbasis = "guess"\nreference = "x"',
-    "has no reference": 'base = "h100-sxm"\nsm_count = 1\n[[source]]\nterms = ["sm_count"]\nbasis = "datasheet"\n',
-    "bad relative_error": 'base = "h100-sxm"\nsm_count = 1\n' + SOURCE.replace("0.02", "-1"),
-    "is malformed": 'base = "h100-sxm"\nsm_count = 1\n' + SOURCE.replace('["sm_count"]', '"sm_count"'),
+    "no known basis": NUMBER + '[[source]]\nterms = ["sm_count"]\nbasis = "guess"\nreference = "x"',
+    "has no reference": NUMBER + '[[source]]\nterms = ["sm_count"]\nbasis = "datasheet"\n',
+    "bad relative_error": NUMBER + SOURCE.replace("0.02", "-1"),
+    "is malformed": NUMBER + SOURCE.replace('["sm_count"]', '"sm_count"'),
     "is no table": 'base = "h100-sxm"\nsource = [3]',
 }
 
