@@ -192,7 +192,7 @@ class HardwareProfile(Terms):
 
         >>> from cost_models.hardware import load_hardware
         >>> load_hardware("h100-sxm").outside_fit("flash2", 2**20, 128)
-        'flash2 forward on h100-sxm: 1,048,576 queries, measured were 512 to 32,768'
+        'flash2 forward on h100-sxm: 1,048,576 queries, measured were 1,024 to 32,768'
         """
         curve = self.kernel(kernel).direction(direction)
         low, high = curve.fitted_rows
