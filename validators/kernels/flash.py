@@ -1,0 +1,93 @@
+"""Flash-attention through PyTorch's own operators, which return the LSE.
+
+PyTorch is built with flash-attention 2 and can be told, for the whole process, to call an installed flash-attention 3
+or 4 instead (`torch.nn.attention.activate_flash_attention_impl`). Windows are aligned at the bottom right corner, as
+`KernelCall`'s are. A delta that is given is passed through an output that has it (`fused.output_with_delta`).
+
+V narrower than Q and K is padded with zeros, which costs a copy; the operators take one head dim.
+Source: PyTorch aten/src/ATen/native/native_functions.yaml (`_flash_attention_forward`, `_flash_attention_backward`).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from cost_models.masks import KernelCall
+from validators.kernels.fused import output_with_delta
+
+
+class Flash2Kernel:
+    """flash-attention 2 as PyTorch was built with."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, call: KernelCall) -> tuple[Tensor, Tensor]:
+        """(o, lse)."""
+        width = v.shape[3]
+        o, lse, *_ = torch.ops.aten._flash_attention_forward(
+            q, k, _widened(v, q), None, None, q.shape[1], k.shape[1], 0.0, _causal(call), False, **_window(call)
+        )
+        return o[..., :width], lse
+
+    def backward(
+        self, q: Tensor, k: Tensor, v: Tensor, do: Tensor, lse: Tensor, row: Tensor, call: KernelCall, *, delta: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(dq, dk, dv)."""
+        width, o = v.shape[3], output_with_delta(do, row) if delta else row
+        dq, dk, dv = torch.ops.aten._flash_attention_backward(
+            _widened(do, q).contiguous(), q, k, _widened(v, q), _widened(o, q).contiguous(), lse.contiguous(), None, None,
+            q.shape[1], k.shape[1], 0.0, _causal(call), *_random_state(q.device), **_window(call),
+        )  # fmt: skip
+        return dq, dk, dv[..., :width]
+
+
+class _Activated(Flash2Kernel):
+    """The same operators, with another implementation behind them from now on."""
+
+    implementation: ClassVar[str]
+
+    def __init__(self) -> None:
+        from torch.nn.attention import activate_flash_attention_impl
+
+        activate_flash_attention_impl(self.implementation)
+
+
+class Flash3Kernel(_Activated):
+    """flash-attention 3, for compute capability 9."""
+
+    implementation = "FA3"
+
+
+class Flash4Kernel(_Activated):
+    """flash-attention 4, for compute capability 9 and 10."""
+
+    implementation = "FA4"
+
+
+def _causal(call: KernelCall) -> bool:
+    return call.left is None and call.right == 0
+
+
+def _window(call: KernelCall) -> dict[str, int]:
+    """-1 is unbounded; a causal call has no other window."""
+    if _causal(call) or (call.left is None and call.right is None):
+        return {}
+    unbounded = -1
+    return {
+        "window_size_left": unbounded if call.left is None else call.left,
+        "window_size_right": unbounded if call.right is None else call.right,
+    }
+
+
+def _widened(tensor: Tensor, q: Tensor) -> Tensor:
+    missing = q.shape[3] - tensor.shape[3]
+    return pad(tensor, (0, missing)) if missing else tensor
+
+
+@cache
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of dropout, which there is none of."""
+    return torch.zeros(2, dtype=torch.uint64, device=device), torch.zeros((), dtype=torch.uint64, device=device)

@@ -1,0 +1,65 @@
+r"""Memory-bound kernels in one pass: the LSE merge, row sums, and an output that has a given delta.
+
+On a GPU each is one Triton kernel (`triton_fused`); on a CPU, the same formulas in PyTorch.
+
+    merge     o' = o - sigmoid(lse_i - lse) (o - o_i),   lse' = log(exp(lse) + exp(lse_i))
+    row_dot   delta = rowsum(dO O)
+    output    O' = delta dO / |dO|^2,   for which rowsum(dO O') = delta
+
+Flash kernels recompute delta from O. A schedule that circulates delta instead of O (Burst) gives them O': as dO is the
+same, so are all gradients, and no backward with an argument for delta is needed. O' is computed from dO / max |dO|, so
+that small gradients do not underflow; its products with dO have one sign, so that its rounding to the dtype of dO
+changes delta less than rounding the real O does.
+Source of the merge: ring-flash-attention PR 34, which cannot overflow.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from validators.dense import row_dot as dense_row_dot
+
+
+def merge_into(o: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor) -> None:
+    """Merge a partial result into a running one, in place.
+
+    Parameters
+    ----------
+    o, part : [B, n, H, D], of any strides; the running one usually fp32.
+    lse, part_lse : [B, H, n]; rows that have seen no key have -inf.
+    """
+    if o.is_cuda:
+        from validators.kernels.triton_fused import merge_into as fused
+
+        fused(o, lse, part, part_lse)
+        return
+    weight = torch.sigmoid(part_lse - lse).transpose(1, 2).unsqueeze(-1)
+    weight = torch.where((part_lse == -torch.inf).transpose(1, 2).unsqueeze(-1), torch.zeros_like(weight), weight)
+    o -= weight * (o - part)
+    torch.logaddexp(lse, part_lse, out=lse)
+
+
+def row_dot(do: Tensor, o: Tensor, delta: Tensor) -> None:
+    """Delta [B, H, n] <- rowsum(dO O) of [B, n, H, D] tensors."""
+    if do.is_cuda:
+        from validators.kernels.triton_fused import row_dot as fused
+
+        fused(do, o, delta)
+        return
+    delta.copy_(dense_row_dot(do.to(delta.dtype), o.to(delta.dtype)))
+
+
+def output_with_delta(do: Tensor, delta: Tensor) -> Tensor:
+    """O' [B, n, H, D] with rowsum(dO O') = delta [B, H, n]; zero in rows where dO is."""
+    if do.is_cuda:
+        from validators.kernels.triton_fused import output_with_delta as fused
+
+        return fused(do, delta)
+    wide = do.to(torch.promote_types(do.dtype, torch.float32))
+    largest = wide.abs().amax(dim=-1, keepdim=True)
+    largest = largest.masked_fill(largest == 0, 1.0)
+    unit = wide / largest
+    square = unit.square().sum(dim=-1, keepdim=True)
+    rows = delta.transpose(1, 2).unsqueeze(-1)
+    return (rows / largest * unit / square.masked_fill(square == 0, 1.0)).to(do.dtype)

@@ -1,0 +1,108 @@
+"""The kernels of `fused` in Triton: one program per tile of rows of one head and batch row, each value moved once.
+
+Tensors [B, n, H, D] may have any strides but a last one of 1; row statistics [B, H, n] any but a last one of 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from validators.kernels.interpreter import tl, triton
+
+ROWS = 16
+"""Rows of a tile: 16 x 128 values keep every thread of 4 warps busy with 16-byte accesses."""
+
+
+@triton.jit
+def _tile(tensor, batch, head, rows, dims, stride_b, stride_n, stride_h):
+    """Pointers to [rows, dims] of one head."""
+    start = tensor + batch.to(tl.int64) * stride_b + head.to(tl.int64) * stride_h
+    return start + rows[:, None].to(tl.int64) * stride_n + dims[None, :]
+
+
+@triton.jit
+def _merge(
+    o, lse, part, part_lse, heads, n, o_b, o_n, o_h, p_b, p_n, p_h, l_b, l_h, pl_b, pl_h,
+    D: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    rows, dims = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.arange(0, WIDTH)
+    batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
+    there = rows < n
+    inside = there[:, None] & (dims < D)[None, :]
+    lse_at, part_lse_at = lse + batch * l_b + head * l_h + rows, part_lse + batch * pl_b + head * pl_h + rows
+    mine = tl.load(lse_at, mask=there, other=0.0).to(tl.float32)
+    other = tl.load(part_lse_at, mask=there, other=0.0).to(tl.float32)
+    high, low = tl.maximum(mine, other), tl.minimum(mine, other)
+    ratio = tl.exp(low - tl.where(high == float("-inf"), 0.0, high))
+    weight = tl.where(other >= mine, 1.0, ratio) / (1.0 + ratio)
+    weight = tl.where(other == float("-inf"), 0.0, weight)
+    o_at, p_at = _tile(o, batch, head, rows, dims, o_b, o_n, o_h), _tile(part, batch, head, rows, dims, p_b, p_n, p_h)
+    running = tl.load(o_at, mask=inside, other=0.0).to(tl.float32)
+    partial = tl.load(p_at, mask=inside, other=0.0).to(tl.float32)
+    merged = running - weight[:, None] * (running - partial)
+    tl.store(o_at, merged.to(o.dtype.element_ty), mask=inside)
+    tl.store(lse_at, (high + tl.log(1.0 + ratio)).to(lse.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def _row_dot(
+    do, o, delta, heads, n, d_b, d_n, d_h, o_b, o_n, o_h, r_b, r_h,
+    D: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    rows, dims = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.arange(0, WIDTH)
+    batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
+    there = rows < n
+    inside = there[:, None] & (dims < D)[None, :]
+    first = tl.load(_tile(do, batch, head, rows, dims, d_b, d_n, d_h), mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(_tile(o, batch, head, rows, dims, o_b, o_n, o_h), mask=inside, other=0.0).to(tl.float32)
+    tl.store(delta + batch * r_b + head * r_h + rows, tl.sum(first * second, axis=1), mask=there)
+
+
+@triton.jit
+def _output_with_delta(
+    do, delta, o, heads, n, d_b, d_n, d_h, o_b, o_n, o_h, r_b, r_h,
+    D: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    rows, dims = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.arange(0, WIDTH)
+    batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
+    there = rows < n
+    inside = there[:, None] & (dims < D)[None, :]
+    given = tl.load(_tile(do, batch, head, rows, dims, d_b, d_n, d_h), mask=inside, other=0.0).to(tl.float32)
+    wanted = tl.load(delta + batch * r_b + head * r_h + rows, mask=there, other=0.0).to(tl.float32)
+    largest = tl.max(tl.abs(given), axis=1)
+    largest = tl.where(largest == 0.0, 1.0, largest)
+    unit = given / largest[:, None]
+    square = tl.sum(unit * unit, axis=1)
+    factor = wanted / largest / tl.where(square == 0.0, 1.0, square)
+    at = _tile(o, batch, head, rows, dims, o_b, o_n, o_h)
+    tl.store(at, (factor[:, None] * unit).to(o.dtype.element_ty), mask=inside)
+
+
+def merge_into(o: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor) -> None:
+    """See `fused.merge_into`."""
+    strides = (*o.stride()[:3], *part.stride()[:3], *lse.stride()[:2], *part_lse.stride()[:2])
+    _launch(_merge, o, (o, lse, part, part_lse), strides)
+
+
+def row_dot(do: Tensor, o: Tensor, delta: Tensor) -> None:
+    """See `fused.row_dot`."""
+    _launch(_row_dot, do, (do, o, delta), (*do.stride()[:3], *o.stride()[:3], *delta.stride()[:2]))
+
+
+def output_with_delta(do: Tensor, delta: Tensor) -> Tensor:
+    """See `fused.output_with_delta`."""
+    o, delta = torch.empty(do.shape, dtype=do.dtype, device=do.device), delta.contiguous()
+    _launch(_output_with_delta, do, (do, delta, o), (*do.stride()[:3], *o.stride()[:3], *delta.stride()[:2]))
+    return o
+
+
+def _launch(kernel, like: Tensor, tensors: tuple[Tensor, ...], strides: tuple[int, ...]) -> None:
+    batch, n, heads, dim = like.shape
+    if not like.numel():
+        return
+    for tensor in tensors:
+        assert tensor.stride(-1) == 1 or tensor.shape[-1] == 1, "the last dim is contiguous"
+    kernel[(triton.cdiv(n, ROWS), batch * heads)](
+        *tensors, heads, n, *strides, D=dim, WIDTH=max(triton.next_power_of_2(dim), 2), TILE=ROWS
+    )
