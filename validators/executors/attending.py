@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from simulator.program.operations import Attention, Operation
-from validators import dense
-from validators.executors.local import LocalOperations, Slices, gaps, join_slices, merge_into
+from validators.executors.local import LocalOperations, Slices, gaps, join_slices
 from validators.executors.store import Piece
+from validators.kernels import fused
+from validators.kernels.fused import merge_into
 
 
 def attention_forward(local: LocalOperations, operation: Operation) -> None:
@@ -88,7 +89,7 @@ def combine(local: LocalOperations, operation: Operation) -> None:
 def row_dot(local: LocalOperations, operation: Operation) -> None:
     """Delta = rowsum(dO O)."""
     (do, o), (delta,) = local.reads(operation), local.writes(operation)
-    delta.copy_(dense.row_dot(do.to(delta.dtype), o.to(delta.dtype)))
+    fused.row_dot(do, o, delta)
 
 
 def overlap(pieces: Sequence[Piece]) -> bool:

@@ -10,12 +10,12 @@ import typing
 from collections.abc import Callable
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from cost_models.masks import KernelCall, Lowering
 from simulator.program.operations import Attention, Elementwise, Operation
 from validators.executors.store import Store
+from validators.kernels.fused import merge_into
 
 Slices = list[tuple[int, int]]
 
@@ -42,7 +42,7 @@ class LocalOperations:
     ----------
     kernel : does attention.
     store : the rank's tensors.
-    merge : updates a running (o, lse) in place by a partial one; the plain formula if None.
+    merge : updates a running (o, lse) in place by a partial one; `fused.merge_into` if None.
 
     Attributes
     ----------
@@ -125,11 +125,3 @@ def gaps(slices: Slices, length: int) -> Slices:
     """
     edges = [0, *(edge for each in slices for edge in each), length]
     return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
-
-
-def merge_into(o: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor) -> None:
-    """In place, for o [B, n, H, D] and lse [B, H, n]: o -= sigmoid(lse_i - lse) (o - o_i)."""
-    weight = torch.sigmoid(part_lse - lse).transpose(1, 2).unsqueeze(-1)
-    weight = torch.where((part_lse == -torch.inf).transpose(1, 2).unsqueeze(-1), torch.zeros_like(weight), weight)
-    o -= weight * (o - part)
-    torch.logaddexp(lse, part_lse, out=lse)

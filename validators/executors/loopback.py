@@ -14,40 +14,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from cost_models.masks import KernelCall
 from simulator.program.operations import Buffer, Exchange, Operation
 from simulator.program.program import Program
-from validators.dense import dense_backward, dense_forward, row_dot
 from validators.executors.kinds import perform
 from validators.executors.local import AttentionKernel, LocalOperations, Merge
 from validators.executors.shards import Globals, assemble, cut
 from validators.executors.store import Store
-
-
-class DenseKernel:
-    """Attention of a segment by the dense formulas."""
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, call: KernelCall) -> tuple[Tensor, Tensor]:
-        """(o, lse)."""
-        return dense_forward(q, k, v, window(call, q.shape[1], k.shape[1]))
-
-    def backward(
-        self, q: Tensor, k: Tensor, v: Tensor, do: Tensor, lse: Tensor, row: Tensor, call: KernelCall, *, delta: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(dq, dk, dv)."""
-        rows = row if delta else row_dot(do, row)
-        return dense_backward(q, k, v, do, lse, rows, window(call, q.shape[1], k.shape[1]))
-
-
-def window(call: KernelCall, rows: int, columns: int) -> Tensor:
-    """Which keys a row of a segment sees: flash-attention's window at the bottom right corner."""
-    apart = torch.arange(columns)[None, :] - torch.arange(rows)[:, None] - (columns - rows)
-    allowed = torch.ones(rows, columns, dtype=torch.bool)
-    if call.left is not None:
-        allowed &= apart >= -call.left
-    if call.right is not None:
-        allowed &= apart <= call.right
-    return allowed
+from validators.kernels.dense import DenseKernel
 
 
 class Loopback:

@@ -1,4 +1,4 @@
-"""Tables of work for the kernels of `triton_attention`: a line per tile of rows or of columns of a launch's segments."""
+"""Tables of work for the kernels of `triton_attention`: a line per tile of rows or columns of a launch's segments."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 PyTorch lets it do full attention, and causal attention aligned at the top left corner; so a causal segment with more
 keys than queries is a full one before the diagonal block, merged by LSE. What is known to go wrong is kept out
-(`ecosystem.md` section 2): gradients and outputs whose strides differ (all made contiguous), explicit masks (none used).
+(`ecosystem.md` section 2): gradients and outputs whose strides differ (all made contiguous), explicit masks (none).
 Source: PyTorch aten/src/ATen/native/cudnn/MHA.cpp; pytorch issues 176915 and 196678.
 """
 
@@ -79,8 +79,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     heads_first = [each.contiguous().transpose(1, 2) for each in (do, q, k, v, o)]
     gradients = torch.ops.aten._scaled_dot_product_cudnn_attention_backward(
-        *heads_first, lse.contiguous().unsqueeze(-1), *_random_state(q.device), None, None, None, q.shape[1], k.shape[1],
-        0.0, causal,
+        *heads_first, lse.contiguous().unsqueeze(-1), *_random_state(q.device), None, None, None, q.shape[1],
+        k.shape[1], 0.0, causal,
     )  # fmt: skip
     dq, dk, dv = (each.transpose(1, 2) for each in gradients)
     return dq, dk, dv

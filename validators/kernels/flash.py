@@ -38,8 +38,8 @@ class Flash2Kernel:
         """(dq, dk, dv)."""
         width, o = v.shape[3], output_with_delta(do, row) if delta else row
         dq, dk, dv = torch.ops.aten._flash_attention_backward(
-            _widened(do, q).contiguous(), q, k, _widened(v, q), _widened(o, q).contiguous(), lse.contiguous(), None, None,
-            q.shape[1], k.shape[1], 0.0, _causal(call), *_random_state(q.device), **_window(call),
+            _widened(do, q).contiguous(), q, k, _widened(v, q), _widened(o, q).contiguous(), lse.contiguous(), None,
+            None, q.shape[1], k.shape[1], 0.0, _causal(call), *_random_state(q.device), **_window(call),
         )  # fmt: skip
         return dq, dk, dv[..., :width]
 

@@ -8,7 +8,7 @@ work of one program is a tile of rows (forward, dQ) or of columns (dK, dV) of on
                        the segment's columns (rows), those that the tile visits, and the inner ones no mask cuts
     low, high          the band on absolute positions, of columns minus rows
 
-so one launch does any number of segments, whose columns may overlap (forward): packed documents, or APB's mask, in which
+so one launch does any number of segments, whose columns may overlap (forward): packed documents, or APB's mask, where
 the anchor's rows see the anchor and the local rows see [passed | anchor | local] up to themselves. Programs of one head
 and batch row follow each other, longest first.
 
@@ -170,24 +170,24 @@ def backward_q(
     base_2, dot = _statistics(_head(lse, batch, head, l_b, l_h), _head(delta, batch, head, r_b, r_h), rows, row_stop)
     total = tl.zeros([TILE_M, D], tl.float32)
     total = _visit_columns(
-        total, mine, change, base_2, dot, k, v, rows, dims, v_dims, begin, inner_begin, row_stop, stop, low, high, scale,
-        k_n, v_n, width, v_width, True, TILE_N, PRECISION,
+        total, mine, change, base_2, dot, k, v, rows, dims, v_dims, begin, inner_begin, row_stop, stop, low, high,
+        scale, k_n, v_n, width, v_width, True, TILE_N, PRECISION,
     )  # fmt: skip
     total = _visit_columns(
         total, mine, change, base_2, dot, k, v, rows, dims, v_dims, inner_begin, inner_end, row_stop, stop, low, high,
         scale, k_n, v_n, width, v_width, False, TILE_N, PRECISION,
     )  # fmt: skip
     total = _visit_columns(
-        total, mine, change, base_2, dot, k, v, rows, dims, v_dims, inner_end, end, row_stop, stop, low, high, scale, k_n,
-        v_n, width, v_width, True, TILE_N, PRECISION,
+        total, mine, change, base_2, dot, k, v, rows, dims, v_dims, inner_end, end, row_stop, stop, low, high, scale,
+        k_n, v_n, width, v_width, True, TILE_N, PRECISION,
     )  # fmt: skip
     _put(_head(dq, batch, head, g_b, g_h), rows, row_stop, dims, g_n, width, total * factor)
 
 
 @triton.jit
 def _visit_rows(
-    dk, dv, k, v, q, do, lse, delta, columns, dims, v_dims, begin, end, row_stop, stop, low, high, scale, q_n, o_n, width,
-    v_width, CUT: tl.constexpr, TILE_M: tl.constexpr, PRECISION: tl.constexpr,
+    dk, dv, k, v, q, do, lse, delta, columns, dims, v_dims, begin, end, row_stop, stop, low, high, scale, q_n, o_n,
+    width, v_width, CUT: tl.constexpr, TILE_M: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dK (unscaled) and dV of a tile of columns over rows [begin, end)."""
     for start in range(begin, end, TILE_M):
@@ -222,7 +222,7 @@ def backward_kv(
     keys = _rows(_head(k, batch, kv_head, k_b, k_h), columns, stop, dims, k_n, width)
     values = _rows(_head(v, batch, kv_head, v_b, v_h), columns, stop, v_dims, v_n, v_width)
     total_k, total_v = tl.zeros([TILE_N, D], tl.float32), tl.zeros([TILE_N, DV], tl.float32)
-    for member in range(0, group):
+    for member in range(group):
         head = kv_head * group + member
         queries, change = _head(q, batch, head, q_b, q_h), _head(do, batch, head, o_b, o_h)
         base_2, dot = _head(lse, batch, head, l_b, l_h), _head(delta, batch, head, r_b, r_h)
@@ -235,8 +235,8 @@ def backward_kv(
             row_stop, stop, low, high, scale, q_n, o_n, width, v_width, False, TILE_M, PRECISION,
         )  # fmt: skip
         total_k, total_v = _visit_rows(
-            total_k, total_v, keys, values, queries, change, base_2, dot, columns, dims, v_dims, inner_end, end, row_stop,
-            stop, low, high, scale, q_n, o_n, width, v_width, True, TILE_M, PRECISION,
+            total_k, total_v, keys, values, queries, change, base_2, dot, columns, dims, v_dims, inner_end, end,
+            row_stop, stop, low, high, scale, q_n, o_n, width, v_width, True, TILE_M, PRECISION,
         )  # fmt: skip
     _put(_head(dk, batch, kv_head, gk_b, gk_h), columns, stop, dims, gk_n, width, total_k * factor)
     _put(_head(dv, batch, kv_head, gv_b, gv_h), columns, stop, v_dims, gv_n, v_width, total_v)

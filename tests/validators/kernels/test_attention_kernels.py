@@ -64,7 +64,9 @@ def test_forward_and_backward(name: str, shape: str) -> None:
     close(got_o, problem.o)
     close(got_lse, problem.lse)
     for row, given in ((o, False), (delta, True)):
-        for got, want in zip(kernel.backward(q, k, v, do, lse, row, problem.call, delta=given), problem.gradients, strict=True):
+        for got, want in zip(
+            kernel.backward(q, k, v, do, lse, row, problem.call, delta=given), problem.gradients, strict=True
+        ):
             close(got, want)
 
 
@@ -73,7 +75,9 @@ def test_value_dim_of_its_own(name: str) -> None:
     kernel, problem = build(name, "causal", v_dim=16)
     q, k, v, do, lse, _, delta = problem.narrow()
     close(kernel.forward(q, k, v, problem.call)[0], problem.o)
-    for got, want in zip(kernel.backward(q, k, v, do, lse, delta, problem.call, delta=True), problem.gradients, strict=True):
+    for got, want in zip(
+        kernel.backward(q, k, v, do, lse, delta, problem.call, delta=True), problem.gradients, strict=True
+    ):
         close(got, want)
 
 

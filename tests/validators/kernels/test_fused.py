@@ -21,7 +21,10 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torc
 def test_merge_of_two_halves_of_the_keys_is_the_whole(kernels, dtype: torch.dtype) -> None:
     q, k, v = draw(2, 37, 3, 24, seed=1) * 4, draw(2, 50, 3, 24, seed=2), draw(2, 50, 3, 24, seed=3)
     whole, whole_lse = dense_forward(q, k, v, None)
-    (o, lse), (part, part_lse) = dense_forward(q, k[:, :20], v[:, :20], None), dense_forward(q, k[:, 20:], v[:, 20:], None)
+    (o, lse), (part, part_lse) = (
+        dense_forward(q, k[:, :20], v[:, :20], None),
+        dense_forward(q, k[:, 20:], v[:, 20:], None),
+    )
     running, running_lse = o.contiguous(), lse.contiguous()
     kernels.merge_into(running, running_lse, part.to(dtype), part_lse)
     torch.testing.assert_close(running, whole, atol=1e-5 if dtype == torch.float32 else 2e-3, rtol=0)
