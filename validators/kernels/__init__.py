@@ -6,7 +6,7 @@ Interface: :func:`build_attention_kernel` (names in :data:`KERNEL_NAMES`), which
 | name | what runs | takes |
 |---|---|---|
 | flash2 | flash-attention 2 as built into PyTorch | every window; D up to 256, D = Dv (V is padded) |
-| flash3, flash4 | the same calls, with an installed flash-attention 3 or 4 behind them | as flash2; 4: no window backward |
+| flash3, flash4 | the same, with an installed flash-attention 3 or 4 behind it | as flash2; 4: no window backward |
 | cudnn | cuDNN's fused attention through PyTorch | full and causal |
 | flex | FlexAttention, compiled | every window |
 | triton | ours: bands from a table, running (o, lse), precomputed delta | every window |
