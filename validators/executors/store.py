@@ -54,6 +54,10 @@ class Store:
         self._load_input, self._dtype, self._poison = load_input, dtype, poison
         self._held: dict[int, Tensor | list[Piece] | None] = {}
 
+    def clear(self) -> None:
+        """Forget everything, before a Program runs again."""
+        self._held.clear()
+
     def allocate(self, buffer: Buffer) -> None:
         """The buffer exists from now on; an input has its data."""
         self._held[buffer.id] = self._input(buffer) if buffer.is_input else None

@@ -1,0 +1,119 @@
+"""The processes of a run, started by torchrun: who they are, their groups, and how they start together.
+
+Data goes through the backend that is measured (nccl or gloo), control (barriers, agreed starts, results) through gloo.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from traces.errors import InputError
+from validators.executors.cuda_lanes import CudaLanes
+from validators.executors.lanes import Lanes, ThreadLanes
+
+BACKENDS = ("gloo", "nccl")
+TIMEOUT = timedelta(seconds=120)
+START_DELAY_NS = 2_000_000
+"""Time in which every process on a host has heard of the agreed start."""
+
+
+class World:
+    """A process among all.
+
+    Parameters
+    ----------
+    backend : ``gloo`` for CPUs, ``nccl`` for GPUs.
+
+    Attributes
+    ----------
+    rank, size : of this process, and how many there are.
+    device : where its tensors are.
+    lanes : where its operations run.
+
+    Raises
+    ------
+    InputError
+        Where the backend cannot run here, or the process was not started by torchrun.
+    """
+
+    def __init__(self, backend: str) -> None:
+        _check(backend)
+        self.backend = backend
+        self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        local = int(os.environ.get("LOCAL_RANK", self.rank))
+        self.device = torch.device("cuda", local) if backend == "nccl" else torch.device("cpu")
+        if backend == "nccl":
+            torch.cuda.set_device(self.device)
+        dist.init_process_group("gloo", timeout=TIMEOUT)
+        self.lanes: Lanes = CudaLanes(self.device) if backend == "nccl" else ThreadLanes()
+        self._groups: dict[tuple[str, tuple[tuple[int, ...], ...]], dist.ProcessGroup] = {}
+        self._one_host = len(set(self.gather(socket.gethostname()))) == 1
+
+    def group(self, lane: str, members: tuple[tuple[int, ...], ...]) -> dist.ProcessGroup:
+        """The communicator of a lane that this rank is in. All ranks must ask for the same ones in the same order."""
+        key = lane, members
+        if key not in self._groups:
+            made = [dist.new_group(list(ranks), timeout=TIMEOUT, backend=self.backend) for ranks in members]
+            mine = next(index for index, ranks in enumerate(members) if self.rank in ranks)
+            self._groups[key] = made[mine]
+        return self._groups[key]
+
+    def gather(self, value: object) -> list[object]:
+        """A value of every rank, on every rank."""
+        values: list[object] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def synchronise(self) -> None:
+        """All devices are idle and all processes are here."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        dist.barrier()
+
+    def agree_on_start(self) -> int:
+        """A moment, in nanoseconds of the monotonic clock, at which all ranks of a host are here.
+
+        Between hosts, whose clocks differ, it is the end of a barrier.
+        """
+        self.synchronise()
+        moment = [time.monotonic_ns() + START_DELAY_NS]
+        if not self._one_host:
+            return time.monotonic_ns()
+        dist.broadcast_object_list(moment, src=0)
+        while time.monotonic_ns() < moment[0]:
+            pass
+        return moment[0]
+
+    def leave(self) -> None:
+        """End the run; every rank must call it."""
+        self.lanes.close()
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def _check(backend: str) -> None:
+    if backend not in BACKENDS:
+        raise InputError("unknown backend", got=repr(backend), expected="one of " + ", ".join(BACKENDS))
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        raise InputError("this process has no rank", remedy="start it with torchrun")
+    if backend == "nccl" and not torch.cuda.is_available():
+        raise InputError("backend nccl needs a GPU, and PyTorch sees none")
+
+
+def group_members(groups: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Ranks of each group, from the number of the group of each rank.
+
+    >>> group_members([0, 1, 0, 1])
+    ((0, 2), (1, 3))
+    """
+    members: dict[int, list[int]] = {}
+    for rank, group in enumerate(groups):
+        members.setdefault(group, []).append(rank)
+    return tuple(tuple(members[group]) for group in sorted(members))
