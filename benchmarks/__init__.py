@@ -1,0 +1,1 @@
+"""Speed and memory of attnsim itself: one core, a fresh process for every measurement."""
