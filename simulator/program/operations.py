@@ -19,6 +19,11 @@ computed or sent, never how long it takes: costing prices its ``work``, executor
 | score | Gemm | APB's retaining head: one score per token and KV head |
 | exchange | Exchange | grouped send and receive of one hop |
 | all_to_all, all_gather | Collective | as in NCCL |
+| all_reduce, reduce_scatter | Collective | as in NCCL, sums; several buffers in one launch are flat, or along `axis` |
+| send | Transfer | one rank of each group of two sends to the other (pipeline stages) |
+| wait | Elementwise | nothing; the compute lane waits until communication has written what is read |
+
+The kinds of layers and steps (linear, rms_norm, ...) are in `simulator.layers.kinds`.
 """
 
 from __future__ import annotations
@@ -44,7 +49,19 @@ CATEGORY = {
     "exchange": "communication",
     "all_to_all": "communication",
     "all_gather": "communication",
+    "all_reduce": "communication",
+    "reduce_scatter": "communication",
+    "send": "communication",
 }
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """The part of a whole tensor that each rank has: start and stop, per rank, along an axis; None: of it flattened."""
+
+    axis: int | None
+    start: IntArray
+    stop: IntArray
 
 
 @dataclass(slots=True, eq=False)
@@ -57,6 +74,7 @@ class Buffer:
     layout : which tokens of the sequence the rows are, where they are tokens of the sequence.
     bytes : of each rank's shard.
     is_input : whether it holds data before the Program starts.
+    slices : of a weight, or of the batch: what of the whole tensor each rank has, one axis after the other.
     """
 
     id: int
@@ -69,6 +87,7 @@ class Buffer:
     bytes: Column
     layout: Layout | None = None
     is_input: bool = False
+    slices: tuple[Slices, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -129,6 +148,13 @@ class Collective:
     bytes: Column
     bytes_sent: Column
     groups: IntArray | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Transfer(Collective):
+    """A send inside groups of two ranks: ``to`` is where each rank sends, itself where it does not."""
+
+    to: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 Work = Attention | Elementwise | Gemm | Exchange | Collective

@@ -20,9 +20,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+import numpy as np
+
 from cost_models.units import DTYPE_BYTES
 from simulator.program.lowered import LoweringColumn
-from simulator.program.operations import COMPUTE, Buffer, Column, Operation, Work
+from simulator.program.operations import COMPUTE, Buffer, Column, Operation, Slices, Work
 from simulator.program.partition import Layout
 from simulator.program.setup import Setup
 
@@ -112,14 +114,20 @@ class Tape:
         tokens: Column | None = None,
         batch: int | None = None,
         is_input: bool = False,
+        slices: tuple[Slices, ...] = (),
+        bits: float | None = None,
     ) -> Tensor:
-        """A new tensor per rank, of the tokens in ``layout`` (or of ``tokens`` rows)."""
+        """A new tensor per rank, of the tokens in ``layout`` (or of ``tokens`` rows).
+
+        ``bits`` is the size of an element where it is stored in another form than ``dtype`` (quantised).
+        """
         if tokens is None:
             assert layout is not None
             tokens = layout.tokens
         batch = batch or self.setup.workload.batch
-        size = tokens * (batch * heads * dim * DTYPE_BYTES[dtype])
-        buffer = Buffer(self._buffers, name, batch, tokens, heads, dim, dtype, size, layout, is_input)
+        row = batch * heads * dim
+        size = tokens * (row * DTYPE_BYTES[dtype]) if bits is None else _packed(tokens * row, bits)
+        buffer = Buffer(self._buffers, name, batch, tokens, heads, dim, dtype, size, layout, is_input, slices)
         self._buffers += 1
         self._live[buffer.id] = buffer
         if not self.muted:
@@ -235,3 +243,9 @@ class Tape:
             waiting, self._waiting = self._waiting, []
             for buffer, last_use in waiting:
                 self.drop(buffer, last_use)
+
+
+def _packed(elements: Column, bits: float) -> Column:
+    """Whole bytes of so many elements."""
+    size = np.ceil(np.asarray(elements) * (bits / 8)).astype(np.int64)
+    return int(size) if isinstance(elements, int) else size

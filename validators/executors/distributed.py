@@ -18,7 +18,7 @@ from simulator.program.program import Program
 from validators.executors.communication import Communication
 from validators.executors.kinds import perform
 from validators.executors.local import AttentionKernel, LocalOperations, Merge
-from validators.executors.shards import Globals, cut
+from validators.executors.shards import Globals
 from validators.executors.store import Store
 from validators.executors.waits import Waits
 from validators.executors.world import World
@@ -139,4 +139,4 @@ def _contiguous(tensor: Tensor) -> Tensor:
 
 def cut_input(inputs: Globals, rank: int) -> LoadInput:
     """A loader that cuts a rank's shards from whole tensors."""
-    return lambda buffer, dtype: cut(inputs[buffer.name], buffer, rank).to(dtype)
+    return lambda buffer, dtype: load_shard(inputs, buffer, rank, dtype)

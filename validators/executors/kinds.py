@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simulator.program.operations import Operation
-from validators.executors import attending, moving, selecting
+from validators.executors import attending, layering, moving, selecting
 from validators.executors.local import LocalOperations, Perform
 
 KINDS: dict[str, Perform] = {
@@ -21,6 +21,7 @@ KINDS: dict[str, Perform] = {
     "score": selecting.score,
     "select": selecting.select,
     "concat": selecting.concat,
+    **layering.KINDS,
 }
 
 

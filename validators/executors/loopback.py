@@ -9,16 +9,16 @@ releases them: what is read too late or never written shows.
 from __future__ import annotations
 
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor
 
-from simulator.program.operations import Buffer, Exchange, Operation
+from simulator.program.operations import Buffer, Operation
 from simulator.program.program import Program
+from validators.executors.delivery import deliver
 from validators.executors.kinds import perform
 from validators.executors.local import AttentionKernel, LocalOperations, Merge
-from validators.executors.shards import Globals, assemble, cut
+from validators.executors.shards import Globals, assemble, load_shard
 from validators.executors.store import Store
 from validators.kernels.dense import DenseKernel
 
@@ -37,8 +37,8 @@ class Loopback:
 
     Attributes
     ----------
-    results : whole outputs by name, after the Program has finished.
-    shards : each rank's part of them.
+    results : whole outputs by name, of those that are sequences, after the Program has finished.
+    shards, buffers : each rank's part of every output, and what it is a part of.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Loopback:
         self._ranks = [LocalOperations(kernel or DenseKernel(), store, merge) for store in stores]
         self.results: Globals = {}
         self.shards: dict[str, list[Tensor]] = {}
+        self.buffers: dict[str, Buffer] = {}
 
     @property
     def selected(self) -> dict[int, Tensor]:
@@ -88,26 +89,19 @@ class Loopback:
         """Put the outputs together."""
         for name, buffer in outputs.items():
             self.shards[name] = self._shards(buffer)
-            self.results[name] = assemble(buffer, self.shards[name], self._setup)
+            self.buffers[name] = buffer
+            if buffer.layout is not None and buffer.layout.partition.parts == self._setup.n_ranks:
+                self.results[name] = assemble(buffer, self.shards[name], self._setup)
 
     def _input(self, rank: int, buffer: Buffer, dtype: torch.dtype) -> Tensor:
-        return cut(self._inputs[buffer.name], buffer, rank).to(dtype)
+        return load_shard(self._inputs, buffer, rank, dtype)
 
     def _shards(self, buffer: Buffer) -> list[Tensor]:
         return [local.store.whole(buffer) for local in self._ranks]
 
     def _communicate(self, operation: Operation) -> None:
-        ranks = range(self._setup.n_ranks)
         for source, target in zip(operation.reads, operation.writes, strict=True):
-            sent, received = self._shards(source), self._shards(target)
-            for rank in ranks:
-                if operation.kind == "exchange":
-                    received[rank].copy_(sent[cast(Exchange, operation.work).ring.source[rank]])
-                elif operation.kind == "all_gather":
-                    received[rank].view(-1).copy_(torch.cat([each.reshape(-1) for each in sent]))
-                else:
-                    slices = [each.reshape(len(ranks), -1)[rank] for each in sent]
-                    received[rank].view(-1).copy_(torch.cat(slices))
+            deliver(operation, self._shards(source), self._shards(target))
 
 
 def execute(program: Program, inputs: Globals) -> Loopback:

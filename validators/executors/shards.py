@@ -58,9 +58,27 @@ def token_index(ranges: Sequence[TokenRange]) -> Tensor:
 
 
 def cut(whole: Tensor, buffer: Buffer, rank: int) -> Tensor:
-    """One rank's shard of a whole sequence."""
-    assert buffer.layout is not None
-    return whole[:, token_index(buffer.layout.ranges(rank)).to(whole.device)].contiguous()
+    """One rank's shard of a whole sequence, or of a weight; ranks of other pipeline stages have nothing."""
+    if not local_tokens(buffer, rank):
+        return whole.new_zeros(shape_of(buffer, rank))
+    for each in buffer.slices:
+        start, stop = int(each.start[rank]), int(each.stop[rank])
+        if each.axis is None:
+            flat = whole.reshape(-1)[start:stop]
+            whole = torch.nn.functional.pad(flat, (0, stop - start - len(flat)))
+        else:
+            whole = whole.narrow(each.axis, start, stop - start)
+    if buffer.layout is not None:
+        token_dim = 2 if buffer.dim == 1 else 1
+        whole = whole.index_select(token_dim, token_index(buffer.layout.ranges(rank)).to(whole.device))
+    return whole.reshape(shape_of(buffer, rank)).clone()
+
+
+def load_shard(inputs: Globals, buffer: Buffer, rank: int, dtype: torch.dtype) -> Tensor:
+    """One rank's shard of an input; weights that are not given are drawn."""
+    if buffer.layout is None and buffer.name not in inputs:
+        return draw_weight(buffer, dtype)
+    return cut(inputs[buffer.name], buffer, rank).to(dtype)
 
 
 def assemble(buffer: Buffer, shards: Sequence[Tensor], setup: Setup) -> Tensor:

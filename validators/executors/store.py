@@ -15,9 +15,16 @@ import torch
 from torch import Tensor
 
 from simulator.program.operations import Buffer
-from validators.executors.shards import draw_weight, shape_of
+from validators.executors.shards import shape_of
 
-DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {
+    "fp64": torch.float64,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int32": torch.int32,
+    "int64": torch.int64,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ class Store:
     ----------
     rank : whose.
     device : where.
-    load_input : the shard of an input buffer with a layout, in the dtype given to it.
+    load_input : the shard of an input buffer, in the dtype given to it.
     dtype : of everything, instead of what the Program says.
     poison : fill what is new with NaN, so that what is read before it is written shows.
     """
@@ -60,7 +67,7 @@ class Store:
 
     def allocate(self, buffer: Buffer) -> None:
         """The buffer exists from now on; an input has its data."""
-        self._held[buffer.id] = self._input(buffer) if buffer.is_input else None
+        self._held[buffer.id] = self._load_input(buffer, self.dtype_of(buffer)) if buffer.is_input else None
 
     def release(self, buffer: Buffer) -> Tensor | list[Piece] | None:
         """Forget the buffer; what it held is handed back to whoever must keep it a little longer."""
@@ -96,12 +103,6 @@ class Store:
             return held
         whole, dim = self.whole(buffer), token_dim(buffer)
         return [Piece(start, stop, whole.narrow(dim, start, stop - start)) for start, stop in covered]
-
-    def _input(self, buffer: Buffer) -> Tensor:
-        dtype = self.dtype_of(buffer)
-        if buffer.layout is None:
-            return draw_weight(buffer, dtype).to(self.device)
-        return self._load_input(buffer, dtype)
 
     def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         if self._poison:

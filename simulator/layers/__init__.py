@@ -1,0 +1,1 @@
+"""Layers of models as recorded Programs: forward, and with it backward."""

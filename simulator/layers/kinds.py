@@ -1,0 +1,26 @@
+"""The kinds of operations that layers and steps emit, besides those of schedules (`simulator.program.operations`).
+
+Tensors are [batch, tokens, heads, dim]; a matrix is [1, out, 1, in]. T tokens, C features, V words. What is read beyond
+this table with option ``accumulate`` is a gradient that is added to.
+
+| kind | work | reads -> writes; options |
+|---|---|---|
+| linear | Gemm | x, w -> y = x w^T; `rows` (start, stop): of these tokens of x only; `accumulate`: y += |
+| linear_dx | Gemm | dy, w -> dx = dy w; `rows`: writes these tokens of dx |
+| linear_dw | Gemm | dy, x (, dw) -> dw = dy^T x; `rows`: these tokens of x |
+| embed | Elementwise | ids, table -> x: rows of the table, 0 for ids of other ranks' parts |
+| embed_dw | Elementwise | ids, dx (, dtable) -> dtable |
+| rms_norm | Elementwise | x, g -> y = x rstd g, rstd = 1 / sqrt(mean x^2 + eps) over dim |
+| rms_norm_dx | Elementwise | dy, x, g, rstd -> dx |
+| rms_norm_dw | Elementwise | dy, x, rstd (, dg) -> dg |
+| rope | Elementwise | x -> x in place: last `dims` features rotated by their token's position; `inverse` |
+| swiglu, swiglu_backward | Elementwise | gate, up -> silu(gate) up; dh, gate, up -> dgate, dup |
+| gelu, gelu_backward | Elementwise | x -> gelu(x) (exact); dy, x -> dx |
+| add | Elementwise | a, b -> a + b in a new tensor |
+| split, join | Elementwise | features of x cut into several tensors, and put together again |
+| take_tokens | Elementwise | tokens `rows` of x, copied |
+| cross_entropy | Elementwise | logits, labels -> lse, target: of this rank's words, the first is number `offset` |
+| cross_entropy_join | Elementwise | lse, target of all parts -> lse, target of all words |
+| cross_entropy_backward | Elementwise | logits, labels, lse -> logits = (softmax - onehot) `scale`, in place |
+| adamw | Elementwise | grad, m, v, master -> m, v, master, weight; `settings` of the update |
+"""

@@ -1,0 +1,70 @@
+"""A transformer layer: norm, attention, residual, norm, feed-forward, residual.
+
+    x = x + o_proj(attention(rope(q_proj(n)), rope(k_proj(n)), v_proj(n))),   n = rms_norm(x)
+    x = x + down_proj(silu(gate_proj(n)) up_proj(n)),                         n = rms_norm(x)
+
+as Llama (Touvron et al. 2023, arXiv 2302.13971, section 2.2). Attention is a schedule's; with tensor parallelism it
+runs on the heads of this rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cost_models.models import ModelShape
+from simulator.layers.core import Kept, attention_core
+from simulator.layers.linear import linear
+from simulator.layers.net import Net, Var
+from simulator.layers.pointwise import residual, rms_norm, rope, swiglu
+from simulator.layers.tensor_parallel import TensorParallel
+from simulator.layers.weights import Weights
+from simulator.program.partition import Layout
+from simulator.schedules.base import Schedule
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all layers of a model share.
+
+    Parameters
+    ----------
+    shape : the model.
+    schedule : of the attention.
+    parallel : tensor parallel ranks.
+    home : which tokens each rank of a context parallel group has.
+    """
+
+    shape: ModelShape
+    schedule: Schedule
+    parallel: TensorParallel
+    home: Layout
+
+
+def transformer_layer(net: Net, context: Context, weights: Weights, x: Var, kept: Kept | None = None) -> Var:
+    """Hidden states after a layer."""
+    x = residual(net, x, attention_block(net, context, weights, rms_norm(net, x, weights["input_norm"]), kept))
+    return residual(net, x, feed_forward(net, context, weights, rms_norm(net, x, weights["post_norm"])))
+
+
+def attention_block(net: Net, context: Context, weights: Weights, x: Var, kept: Kept | None) -> Var:
+    """Projections around a schedule."""
+    shape, parallel = context.shape, context.parallel
+    x = parallel.enter(net, x, context.home)
+    heads, kv_heads = shape.heads // parallel.size, shape.kv_heads // parallel.size
+    q = rope(net, linear(net, x, weights["q_proj"], "q", heads), shape.head_dim)
+    k = rope(net, linear(net, x, weights["k_proj"], "k", kv_heads), shape.head_dim)
+    v = linear(net, x, weights["v_proj"], "v", kv_heads)
+    del x
+    o = attention_core(net, context.schedule, q, k, v, kept)
+    del q, k, v
+    return parallel.leave(net, linear(net, o, weights["o_proj"], "x"))
+
+
+def feed_forward(net: Net, context: Context, weights: Weights, x: Var) -> Var:
+    """SwiGLU."""
+    x = context.parallel.enter(net, x, context.home)
+    gate, up = linear(net, x, weights["gate_proj"], "gate"), linear(net, x, weights["up_proj"], "up")
+    del x
+    h = swiglu(net, gate, up)
+    del gate, up
+    return context.parallel.leave(net, linear(net, h, weights["down_proj"], "x"))

@@ -1,0 +1,98 @@
+"""Projections and embedding.
+
+    y = x w^T       forward    2 T in out FLOP
+    dx = dy w       backward   the same, where anything below is trained
+    dw = dy^T x     backward   the same, where w is trained; only then is x saved
+
+T tokens of this rank. A weight that is split over tensor parallel ranks is the rank's part here. A quantised weight is
+dequantised into memory of its own before each use, forward and backward (QLoRA, Dettmers et al. 2023, arXiv 2305.14314,
+section 3: read bits/8 bytes, write a 16-bit element).
+"""
+
+from __future__ import annotations
+
+from simulator.layers.net import Backward, Net, Var
+from simulator.layers.parameter import Parameter
+from simulator.program.operations import Column, Elementwise, Gemm, IntArray
+from simulator.program.tape import Tensor
+
+
+def linear(net: Net, x: Var, weight: Parameter, name: str, heads: int = 1) -> Var:
+    """Project: x w^T, its features as ``heads``."""
+    b = x.tensor.buffer
+    y = net.r.tensor(name, b.layout, heads, weight.rows // heads, b.dtype, tokens=b.tokens, batch=b.batch)
+    matrix = use_weight(net, weight)
+    work = Gemm(token_rows(x.tensor), ((weight.rows, weight.columns),), b.dtype)
+    net.r.emit("linear", work, (x.tensor, matrix), (y,))
+    del matrix
+    out = net.var(y, x, weight)
+    if out.slot and net.saves:
+        net.push(_linear_backward(net, x, weight, out))
+    return out
+
+
+def _linear_backward(net: Net, x: Var, weight: Parameter, out: Var) -> Backward:
+    saved = x.tensor if weight.trainable else None
+    like, slot, out_slot = x.tensor.buffer, x.slot, out.slot
+    assert out_slot is not None
+
+    def backward() -> None:
+        nonlocal saved
+        dy = out_slot.take()
+        if slot is not None:
+            dx = net.r.tensor(
+                f"d {like.name}", like.layout, like.heads, like.dim, like.dtype, tokens=like.tokens, batch=like.batch
+            )
+            matrix = use_weight(net, weight)
+            net.r.emit(
+                "linear_dx", Gemm(token_rows(dy), ((weight.columns, weight.rows),), like.dtype), (dy, matrix), (dx,)
+            )
+            net.give(slot, dx)
+        if saved is not None:
+            linear_weight_grad(net, weight, dy, saved)
+            saved = None
+
+    return backward
+
+
+def linear_weight_grad(net: Net, weight: Parameter, dy: Tensor, x: Tensor, **options: object) -> None:
+    """Compute dw = dy^T x; the sum is over tokens."""
+    work = Gemm(token_rows(dy), ((weight.rows, weight.columns),), x.buffer.dtype)
+    net.weight_grad(weight, (dy, x), "linear_dw", work, **options)
+
+
+def use_weight(net: Net, weight: Parameter) -> Tensor:
+    """The weight as a matrix that a kernel can read."""
+    if weight.bits is None:
+        return weight.held
+    matrix = net.r.tensor(
+        f"{weight.name} dequantised", None, 1, weight.columns, weight.dtype, tokens=weight.rows, batch=weight.planes
+    )
+    packed = weight.held
+    net.r.emit("cast", Elementwise("copy", packed.buffer.bytes, matrix.buffer.bytes), (packed,), (matrix,))
+    return matrix
+
+
+def embed(net: Net, ids: Tensor, table: Parameter, hidden: int, offset: IntArray) -> Var:
+    """Rows of the table, whose first is word ``offset`` of each rank; ids of words that a rank does not hold give 0."""
+    b = ids.buffer
+    x = net.r.tensor("x", b.layout, 1, hidden, table.dtype, tokens=b.tokens, batch=b.batch)
+    net.r.emit(
+        "embed", Elementwise("gather", b.bytes + x.buffer.bytes, x.buffer.bytes), (ids, table.held), (x,), offset=offset
+    )
+    out = net.var(x, table)
+    if out.slot and net.saves:
+        slot = out.slot
+
+        def backward() -> None:
+            dx = slot.take()
+            work = Elementwise("gather", 2 * dx.buffer.bytes, dx.buffer.bytes)
+            net.weight_grad(table, (ids, dx), "embed_dw", work, offset=offset)
+
+        net.push(backward)
+    return out
+
+
+def token_rows(tensor: Tensor) -> Column:
+    """Rows of a matrix product: tokens times batch."""
+    return tensor.buffer.tokens * tensor.buffer.batch

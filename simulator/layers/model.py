@@ -1,0 +1,66 @@
+"""A decoder-only transformer: embedding, layers, last norm, head.
+
+Weights come in units, which are gathered, reduced and freed together: the embedding, each layer, the end. A pipeline
+stage holds consecutive layers; the first has the embedding, the last the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from simulator.layers.ends import Rows, full_loss, fused_loss
+from simulator.layers.layer import Context, transformer_layer
+from simulator.layers.linear import embed
+from simulator.layers.net import Net, Var
+from simulator.layers.pointwise import rms_norm
+from simulator.layers.weights import WeightMaker, Weights
+from simulator.program.tape import Tensor
+from traces.errors import InputError
+
+
+@dataclass
+class Model:
+    """A model's parts for the ranks of a grid.
+
+    Parameters
+    ----------
+    context : shape, schedule and parallel ranks.
+    loss_chunks : chunks of the sequence over which head and loss are fused; None for whole logits.
+    """
+
+    context: Context
+    maker: WeightMaker
+    loss_chunks: int | None = None
+    layers: list[Weights] = field(default_factory=list)
+    ends: Weights = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.maker.check()
+        self.layers = [self.maker.layer(index) for index in range(self.context.shape.layers)]
+        self.ends = self.maker.ends()
+
+    def stage_layers(self, stage: int, stages: int) -> range:
+        """Layers of a pipeline stage."""
+        count = len(self.layers)
+        if count % stages:
+            raise InputError("layers are not divisible by the pipeline stages", got=f"{count} / {stages}")
+        return range(count // stages * stage, count // stages * (stage + 1))
+
+    def embed(self, net: Net, ids: Tensor) -> Var:
+        """Hidden states of token ids."""
+        context, table = self.context, self.ends["embed_tokens"]
+        offset = context.parallel.grid.coordinate("tp") * table.rows
+        return context.parallel.leave(net, embed(net, ids, table, context.shape.hidden, offset))
+
+    def layer(self, net: Net, index: int, x: Var, kept: object = None) -> Var:
+        """Hidden states after a layer."""
+        return transformer_layer(net, self.context, self.layers[index], x, kept)  # type: ignore[arg-type]
+
+    def loss(self, net: Net, x: Var, labels: Tensor, scale: float) -> list[Rows]:
+        """Loss of the hidden states after the last layer."""
+        x = rms_norm(net, x, self.ends["norm"])
+        x = self.context.parallel.enter(net, x, self.context.home)
+        head, parallel = self.ends["lm_head"], self.context.parallel
+        if self.loss_chunks:
+            return fused_loss(net, parallel, x, head, labels, scale, self.loss_chunks)
+        return [full_loss(net, parallel, x, head, labels, scale)]

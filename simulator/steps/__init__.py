@@ -1,0 +1,1 @@
+"""Whole steps of models: training, prefill, decode; recorded like a schedule."""

@@ -1,0 +1,153 @@
+"""A whole model on a grid of ranks: what is asked of a step, checked before anything is recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from cost_models.masks import Mask
+from cost_models.models import ModelShape
+from cost_models.workload import AttentionWorkload
+from simulator.grid import Grid
+from simulator.layers.checkpoint import CHECKPOINTS
+from simulator.program.setup import Setup
+from simulator.schedules.base import Schedule
+from simulator.steps.parameters import OPTIMIZERS
+from traces.errors import InputError
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """How a step is parallelised, and what it keeps.
+
+    Parameters
+    ----------
+    tp, dp, pp : tensor, data and pipeline parallel ranks; the rest of the ranks is context parallel.
+    order : placement of the axes, innermost first.
+    tp_version : 1, or 3 with tokens split between products (sequence parallel).
+    zero : 0 to 3.
+    checkpoint : none, full or attention.
+    microbatches : of each data parallel rank's sequences.
+    loss_chunks : chunks over which head and loss are fused; None for whole logits.
+    optimizer : adamw or adamw-8bit.
+    """
+
+    tp: int = 1
+    dp: int = 1
+    pp: int = 1
+    order: str = "tp-cp-dp-pp"
+    tp_version: int = 1
+    zero: int = 0
+    checkpoint: str = "none"
+    microbatches: int = 1
+    loss_chunks: int | None = None
+    optimizer: str = "adamw"
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("checkpoint", self.checkpoint, CHECKPOINTS), ("optimizer", self.optimizer, tuple(OPTIMIZERS)),
+            ("tp version", self.tp_version, (1, 3)), ("zero", self.zero, (0, 1, 2, 3)),
+        ):  # fmt: skip
+            if value not in choices:
+                raise InputError(f"unknown {name}", got=repr(value), expected="one of " + ", ".join(map(str, choices)))
+        for name in ("tp", "dp", "pp", "microbatches"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is not a positive whole number", got=repr(value))
+
+    def grid(self, ranks: int) -> Grid:
+        """The ranks as a grid.
+
+        Raises
+        ------
+        InputError
+            Where tp, dp and pp do not divide them.
+        """
+        others = self.tp * self.dp * self.pp
+        if ranks % others:
+            raise InputError(
+                "ranks are not divisible by tp x dp x pp", got=f"{ranks} / ({self.tp} x {self.dp} x {self.pp})"
+            )
+        return Grid(self.tp, ranks // others, self.dp, self.pp, self.order)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A step of a model on ranks.
+
+    Parameters
+    ----------
+    shape : the model.
+    schedule : of the attention, among the context parallel ranks.
+    batch, seq_len, dtype, mask : all sequences of a step, over all ranks.
+    ranks, ranks_per_node : of the machine.
+    options : of the step.
+    """
+
+    shape: ModelShape
+    schedule: Schedule
+    batch: int
+    seq_len: int
+    dtype: str
+    mask: Mask
+    ranks: int
+    ranks_per_node: int
+    options: StepOptions = StepOptions()
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The ranks as a grid."""
+        return self.options.grid(self.ranks)
+
+    @cached_property
+    def micro_batch(self) -> int:
+        """Sequences of one microbatch on one data parallel rank."""
+        parts = self.grid.dp * self.options.microbatches
+        if self.batch % parts:
+            raise InputError(
+                "batch is not divisible by data parallel ranks x microbatches",
+                got=f"{self.batch} / ({self.grid.dp} x {self.options.microbatches})",
+            )
+        return self.batch // parts
+
+    @cached_property
+    def setup(self) -> Setup:
+        """What one context parallel group attends to, on the heads of one tensor parallel rank."""
+        shape, tp = self.shape, self.grid.tp
+        if shape.heads % tp or shape.kv_heads % tp:
+            raise InputError(
+                f"heads of {shape.name} are not divisible by the tensor parallel ranks",
+                got=f"{shape.heads} heads and {shape.kv_heads} kv heads / {tp}",
+            )
+        workload = AttentionWorkload(
+            self.micro_batch, self.seq_len, shape.heads // tp, shape.kv_heads // tp, shape.head_dim, shape.v_head_dim,
+            self.dtype, self.mask,
+        )  # fmt: skip
+        return Setup(workload, self.grid.cp, self.grid.context_per_node(self.ranks_per_node))
+
+    @cached_property
+    def world(self) -> Setup:
+        """The same workload, on all ranks."""
+        return Setup(self.setup.workload, self.ranks, self.ranks_per_node)
+
+    def check(self, *, training: bool) -> None:
+        """Refuse what cannot run, with the reason."""
+        if training and not self.schedule.has_backward:
+            raise InputError(f"{self.schedule.name} is for inference only: it has no backward pass",
+                             remedy="ask for prefill or decode")  # fmt: skip
+        self.schedule.check(self.setup)
+        if self.grid.pp > 1 and self.shape.tied_embeddings:
+            raise InputError(f"{self.shape.name} ties embedding and head, which lie on different pipeline stages",
+                             got=f"pp {self.grid.pp}", remedy="use pp 1")  # fmt: skip
+        if self.grid.pp > 1 and training and self.options.microbatches < self.grid.pp:
+            raise InputError("fewer microbatches than pipeline stages", got=f"{self.options.microbatches} microbatches",
+                             expected=f"at least {self.grid.pp}")  # fmt: skip
+        local = self.setup.workload.seq_len // self.grid.cp
+        if self.options.tp_version == 3 and local % self.grid.tp:
+            raise InputError(
+                "tokens of a rank are not divisible by the tensor parallel ranks", got=f"{local} / {self.grid.tp}"
+            )
+
+    def resolved(self) -> Plan:
+        """With the schedule's defaults filled in."""
+        return replace(self, schedule=self.schedule.resolve(self.setup))

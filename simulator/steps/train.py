@@ -1,0 +1,213 @@
+"""A training step: forward and backward of all microbatches, reduction of gradients, optimizer.
+
+Each pipeline stage runs its units (embedding, layers, end) in order, and backward in reverse; a unit's weights are
+gathered while the unit before computes, its gradients are reduced while the next one does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from simulator.layers.checkpoint import checkpoint
+from simulator.layers.core import Kept
+from simulator.layers.ends import Rows
+from simulator.layers.layer import Context
+from simulator.layers.model import Model
+from simulator.layers.net import Net, Slot, Var
+from simulator.layers.parameter import Parameter
+from simulator.layers.tensor_parallel import TensorParallel
+from simulator.layers.weights import WeightMaker
+from simulator.program.lift import Lift
+from simulator.program.operations import Slices, Transfer
+from simulator.program.partition import Layout
+from simulator.program.recorder import Recorder
+from simulator.program.tape import Sink, Tensor
+from simulator.steps.parameters import ParameterStore
+from simulator.steps.pipeline import BACKWARD, one_forward_one_backward
+from simulator.steps.plan import Plan
+
+Unit = tuple[Sequence[Parameter], Callable[[Net, Var | None], Var | None]]
+
+
+@dataclass
+class _Pass:
+    """One microbatch on one stage: its net, where each unit's backwards begin, and the ends of its graph."""
+
+    net: Net
+    marks: list[int] = field(default_factory=list)
+    entry: Slot | None = None
+    exit: Var | None = None
+    exit_slot: Slot | None = None
+
+
+class TrainingStep:
+    """Records a step.
+
+    Parameters
+    ----------
+    plan : resolved and checked.
+    sink : what receives the Program.
+
+    Attributes
+    ----------
+    losses : log-sum-exp and target logit of the tokens of each microbatch.
+    """
+
+    def __init__(self, plan: Plan, sink: Sink) -> None:
+        self.plan, grid = plan, plan.grid
+        self._lift = Lift(grid, sink) if grid.n_ranks > grid.cp else None
+        self.r = Recorder(plan.setup, self._lift or sink)
+        parallel = TensorParallel(grid, plan.options.tp_version)
+        home = Layout.home(plan.schedule.input_partition(plan.setup))
+        context = Context(plan.shape, plan.schedule, parallel, home)
+        self.model = Model(context, WeightMaker(plan.shape, parallel, plan.dtype), plan.options.loss_chunks)
+        self.store = ParameterStore(self.r, grid, plan.options.zero, plan.options.optimizer)
+        self.losses: list[Rows] = []
+        self._home = home
+        self._microbatch = 0
+        self._passes: dict[tuple[int, int], _Pass] = {}
+        self._gradients: dict[tuple[int, int], Tensor] = {}
+
+    def record(self) -> None:
+        """Record everything."""
+        stages = self.plan.grid.pp
+        units = [self._units(stage) for stage in range(stages)]
+        for stage in range(stages):
+            self._on(stage)
+            for weights, _ in units[stage]:
+                self.store.hold(weights)
+        for stage, kind, microbatch in one_forward_one_backward(stages, self.plan.options.microbatches):
+            if kind == BACKWARD:
+                self._backward(stage, microbatch, units[stage])
+            else:
+                self._forward(stage, microbatch, units[stage])
+        self.r.phase = "optimizer"
+        self._on(*range(stages))
+        for stage in range(stages):
+            self._on(stage)
+            self.store.step([each for weights, _ in units[stage] for each in weights])
+        outputs = {f"{name} {index}": tensor for index, rows in enumerate(self.losses)
+                   for name, tensor in zip(("lse", "target"), rows, strict=True)}  # fmt: skip
+        self.r.close(outputs | self.store.updated)
+
+    # -- units -------------------------------------------------------------------------------------------------------
+
+    def _units(self, stage: int) -> list[Unit]:
+        model, stages = self.model, self.plan.grid.pp
+        units: list[Unit] = []
+        if stage == 0:
+            units.append(([model.ends["embed_tokens"]], self._embed))
+        layers = model.stage_layers(stage, stages)
+        units += [(list(model.layers[index].values()), self._layer(index)) for index in layers]
+        if stage == stages - 1:
+            units.append(([model.ends["norm"], model.ends["lm_head"]], self._loss))
+        return units
+
+    def _embed(self, net: Net, _: Var | None) -> Var:
+        return self.model.embed(net, self._ids("ids"))
+
+    def _layer(self, index: int) -> Callable[[Net, Var | None], Var]:
+        def run(net: Net, x: Var | None) -> Var:
+            assert x is not None
+
+            def region(entry: Var, kept: Kept | None) -> Var:
+                return self.model.layer(net, index, entry, kept)
+
+            return checkpoint(net, region, x, self.plan.options.checkpoint)
+
+        return run
+
+    def _loss(self, net: Net, x: Var | None) -> None:
+        assert x is not None
+        scale = 1 / (self.plan.batch * self.plan.seq_len)
+        self.losses += self.model.loss(net, x, self._ids("labels"), scale)
+
+    def _ids(self, name: str) -> Tensor:
+        """Token ids or labels of the microbatch being recorded."""
+        start = self.plan.grid.coordinate("dp") * self.plan.options.microbatches + self._microbatch
+        start = start * self.plan.micro_batch
+        rows = Slices(0, start, start + self.plan.micro_batch)
+        return self.r.tensor(name, self._home, 1, 1, "int64", is_input=True, slices=(rows,))
+
+    # -- passes ------------------------------------------------------------------------------------------------------
+
+    def _forward(self, stage: int, microbatch: int, units: Sequence[Unit]) -> None:
+        self._microbatch, self.r.phase = microbatch, "forward"
+        run = self._passes[stage, microbatch] = _Pass(Net(self.r, training=True))
+        x = self._receive_forward(stage, microbatch)
+        run.entry = x.slot if x else None
+        self._on(stage)
+        self.store.gather(units[0][0])
+        for number, (weights, unit) in enumerate(units):
+            if number + 1 < len(units):
+                self.store.gather(units[number + 1][0])
+            run.marks.append(run.net.mark())
+            x = unit(run.net, x)
+            if number + 1 < len(units):
+                self.store.free(weights)
+        run.exit, run.exit_slot = x, x.slot if x else None
+
+    def _receive_forward(self, stage: int, microbatch: int) -> Var | None:
+        if stage == 0:
+            return None
+        before = self._passes[stage - 1, microbatch]
+        assert before.exit is not None
+        received = self._send(before.exit.tensor, stage - 1, stage)
+        before.exit = None
+        return Var(received, Slot())
+
+    def _backward(self, stage: int, microbatch: int, units: Sequence[Unit]) -> None:
+        self.r.phase = "backward"
+        run = self._passes.pop((stage, microbatch))
+        if stage < self.plan.grid.pp - 1:
+            assert run.exit_slot is not None
+            run.exit_slot.grad = self._gradients.pop((stage, microbatch))
+        self._on(stage)
+        last = microbatch == self.plan.options.microbatches - 1
+        self.store.gather(units[-1][0])
+        for number in reversed(range(len(units))):
+            weights = units[number][0]
+            if number:
+                self.store.gather(units[number - 1][0])
+            run.net.backward(run.marks[number])
+            self.store.free(weights)
+            self.store.reduce(weights, last=last)
+        if stage > 0:
+            assert run.entry is not None
+            self._gradients[stage - 1, microbatch] = self._send(run.entry.take(), stage, stage - 1)
+
+    # -- stages ------------------------------------------------------------------------------------------------------
+
+    def _on(self, *stages: int) -> None:
+        if self._lift is not None:
+            self._lift.stages = stages
+
+    def _send(self, tensor: Tensor, source: int, target: int) -> Tensor:
+        """A tensor of one pipeline stage, on a neighbouring one."""
+        grid, b = self.plan.grid, tensor.buffer
+        self._on(target)
+        received = self.r.tensor(b.name, b.layout, b.heads, b.dim, b.dtype, tokens=b.tokens, batch=b.batch)
+        self._on(source, target)
+        stage, others = grid.coordinate("pp"), grid.groups("pp")
+        groups = others + np.where(stage == target, source, stage) * (int(others.max()) + 1)
+        sends = stage == source
+        to = np.arange(grid.n_ranks) + np.where(sends, (target - source) * grid.stride("pp"), 0)
+        work = Transfer("send", b.bytes, np.where(sends, b.bytes, 0), groups, to)
+        lane = f"comm:pp-{'down' if target > source else 'up'}"
+        self.r.emit("send", work, (tensor,), (received,), lane=lane)
+        return received
+
+
+def record_training_step(plan: Plan, sink: Sink) -> None:
+    """Record a training step of a plan.
+
+    Raises
+    ------
+    InputError
+        Where the plan cannot run.
+    """
+    plan.check(training=True)
+    TrainingStep(plan.resolved(), sink).record()

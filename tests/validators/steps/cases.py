@@ -1,0 +1,134 @@
+"""Steps of a small model on a grid, and what autograd says of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from cost_models.masks import parse_mask
+from cost_models.models import ModelShape
+from simulator.grid import Grid
+from simulator.layers.tensor_parallel import TensorParallel
+from simulator.layers.weights import WeightMaker
+from simulator.program.program import Program
+from simulator.schedules import parse_schedule
+from simulator.steps.parameters import ADAMW
+from simulator.steps.plan import Plan, StepOptions
+from simulator.steps.train import record_training_step
+from tests.validators.executors.cases import mask_matrix
+from validators.executors.loopback import Loopback, execute
+from validators.executors.shards import cut
+from validators.transformer import draw_weights, model_loss
+
+SHAPE = ModelShape("small", 2, 24, 4, 2, 6, 6, 40, 48)
+
+
+@dataclass(frozen=True)
+class StepCase:
+    """A training step."""
+
+    spec: str
+    ranks: int
+    options: dict[str, Any] = field(default_factory=dict)
+    batch: int = 1
+    seq_len: int = 16
+    mask: str = "causal"
+    shape: ModelShape = SHAPE
+    ranks_per_node: int | None = None
+
+    @property
+    def plan(self) -> Plan:
+        mask = parse_mask(self.mask, self.seq_len)
+        schedule = parse_schedule(self.spec)
+        per_node = self.ranks_per_node or self.ranks
+        options = StepOptions(**self.options)
+        return Plan(self.shape, schedule, self.batch, self.seq_len, "bf16", mask, self.ranks, per_node, options)
+
+    def program(self) -> Program:
+        program = Program(self.plan.world)
+        record_training_step(self.plan, program)
+        return program
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Of the whole model."""
+        maker = WeightMaker(self.shape, TensorParallel(Grid()))
+        made = [maker.ends(), *[maker.layer(index) for index in range(self.shape.layers)]]
+        shapes = {}
+        for each in made:
+            for parameter in each.values():
+                matrix = (parameter.rows, parameter.columns)
+                shapes[parameter.name] = matrix if parameter.rows > 1 else (parameter.columns,)
+        return draw_weights(shapes)
+
+    def moments(self) -> dict[str, torch.Tensor]:
+        """Of the optimizer, in the middle of training."""
+        generator, drawn = torch.Generator().manual_seed(2), {}
+        for name, weight in self.weights().items():
+            for kind, size in (("m", 1e-2), ("v", 1e-4)):
+                drawn[f"{kind} {name}"] = torch.rand(weight.shape, generator=generator, dtype=torch.float64) * size
+        return drawn
+
+    def tokens(self) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        size = (self.batch, 1, self.seq_len)
+        return {name: torch.randint(0, self.shape.vocab, size, generator=generator) for name in ("ids", "labels")}
+
+    def execute(self) -> Loopback:
+        weights = self.weights()
+        states = self.moments()
+        masters = {f"master {name}": each for name, each in weights.items()}
+        tokens = {name: each.double() for name, each in self.tokens().items()}
+        return execute(self.program(), {**weights, **states, **masters, **tokens})
+
+    def __str__(self) -> str:
+        options = ",".join(f"{name}={value}" for name, value in self.options.items())
+        return f"{self.spec} P={self.ranks} B={self.batch} {options} {self.mask}"
+
+
+def reference_step(case: StepCase) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Loss of each token; weights and first moments after a step of AdamW, by autograd."""
+    weights = {name: each.requires_grad_() for name, each in case.weights().items()}
+    tokens = {name: each[:, 0] for name, each in case.tokens().items()}
+    allowed = mask_matrix(parse_mask(case.mask, case.seq_len), case.seq_len)
+    loss = model_loss(case.shape, weights, tokens["ids"], tokens["labels"], allowed)
+    loss.mean().backward()
+    o = ADAMW
+    optimizer = torch.optim.AdamW(
+        weights.values(), o["learning_rate"], (o["beta1"], o["beta2"]), o["epsilon"], o["weight_decay"]
+    )
+    moments = case.moments()
+    for name, weight in weights.items():
+        optimizer.state[weight] = {
+            "step": torch.tensor(o["step"] - 1.0), "exp_avg": moments[f"m {name}"], "exp_avg_sq": moments[f"v {name}"],
+        }  # fmt: skip
+    optimizer.step()
+    first = {f"m {name}": optimizer.state[weight]["exp_avg"] for name, weight in weights.items()}
+    return loss.detach(), first | {name: each.detach() for name, each in weights.items()}
+
+
+def total_loss(case: StepCase, done: Loopback) -> float:
+    """Sum over the tokens of all microbatches, each counted once."""
+    grid = case.plan.grid
+    counted = (grid.coordinate("tp") == 0) & (grid.coordinate("pp") == grid.pp - 1)
+    ranks = [rank for rank in range(grid.n_ranks) if counted[rank]]
+    parts = [name for name in done.shards if name.startswith("lse ")]
+    return sum(
+        (done.shards[name][rank] - done.shards[name.replace("lse", "target")][rank]).sum().item()
+        for name in parts
+        for rank in ranks
+    )
+
+
+def weight_errors(done: Loopback, wanted: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Largest difference of any rank's part of each updated weight and moment, relative to its largest element."""
+    errors = {}
+    for name, want in wanted.items():
+        worst, buffer = 0.0, done.buffers[name]
+        for rank, part in enumerate(done.shards[name]):
+            if part.numel():
+                error = (part - cut(want, replace(buffer, layout=None), rank)).abs()
+                worst = max(worst, torch.nan_to_num(error, nan=torch.inf).max().item())
+        errors[name] = worst / want.abs().max().item()
+    return errors

@@ -1,0 +1,36 @@
+"""A recorded training step, executed on all ranks, equals autograd and torch.optim.AdamW on the whole model."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.validators.steps.cases import StepCase, reference_step, total_loss, weight_errors
+
+TOLERANCE = 1e-11
+CASES = [
+    StepCase("ring", 1),
+    StepCase("ring", 2),
+    StepCase("burst:partition=striped", 2, {"checkpoint": "full"}),
+    StepCase("ulysses", 2, {"checkpoint": "attention"}, mask="full"),
+    StepCase("ring", 2, {"checkpoint": "attention", "loss_chunks": 3}),
+    StepCase("ring", 2, {"tp": 2}),
+    StepCase("ring", 2, {"tp": 2, "tp_version": 3, "loss_chunks": 2}),
+    StepCase("ring", 4, {"tp": 2, "tp_version": 3, "zero": 3}, batch=2),
+    StepCase("ulysses", 4, {"tp": 2, "order": "cp-tp-dp-pp"}),
+    *[StepCase("ring", 4, {"dp": 2, "zero": zero, "microbatches": 2}, batch=4) for zero in range(4)],
+    StepCase("ring", 4, {"dp": 2, "zero": 3, "order": "dp-tp-cp-pp"}, batch=2),
+    StepCase("ring", 2, {"pp": 2, "microbatches": 2}, batch=2),
+    StepCase("burst", 8, {"pp": 2, "tp": 2, "microbatches": 3, "zero": 1, "checkpoint": "full"}, batch=3),
+    StepCase("ring", 8, {"pp": 2, "dp": 2, "microbatches": 2, "zero": 3, "order": "pp-cp-tp-dp"}, batch=4),
+    StepCase("ulysses", 8, {"tp": 2, "dp": 2, "zero": 2, "tp_version": 3, "loss_chunks": 4}, batch=2, mask="full"),
+    StepCase("burst:ring=double", 8, {"tp": 2, "checkpoint": "attention"}, ranks_per_node=4),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_equals_autograd(case: StepCase) -> None:
+    done = case.execute()
+    loss, wanted = reference_step(case)
+    assert abs(total_loss(case, done) - loss.sum().item()) < 1e-10 * loss.sum().item()
+    wrong = {name: error for name, error in weight_errors(done, wanted).items() if not error < TOLERANCE}
+    assert not wrong

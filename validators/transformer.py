@@ -1,0 +1,70 @@
+"""A plain decoder-only transformer on whole sequences, differentiated by autograd: the reference of layer Programs.
+
+Weights are a dictionary by the names of `simulator.layers.weights`, [out, in] each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from cost_models.models import ModelShape
+from validators.executors.layering import EPSILON, ROPE_BASE
+
+Weights = Mapping[str, Tensor]
+
+
+def rms_norm(x: Tensor, gain: Tensor) -> Tensor:
+    """X / rms(x) times the gain."""
+    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + EPSILON) * gain
+
+
+def rotate(x: Tensor, dims: int) -> Tensor:
+    """Rotary embedding of the last ``dims`` features of [B, S, H, D]: complex multiplication of pairs."""
+    keep, turned = x[..., : x.shape[-1] - dims], x[..., x.shape[-1] - dims :]
+    rate = ROPE_BASE ** (-torch.arange(0, dims, 2, dtype=x.dtype) / dims)
+    angle = torch.arange(x.shape[1], dtype=x.dtype)[:, None, None] * rate
+    pairs = torch.complex(turned[..., : dims // 2], turned[..., dims // 2 :]) * torch.polar(
+        torch.ones_like(angle), angle
+    )
+    return torch.cat([keep, pairs.real, pairs.imag], dim=-1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:
+    """Softmax attention of [B, S, heads, D] tensors."""
+    groups = q.shape[2] // k.shape[2]
+    k, v = k.repeat_interleave(groups, dim=2), v.repeat_interleave(groups, dim=2)
+    scores = torch.einsum("bqhd,bkhd->bhqk", q, k) / q.shape[-1] ** 0.5
+    return torch.einsum("bhqk,bkhd->bqhd", scores.masked_fill(~allowed, -torch.inf).softmax(dim=-1), v)
+
+
+def dense_layer(shape: ModelShape, w: Weights, at: str, x: Tensor, allowed: Tensor) -> Tensor:
+    """One layer on [B, S, hidden]."""
+    n, (batch, tokens, _) = rms_norm(x, w[at + "input_norm"]), x.shape
+    q = (n @ w[at + "q_proj"].T).view(batch, tokens, shape.heads, shape.head_dim)
+    k = (n @ w[at + "k_proj"].T).view(batch, tokens, shape.kv_heads, shape.head_dim)
+    v = (n @ w[at + "v_proj"].T).view(batch, tokens, shape.kv_heads, shape.v_head_dim)
+    o = attend(rotate(q, shape.head_dim), rotate(k, shape.head_dim), v, allowed)
+    x = x + o.flatten(2) @ w[at + "o_proj"].T
+    n = rms_norm(x, w[at + "post_norm"])
+    return x + (torch.nn.functional.silu(n @ w[at + "gate_proj"].T) * (n @ w[at + "up_proj"].T)) @ w[at + "down_proj"].T
+
+
+def model_loss(shape: ModelShape, w: Weights, ids: Tensor, labels: Tensor, allowed: Tensor) -> Tensor:
+    """Loss of each token [B, S] from token ids [B, S]."""
+    x = w["embed_tokens"][ids]
+    for index in range(shape.layers):
+        x = dense_layer(shape, w, f"layers.{index}.", x, allowed)
+    logits = rms_norm(x, w["norm"]) @ w["embed_tokens" if shape.tied_embeddings else "lm_head"].T
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+
+
+def draw_weights(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, Tensor]:
+    """Weights in float64: matrices normal with variance 1 / in, gains about 1."""
+    generator, drawn = torch.Generator().manual_seed(seed), {}
+    for name, shape in shapes.items():
+        values = torch.randn(*shape, generator=generator, dtype=torch.float64)
+        drawn[name] = 1 + values / 4 if len(shape) == 1 else values / shape[-1] ** 0.5
+    return drawn
