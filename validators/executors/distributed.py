@@ -18,7 +18,7 @@ from simulator.program.program import Program
 from validators.executors.communication import Communication
 from validators.executors.kinds import perform
 from validators.executors.local import AttentionKernel, LocalOperations, Merge
-from validators.executors.shards import Globals
+from validators.executors.shards import Globals, load_shard
 from validators.executors.store import Store
 from validators.executors.waits import Waits
 from validators.executors.world import World
