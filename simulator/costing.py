@@ -19,7 +19,7 @@ from cost_models.kernels import (
     AttentionShape,
     attention_launches,
     attention_workspace_bytes,
-    estimate_attention_s,
+    estimate_calls_s,
     estimate_elementwise_s,
     estimate_gemm_s,
 )
@@ -95,12 +95,7 @@ class CostModel:
 
         def price(lowering: Lowering, _: int) -> int:
             profile, kernel = self._profile, self._kernel
-            return to_ns(
-                sum(
-                    estimate_attention_s(profile, kernel, call, shape, direction, precomputed_delta=delta)
-                    for call in lowering.calls
-                )
-            )
+            return to_ns(estimate_calls_s(profile, kernel, lowering.calls, shape, direction, precomputed_delta=delta))
 
         return work.lowering.gather(self._per_lowering((shape, direction, delta), work.lowering.table, price))
 

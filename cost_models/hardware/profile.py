@@ -14,7 +14,19 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from cost_models.hardware.links import LINK_KINDS, LinkCurve
 from cost_models.hardware.sources import Source
-from cost_models.hardware.terms import ByNumber, Count, Counts, Fraction, Names, Positive, Range, Seconds, Terms
+from cost_models.hardware.terms import (
+    ByNumber,
+    Count,
+    Counts,
+    Fraction,
+    Names,
+    Positive,
+    Range,
+    Ratio,
+    Seconds,
+    Share,
+    Terms,
+)
 from traces.errors import InputError
 
 PATTERNS = ("copy", "fill", "merge", "accumulate", "reduce", "gather", "pack", "combine")
@@ -30,8 +42,16 @@ class KernelPass(Terms):
     blocks_per_sm : thread blocks that share a multiprocessor.
     longest_first : work is handed out longest first (persistent kernels), else in order of position.
     efficiency : share of the tensor cores' peak in the inner loop, by head dim.
+    masked_tile_cost : time of a tile to which the mask is applied, in whole tiles.
+    masks_window_tiles : a windowed call applies the mask to all its tiles, not only to those that are cut.
     prologue_s : of each piece of work: loading its own rows, writing its result, filling the pipeline.
     overhead_s : of the whole call, on the GPU.
+    varlen_s : of each piece of a call of several segments besides: finding its segment, and what pipelining between
+        pieces saves in calls of one.
+    sustained_loss, sustained_s : share of the rate that long calls lose to the power limit, and the duration at which
+        half of it is lost.
+    l2_miss_share : share of the inner loop's loads that go to memory once what the heads in flight share has outgrown
+        the L2 cache many times.
     fitted_rows, fitted_head_dims : queries and head dims of the measurements behind the numbers.
     """
 
@@ -40,8 +60,14 @@ class KernelPass(Terms):
     blocks_per_sm: Count
     longest_first: bool
     efficiency: ByNumber
+    masked_tile_cost: Ratio = 1.0
+    masks_window_tiles: bool = False
     prologue_s: Seconds
     overhead_s: Seconds
+    varlen_s: Seconds = 0.0
+    sustained_loss: Share = 0.0
+    sustained_s: Seconds = 1e-3
+    l2_miss_share: Share = 0.0
     fitted_rows: Range
     fitted_head_dims: Counts
 
@@ -59,11 +85,14 @@ class AttentionCurve(Terms):
     max_head_dim : largest head dim it takes.
     dtypes : of Q, K and V that it takes.
     general_masks : one launch takes any mask (as blocks), not only a window around the diagonal.
+    whole_grid : tiles lie on a grid over all rows and columns, so that one may hold the ends of two segments; else each
+        segment has its own.
     """
 
     max_head_dim: Count
     dtypes: Names
     general_masks: bool
+    whole_grid: bool = False
     forward: KernelPass
     backward: KernelPass
 

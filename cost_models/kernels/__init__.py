@@ -1,17 +1,18 @@
 """Seconds of attention, memory-bound and matrix-product kernels on a GPU.
 
-Interface: :func:`estimate_attention_s`, :func:`estimate_elementwise_s`, :func:`estimate_gemm_s`,
-:func:`attention_launches`, :func:`attention_workspace_bytes`, :func:`choose_kernel`, :class:`AttentionShape`.
+Interface: :func:`estimate_attention_s`, :func:`estimate_calls_s`, :func:`estimate_elementwise_s`,
+:func:`estimate_gemm_s`, :func:`attention_launches`, :func:`attention_workspace_bytes`,
+:func:`choose_kernel`, :class:`AttentionShape`.
 
 >>> from cost_models.hardware import load_hardware
 >>> from cost_models.masks import KernelCall, Segment
 >>> call = KernelCall((Segment(0, 32768, 0, 32768),), None, 0)
 >>> shape = AttentionShape(1, 32, 32, 128, 128, "bf16")
 >>> round(1e3 * estimate_attention_s(load_hardware("h100-sxm"), "cudnn", call, shape, "forward"))
-15
+14
 """
 
-from cost_models.kernels.attention import estimate_attention_s
+from cost_models.kernels.attention import estimate_attention_s, estimate_calls_s
 from cost_models.kernels.choice import choose_kernel
 from cost_models.kernels.elementwise import estimate_elementwise_s
 from cost_models.kernels.gemm import estimate_gemm_s
@@ -25,6 +26,7 @@ __all__ = [
     "attention_workspace_bytes",
     "choose_kernel",
     "estimate_attention_s",
+    "estimate_calls_s",
     "estimate_elementwise_s",
     "estimate_gemm_s",
 ]

@@ -1,14 +1,13 @@
 """Seconds of one attention kernel call.
 
-Forward: one piece of work per tile of queries, head and batch row, which visits the tiles of keys that hold a pair; a
-tile that the mask cuts costs a whole one. Backward: one piece per tile of keys, which visits tiles of queries.
+    call  = overhead + max(busy / (1 - loss busy / (busy + tau)), bytes / HBM rate)
 
-    block = prologue + tiles b t_m t_n f / (eff peak / SMs)         f FLOP per pair, b blocks share a multiprocessor
-    call  = overhead + max(makespan(blocks), bytes / HBM rate)
+busy is the makespan of the pieces (`pieces`). The loss is that of clock under the power limit, which comes with time.
+The bytes are the least that the kernel moves, and what its inner loops miss in the L2 cache (`pieces`).
 
-The makespan is `schedule`'s. Backward adds what flash-attention launches besides: before it delta = rowsum(dO O) with
-the clearing of the fp32 dQ accumulator, after it the accumulator's conversion and, for grouped heads, the sum of dK and
-dV over the query heads of a group.
+Backward adds what flash-attention launches besides: before it delta = rowsum(dO O) with the clearing of the fp32 dQ
+accumulator, after it the accumulator's conversion and, for grouped heads, the sum of dK and dV over the query heads of
+a group.
 
 A rank's time per call does not depend on where its rows lie, so every distinct call is priced once.
 Source: Dao 2023 (FlashAttention-2), sections 3.1 and 3.2; Shah et al. 2024 (FlashAttention-3), section 3.1.
@@ -16,17 +15,16 @@ Source: Dao 2023 (FlashAttention-2), sections 3.1 and 3.2; Shah et al. 2024 (Fla
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cost_models.kernels.elementwise import estimate_elementwise_s
-from cost_models.kernels.schedule import makespan_s
+from cost_models.kernels.pieces import count_pieces
 from cost_models.kernels.shape import AttentionShape
-from cost_models.kernels.tiles import tiles_per_column_tile, tiles_per_row_tile
-from cost_models.masks import KernelCall
+from cost_models.masks import MAX_LAUNCHES, KernelCall
 
 if TYPE_CHECKING:
-    from cost_models.hardware import HardwareProfile, KernelPass
+    from cost_models.hardware import HardwareProfile
 
 
 def estimate_attention_s(
@@ -54,38 +52,58 @@ def estimate_attention_s(
     InputError
         Where the GPU has no such kernel, or no matrix units for the dtype.
     """
-    curve = profile.kernel(kernel).direction(direction)
-    rate = profile.peak(shape.dtype) / profile.sm_count
-    compute = _compute_s(curve, rate, profile.sm_count, call, shape, direction)
-    if compute == 0:
-        return 0.0
-    rows, columns = _tokens(call)
-    floor = _bytes(rows, columns, shape, direction) / profile.hbm_bytes_per_s / profile.elementwise.efficiency["copy"]
-    extra = _around_backward_s(profile, rows, columns, shape, precomputed_delta) if direction == "backward" else 0.0
-    return curve.overhead_s + max(compute, floor) + extra
+    return _price(profile, kernel, (call,), shape, direction, precomputed_delta)
 
 
-@lru_cache(maxsize=65536)
-def _compute_s(
-    curve: KernelPass, sm_flop_per_s: float, sm_count: int, call: KernelCall, shape: AttentionShape, direction: str
+def estimate_calls_s(
+    profile: HardwareProfile,
+    kernel: str,
+    calls: Sequence[KernelCall],
+    shape: AttentionShape,
+    direction: str,
+    *,
+    precomputed_delta: bool = False,
 ) -> float:
-    """Makespan of the main kernel's blocks."""
-    count = tiles_per_row_tile if direction == "forward" else tiles_per_column_tile
-    tiles = count(call, curve.tile_rows, curve.tile_columns)
-    tiles = tiles[tiles > 0]
-    if not len(tiles):
+    """Time of all calls of a lowering, in seconds.
+
+    They run one after the other; more than `MAX_LAUNCHES` are one launch of a kernel for general masks. Parameters and
+    errors are those of :func:`estimate_attention_s`.
+    """
+    if len(calls) > MAX_LAUNCHES and profile.kernel(kernel).general_masks:
+        return _price(profile, kernel, tuple(calls), shape, direction, precomputed_delta)
+    return sum(_price(profile, kernel, (call,), shape, direction, precomputed_delta) for call in calls)
+
+
+def _price(
+    profile: HardwareProfile,
+    kernel: str,
+    calls: tuple[KernelCall, ...],
+    shape: AttentionShape,
+    direction: str,
+    precomputed_delta: bool,
+) -> float:
+    """Time of one launch."""
+    curve = profile.kernel(kernel)
+    chosen = curve.direction(direction)
+    grid = curve.whole_grid or len(calls) > 1
+    work = count_pieces(chosen, grid, profile.sm_count, profile.peak(shape.dtype), calls, shape, direction)
+    if not work.busy_s:
         return 0.0
-    sharing = min(curve.blocks_per_sm, -(-len(tiles) * shape.problems // sm_count))
-    flop = curve.tile_rows * curve.tile_columns * shape.flop_per_pair(direction)
-    efficiency = curve.efficiency_at((shape.head_dim + shape.v_head_dim) / 2)
-    durations = curve.prologue_s + tiles * (flop * sharing / (efficiency * sm_flop_per_s))
-    return makespan_s(durations, shape.problems, sm_count * sharing, curve.longest_first)
+    rows, columns = _tokens(calls)
+    missed = chosen.l2_miss_share * max(0.0, 1 - profile.l2_bytes / work.shared_bytes) * work.loaded_bytes
+    rate = profile.hbm_bytes_per_s * profile.elementwise.efficiency["copy"]
+    floor = (_bytes(rows, columns, shape, direction) + missed) / rate
+    compute = work.busy_s / (1 - chosen.sustained_loss * work.busy_s / (work.busy_s + chosen.sustained_s))
+    extra = _around_backward_s(profile, rows, columns, shape, precomputed_delta) if direction == "backward" else 0.0
+    return chosen.overhead_s + max(compute, floor) + extra
 
 
-def _tokens(call: KernelCall) -> tuple[int, int]:
-    """Rows and columns of all segments."""
-    rows = sum(segment.q_stop - segment.q_start for segment in call.segments)
-    return rows, sum(segment.k_stop - segment.k_start for segment in call.segments)
+def _tokens(calls: tuple[KernelCall, ...]) -> tuple[int, int]:
+    """Rows and columns that are read: of all segments, or of several calls each once."""
+    segments = [segment for call in calls for segment in call.segments]
+    if len(calls) > 1:
+        return max(s.q_stop for s in segments), max(s.k_stop for s in segments)
+    return sum(s.q_stop - s.q_start for s in segments), sum(s.k_stop - s.k_start for s in segments)
 
 
 def _bytes(rows: int, columns: int, shape: AttentionShape, direction: str) -> float:

@@ -1,0 +1,98 @@
+"""The pieces of work of one attention launch, and how long its multiprocessors are busy with them.
+
+Forward: one piece per tile of queries, head and batch row, which visits the tiles of keys that hold a pair; a tile that
+the mask cuts costs a whole one and the masking. Backward: one piece per tile of keys, which visits tiles of queries.
+
+    piece = prologue [+ varlen] + (tiles + (mask cost - 1) masked) b t_m t_n f / (eff peak / SMs)
+    busy  = makespan(pieces)                             f FLOP per pair, b pieces share a multiprocessor
+
+The makespan is `schedule`'s. What the inner loops load, tiles t_n (D + Dv) e bytes, comes from the L2 cache as long as
+the pieces in flight share it: those of one head read the same keys at about the same time. They share
+
+    shared = heads in flight x longest segment x (D + Dv) e,        heads in flight = slots / pieces of a head
+
+and a kv head's query heads read the same K and V. What part of the loads then misses is the caller's.
+Source: Dao 2023 (FlashAttention-2), sections 3.1 and 3.2; Shah et al. 2024 (FlashAttention-3), section 3.1.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from cost_models.kernels.schedule import makespan_s
+from cost_models.kernels.shape import AttentionShape
+from cost_models.kernels.tiles import Visits, tiles_of_whole_grid, tiles_per_column_tile, tiles_per_row_tile
+from cost_models.masks import KernelCall
+
+if TYPE_CHECKING:
+    from cost_models.hardware import KernelPass
+
+
+class Work(NamedTuple):
+    """Makespan of a launch's pieces; bytes that its inner loops load, and that the pieces in flight share."""
+
+    busy_s: float
+    loaded_bytes: float
+    shared_bytes: float
+
+
+@lru_cache(maxsize=65536)
+def count_pieces(
+    curve: KernelPass,
+    whole_grid: bool,
+    sm_count: int,
+    flop_per_s: float,
+    calls: tuple[KernelCall, ...],
+    shape: AttentionShape,
+    direction: str,
+) -> Work:
+    """Work of one launch.
+
+    Parameters
+    ----------
+    whole_grid : tiles lie on one grid over all rows and columns (`AttentionCurve`).
+    sm_count, flop_per_s : multiprocessors, and the peak of all.
+    calls : one, unless the kernel takes general masks.
+    """
+    visits = _visits(curve, whole_grid, calls, direction)
+    tiles, masked = (counts[visits.tiles > 0] for counts in visits)
+    if not len(tiles):
+        return Work(0.0, 0.0, 1.0)
+    sharing = min(curve.blocks_per_sm, -(-len(tiles) * shape.problems // sm_count))
+    slots = sm_count * sharing
+    flop = curve.tile_rows * curve.tile_columns * shape.flop_per_pair(direction)
+    efficiency = curve.efficiency_at((shape.head_dim + shape.v_head_dim) / 2)
+    tile_s = flop * sharing * sm_count / (efficiency * flop_per_s)
+    masked = tiles if curve.masks_window_tiles and calls[0].left is not None else masked
+    first_s = curve.prologue_s + (curve.varlen_s if len(calls[0].segments) > 1 else 0.0)
+    durations = first_s + (tiles + (curve.masked_tile_cost - 1) * masked) * tile_s
+    busy = makespan_s(durations, shape.problems, slots, curve.longest_first)
+    token_bytes = (shape.head_dim + shape.v_head_dim) * shape.element_bytes
+    inner = curve.tile_columns if direction == "forward" else curve.tile_rows
+    loads = float(tiles.sum()) * shape.problems * inner * token_bytes
+    return Work(
+        busy, loads, _heads_in_flight(slots / len(tiles), shape, direction) * _longest(calls, direction) * token_bytes
+    )
+
+
+def _visits(curve: KernelPass, whole_grid: bool, calls: tuple[KernelCall, ...], direction: str) -> Visits:
+    forward = direction == "forward"
+    if whole_grid:
+        return tiles_of_whole_grid(calls, curve.tile_rows, curve.tile_columns, by_rows=forward)
+    count = tiles_per_row_tile if forward else tiles_per_column_tile
+    return count(calls[0], curve.tile_rows, curve.tile_columns)
+
+
+def _heads_in_flight(heads: float, shape: AttentionShape, direction: str) -> float:
+    """Distinct inner tensors that the pieces in flight read: K and V of kv heads, or Q and dO of heads."""
+    group = shape.heads // shape.kv_heads if direction == "forward" else 1
+    return max(1.0, min(heads, shape.problems) / group)
+
+
+def _longest(calls: tuple[KernelCall, ...], direction: str) -> int:
+    """Tokens of the inner loop in the longest segment: keys in forward, queries in backward."""
+    segments = (segment for call in calls for segment in call.segments)
+    if direction == "forward":
+        return max(segment.k_stop - segment.k_start for segment in segments)
+    return max(segment.q_stop - segment.q_start for segment in segments)

@@ -1,0 +1,182 @@
+"""Attention kernels: work by the mask, bounds of physics, and each term of the model by what it changes."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cost_models.hardware import HARDWARE_NAMES, load_hardware
+from cost_models.kernels import AttentionShape, estimate_attention_s, estimate_calls_s, estimate_elementwise_s
+from cost_models.masks import KernelCall, Segment, TokenRange, lower, parse_mask
+from traces.errors import InputError
+
+SHAPE = AttentionShape(1, 32, 8, 128, 128, "bf16")
+H100 = load_hardware("h100-sxm")
+directions = st.sampled_from(["forward", "backward"])
+
+
+def square(n, left=None, right=None):
+    return KernelCall((Segment(0, n, 0, n),), left, right)
+
+
+def with_pass(profile, kernel, direction, **terms):
+    """The profile with other terms of one pass."""
+    curve = profile.kernels[kernel]
+    changed = curve.model_copy(update={direction: curve.direction(direction).model_copy(update=terms)})
+    return profile.model_copy(update={"kernels": {**profile.kernels, kernel: changed}})
+
+
+def rate_of_peak(profile, kernel, call, shape, direction, pairs):
+    seconds = estimate_attention_s(profile, kernel, call, shape, direction)
+    return pairs * shape.problems * shape.flop_per_pair(direction) / seconds / profile.peak(shape.dtype)
+
+
+@pytest.mark.parametrize("name", HARDWARE_NAMES)
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_long_full_attention_reaches_the_curves_efficiency(name, direction):
+    profile = load_hardware(name)
+    for kernel, curve in profile.kernels.items():
+        share = rate_of_peak(profile, kernel, square(2**17), SHAPE, direction, 2**34)
+        assert share == pytest.approx(curve.direction(direction).efficiency_at(128), rel=0.03), kernel
+
+
+@settings(deadline=None)
+@given(n=st.integers(1, 4096), heads=st.sampled_from([1, 3, 32]), direction=directions, causal=st.booleans())
+def test_never_faster_than_peak_or_memory(n, heads, direction, causal):
+    shape = AttentionShape(1, heads, 1, 128, 128, "bf16")
+    seconds = estimate_attention_s(H100, "flash3", square(n, None, 0 if causal else None), shape, direction)
+    pairs = n * (n + 1) // 2 if causal else n * n
+    least_bytes = 2 * 2 * n * 128 * (heads + 1)
+    assert seconds >= pairs * heads * shape.flop_per_pair(direction) / H100.peak("bf16")
+    assert seconds >= least_bytes / H100.hbm_bytes_per_s
+
+
+@settings(deadline=None)
+@given(
+    n=st.integers(1, 3000), more=st.integers(0, 500), direction=directions,
+    kernel=st.sampled_from(["flash2", "flash3", "cudnn", "flex"]), right=st.sampled_from([None, 0]),
+)  # fmt: skip
+def test_more_tokens_and_heads_take_no_less_time(n, more, direction, kernel, right):
+    base = estimate_attention_s(H100, kernel, square(n, None, right), SHAPE, direction)
+    longer = estimate_attention_s(H100, kernel, square(n + more, None, right), SHAPE, direction)
+    wider = estimate_attention_s(
+        H100, kernel, square(n, None, right), AttentionShape(2, 32, 8, 128, 128, "bf16"), direction
+    )
+    if kernel != "flash3":  # its bound of list scheduling is no sum of waves: pieces may even out
+        assert longer >= base * (1 - 1e-12)
+    assert wider >= base * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("kernel", ["flash2", "flash3", "cudnn", "triton"])
+def test_masks_cost_what_they_leave(kernel, direction):
+    n = 32768
+    full, causal, window = (
+        estimate_attention_s(H100, kernel, call, SHAPE, direction)
+        for call in (square(n), square(n, None, 0), square(n, 1023, 0))
+    )
+    assert causal / full == pytest.approx(0.5, rel=0.05)
+    assert 1024 / n < window / full < 2.2 * 1024 / n
+
+
+def test_packed_documents_cost_their_own_pairs():
+    mask, n = parse_mask("document:lengths=8k+8k+8k+8k", 32768), 32768
+    lowering = lower(mask, [TokenRange(0, n)], [TokenRange(0, n)], n)
+    packed = estimate_calls_s(H100, "cudnn", lowering.calls, SHAPE, "forward")
+    assert len(lowering.calls) == 1
+    one = estimate_attention_s(H100, "cudnn", square(8192), SHAPE, "forward")
+    assert packed == pytest.approx(4 * one, rel=0.05)
+
+
+def test_empty_calls_take_no_time():
+    assert estimate_attention_s(H100, "flash2", KernelCall((Segment(0, 8, 0, 0),), None, None), SHAPE, "forward") == 0
+    assert estimate_calls_s(H100, "flash2", (), SHAPE, "forward") == 0
+
+
+def test_backward_without_delta_saves_the_kernel_that_computes_it():
+    n, call = 8192, square(8192, None, 0)
+    with_delta, without = (
+        estimate_attention_s(H100, "flash2", call, SHAPE, "backward", precomputed_delta=given)
+        for given in (False, True)
+    )
+    delta = estimate_elementwise_s(H100, n * 32 * 4 * 128, n * 32 * 4, "copy") - H100.elementwise.overhead_s
+    assert with_delta - without == pytest.approx(delta, rel=1e-6)
+
+
+def test_grouped_heads_add_a_sum_of_gradients():
+    grouped, plain = (
+        estimate_attention_s(H100, "flash2", square(8192), AttentionShape(1, 32, k, 128, 128, "bf16"), "backward")
+        for k in (8, 32)
+    )
+    assert grouped > plain
+
+
+def test_mask_cost_falls_on_cut_tiles_alone_unless_windows_are_masked_throughout():
+    slow = with_pass(H100, "flash2", "forward", masked_tile_cost=3.0, masks_window_tiles=False)
+    fast = with_pass(H100, "flash2", "forward", masked_tile_cost=1.0, masks_window_tiles=False)
+    everywhere = with_pass(H100, "flash2", "forward", masked_tile_cost=3.0, masks_window_tiles=True)
+
+    def ratio(profile, call):
+        return estimate_attention_s(profile, "flash2", call, SHAPE, "forward") / estimate_attention_s(
+            fast, "flash2", call, SHAPE, "forward"
+        )
+
+    assert ratio(slow, square(8192)) == 1
+    assert 1 < ratio(slow, square(8192, None, 0)) < 1.1
+    assert 1.1 < ratio(slow, square(8192, 4096, 0)) < 2
+    assert ratio(everywhere, square(8192, 4096, 0)) > 2.8
+
+
+def test_varlen_cost_falls_on_pieces_of_calls_of_several_segments():
+    slow = with_pass(H100, "flash3", "forward", varlen_s=50e-6)
+    two = KernelCall((Segment(0, 4096, 0, 4096), Segment(4096, 8192, 4096, 8192)), None, None)
+    prices = [
+        estimate_attention_s(p, "flash3", call, SHAPE, "forward") for call in (square(8192), two) for p in (H100, slow)
+    ]
+    assert prices[0] == prices[1]
+    assert prices[3] - prices[2] == pytest.approx(64 * 32 / 132 * (50e-6 - 2.5e-6), rel=0.2)
+
+
+def test_long_calls_lose_rate_under_the_power_limit():
+    hot = with_pass(H100, "flash3", "forward", sustained_loss=0.2, sustained_s=10e-3)
+    ratios = [
+        estimate_attention_s(hot, "flash3", square(n), SHAPE, "forward")
+        / estimate_attention_s(H100, "flash3", square(n), SHAPE, "forward")
+        for n in (1024, 16384, 262144)
+    ]
+    assert ratios[0] < 1.01 < ratios[1] < 1.2 < ratios[2] < 1.25
+
+
+def test_keys_beyond_the_l2_cache_come_from_memory():
+    missing = with_pass(H100, "cudnn", "forward", l2_miss_share=0.9)
+    short, long = (
+        estimate_attention_s(missing, "cudnn", square(n), SHAPE, "forward")
+        / estimate_attention_s(H100, "cudnn", square(n), SHAPE, "forward")
+        for n in (32768, 2**20)
+    )
+    assert short == 1
+    assert long > 1.1
+    slow_memory = missing.model_copy(update={"hbm_bytes_per_s": H100.hbm_bytes_per_s / 2})
+    assert estimate_attention_s(slow_memory, "cudnn", square(2**20), SHAPE, "forward") == pytest.approx(
+        2 * estimate_attention_s(missing, "cudnn", square(2**20), SHAPE, "forward"), rel=0.05
+    )
+
+
+def test_block_sparse_masks_are_one_launch_of_a_kernel_for_general_masks():
+    n = 8192
+    mask = parse_mask("block-sparse:block=128,keep=0.25,seed=1", n)
+    calls = lower(mask, [TokenRange(0, n)], [TokenRange(0, n)], n).calls
+    assert len(calls) > 64 or sum(len(call.segments) for call in calls) > 64
+    launches = [KernelCall((segment,), call.left, call.right) for call in calls for segment in call.segments]
+    sparse = estimate_calls_s(H100, "flex", launches, SHAPE, "forward")
+    full = estimate_attention_s(H100, "flex", square(n), SHAPE, "forward")
+    assert sparse == pytest.approx(0.25 * full, rel=0.35)
+    assert estimate_calls_s(H100, "flash2", launches, SHAPE, "forward") > 5 * sparse
+
+
+def test_bad_arguments():
+    with pytest.raises(InputError, match="no kernel flash9"):
+        estimate_attention_s(H100, "flash9", square(8), SHAPE, "forward")
+    with pytest.raises(InputError, match="no matrix units for int8"):
+        estimate_attention_s(H100, "flash2", square(8), AttentionShape(1, 1, 1, 64, 64, "int8"), "forward")
+    with pytest.raises(InputError, match="unknown direction"):
+        estimate_attention_s(H100, "flash2", square(8), SHAPE, "up")

@@ -1,0 +1,90 @@
+"""Memory-bound kernels, matrix products, launches, and which attention kernel is chosen."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cost_models.hardware import load_hardware
+from cost_models.hardware.profile import PATTERNS
+from cost_models.kernels import attention_launches, choose_kernel, estimate_elementwise_s, estimate_gemm_s
+from cost_models.masks import parse_mask
+from cost_models.workload import AttentionWorkload
+from traces.errors import InputError
+
+H100 = load_hardware("h100-sxm")
+sizes = st.integers(1, 4000)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_elementwise_is_overhead_and_bytes(pattern):
+    share = H100.elementwise.efficiency[pattern]
+    expected = H100.elementwise.overhead_s + 3e9 / (share * 3.35e12)
+    assert estimate_elementwise_s(H100, 10**9, 2 * 10**9, pattern) == pytest.approx(expected)
+
+
+def test_elementwise_of_columns_and_of_nothing():
+    column = estimate_elementwise_s(H100, np.array([0, 4, 2**30]), np.array([0, 0, 2**30]), "copy")
+    assert column[0] == 0
+    assert column.tolist() == [estimate_elementwise_s(H100, r, w, "copy") for r, w in ((0, 0), (4, 0), (2**30, 2**30))]
+    with pytest.raises(InputError, match="unknown access pattern"):
+        estimate_elementwise_s(H100, 1, 1, "shuffle")
+
+
+@given(m=sizes, n=sizes, k=sizes)
+def test_gemm_is_bounded_by_peak_and_memory_and_symmetric_in_waves(m, n, k):
+    seconds = estimate_gemm_s(H100, m, n, k, "bf16")
+    assert seconds >= 2 * m * n * k / H100.peak("bf16")
+    assert seconds >= 2 * (m * k + k * n + m * n) / H100.hbm_bytes_per_s
+    assert estimate_gemm_s(H100, m, n, k + 64, "bf16") >= seconds
+    assert estimate_gemm_s(H100, m + 128, n, k, "bf16") >= seconds
+
+
+def test_gemm_counts_whole_waves():
+    one = estimate_gemm_s(H100, 128 * 12, 256 * 11, 8192, "bf16")
+    two = estimate_gemm_s(H100, 128 * 12, 256 * 11 + 1, 8192, "bf16")
+    assert estimate_gemm_s(H100, 128 * 6, 256 * 11, 8192, "bf16") == one
+    assert two - H100.gemm.overhead_s == pytest.approx(2 * (one - H100.gemm.overhead_s), rel=1e-6)
+    assert 2 * (128 * 12) * (256 * 11) * 8192 / (one - H100.gemm.overhead_s) == pytest.approx(0.83 * 989.4e12)
+
+
+def test_gemm_of_nothing_and_of_unknown_dtype():
+    assert estimate_gemm_s(H100, 0, 8, 8, "bf16") == 0
+    with pytest.raises(InputError, match="no matrix units"):
+        estimate_gemm_s(H100, 8, 8, 8, "int4")
+
+
+def test_launches():
+    assert [attention_launches(kernel, "forward") for kernel in H100.kernels] == [1] * len(H100.kernels)
+    assert [attention_launches(kernel, "backward") for kernel in ("flash2", "cudnn", "flex", "mine")] == [3, 1, 2, 3]
+
+
+def workload(mask="causal", head_dim=128, dtype="bf16", seq_len=8192):
+    return AttentionWorkload(1, seq_len, 32, 8, head_dim, head_dim, dtype, parse_mask(mask, seq_len))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("h100-sxm", {}, "cudnn"),
+        ("a100-80", {}, "flash2"),
+        ("b200", {"head_dim": 256}, "flash2"),
+        ("h100-sxm", {"dtype": "fp8"}, "flash3"),
+        ("h100-sxm", {"dtype": "fp32"}, "flex"),
+        ("h100-sxm", {"mask": "block-sparse:block=64,keep=0.3,seed=1", "seq_len": 32768}, "flex"),
+    ],
+)
+def test_default_kernel_is_the_first_that_can(name, options, expected):
+    assert choose_kernel(load_hardware(name), None, workload(**options)) == expected
+
+
+def test_asked_for_kernels_are_taken_or_refused_with_a_reason():
+    assert choose_kernel(H100, "flash2", workload()) == "flash2"
+    with pytest.raises(InputError, match="takes bf16, fp16, not fp8.*flash3"):
+        choose_kernel(H100, "flash2", workload(dtype="fp8"))
+    with pytest.raises(InputError, match="head dims up to 256, not 512"):
+        choose_kernel(H100, "flash2", workload(head_dim=512))
+    with pytest.raises(InputError, match="has no kernel"):
+        choose_kernel(H100, "flash9", workload())
+    with pytest.raises(InputError, match="no kernel of h100-sxm takes"):
+        choose_kernel(H100, None, workload(head_dim=512))
