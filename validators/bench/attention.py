@@ -1,0 +1,129 @@
+"""Attention kernels: checked at the shape that is timed, then timed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from cost_models.masks import KernelCall, Segment
+from traces.records import Value
+from validators.bench.checks import Problem, check_backward, check_forward, failures
+from validators.bench.plan import Case
+from validators.bench.timing import Timer
+from validators.dense import row_dot
+from validators.executors.local import AttentionKernel
+from validators.kernels import build_attention_kernel
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+SUSTAINED_S = 1.0
+
+
+class WrongResultError(Exception):
+    """A kernel's result is past its tolerance."""
+
+    def __init__(self, errors: dict[str, float]) -> None:
+        self.errors = errors
+        super().__init__(failures(errors))
+
+
+@dataclass
+class AttentionBench:
+    """Prepares each attention problem once for all its cases."""
+
+    timer: Timer
+    seed: int = 0
+    _kernels: dict[str, AttentionKernel] = field(default_factory=dict)
+    _key: object = None
+    _problem: Problem | None = None
+
+    def run(self, case: Case) -> tuple[list[float], dict[str, float]]:
+        """Samples in seconds, and the errors of the check.
+
+        Raises
+        ------
+        WrongResultError
+            Where the kernel computes something else; nothing is timed then.
+        """
+        kernel = self._kernel(str(case.parameters["kernel"]))
+        problem, call = self._prepare(case), call_of(case.parameters)
+        if case.parameters["direction"] == "forward":
+            return self._forward(case, kernel, problem, call)
+        return self._backward(case, kernel, problem, call)
+
+    def forget(self) -> None:
+        """Free the memory of the last problem."""
+        self._key = self._problem = None
+
+    def _forward(
+        self, case: Case, kernel: AttentionKernel, problem: Problem, call: KernelCall
+    ) -> tuple[list[float], dict[str, float]]:
+        problem.o, problem.lse = kernel.forward(problem.q, problem.k, problem.v, call)
+        errors = _checked(check_forward(problem, problem.o, problem.lse, self.seed))
+        return self._time(case, lambda: kernel.forward(problem.q, problem.k, problem.v, call)), errors
+
+    def _backward(
+        self, case: Case, kernel: AttentionKernel, problem: Problem, call: KernelCall
+    ) -> tuple[list[float], dict[str, float]]:
+        if problem.o is None:
+            problem.o, problem.lse = kernel.forward(problem.q, problem.k, problem.v, call)
+            _checked(check_forward(problem, problem.o, problem.lse, self.seed))
+        delta = bool(case.parameters.get("delta", False))
+        row = row_dot(problem.do.float(), problem.o.float()).contiguous() if delta else problem.o
+        lse = cast(Tensor, problem.lse)
+
+        def run() -> tuple[Tensor, Tensor, Tensor]:
+            return kernel.backward(problem.q, problem.k, problem.v, problem.do, lse, row, call, delta=delta)
+
+        errors = _checked(check_backward(problem, run(), self.seed))
+        return self._time(case, run), errors
+
+    def _time(self, case: Case, call: object) -> list[float]:
+        if case.kind == "sustained":
+            return self.timer.measure_train(call, SUSTAINED_S)  # type: ignore[arg-type]
+        return self.timer.measure(call)  # type: ignore[arg-type]
+
+    def _kernel(self, name: str) -> AttentionKernel:
+        if name not in self._kernels:
+            self._kernels[name] = build_attention_kernel(name)
+        return self._kernels[name]
+
+    def _prepare(self, case: Case) -> Problem:
+        key = {name: value for name, value in case.parameters.items() if name not in ("direction", "delta")}
+        if self._problem is None or self._key != key:
+            self.forget()
+            self._problem = draw_problem(case.parameters, self.seed, self.timer.device)
+            self._key = key
+        return self._problem
+
+
+def draw_problem(parameters: dict[str, Value], seed: int, device: torch.device) -> Problem:
+    """Fresh standard normal inputs of a case."""
+    p = {name: cast(int, value) for name, value in parameters.items()}
+    generator = torch.Generator(device).manual_seed(seed)
+    dtype = DTYPES[str(parameters["dtype"])]
+    shapes = [
+        (p["rows"], p["heads"]),
+        (p["columns"], p["kv_heads"]),
+        (p["columns"], p["kv_heads"]),
+        (p["rows"], p["heads"]),
+    ]
+    drawn = [
+        torch.randn(p["batch"], tokens, heads, p["head_dim"], generator=generator, device=device, dtype=dtype)
+        for tokens, heads in shapes
+    ]
+    return Problem(*drawn, left=p["left"], right=p["right"])
+
+
+def call_of(parameters: dict[str, Value]) -> KernelCall:
+    """The launch that a case is about."""
+    p = {name: cast(int, value) for name, value in parameters.items()}
+    return KernelCall((Segment(0, p["rows"], 0, p["columns"]),), p["left"], p["right"])
+
+
+def _checked(errors: dict[str, float]) -> dict[str, float]:
+    if failures(errors):
+        raise WrongResultError(errors)
+    return errors

@@ -1,0 +1,46 @@
+"""What the host needs to issue one operation, whatever the GPU does: tiny tensors, wall clock around the call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from cost_models.masks import KernelCall, Segment
+from validators.bench.plan import Case
+from validators.bench.timing import Timer
+from validators.kernels import build_attention_kernel
+from validators.kernels.fused import merge_into, row_dot
+
+TOKENS, HEADS, DIM = 128, 4, 64
+
+
+def run_host(case: Case, timer: Timer) -> list[float]:
+    """Seconds of each call on the host."""
+    if case.parameters["what"] == "attention":
+        return timer.issue(_attention(str(case.parameters["kernel"]), str(case.parameters["direction"]), timer.device))
+    return timer.issue(_small(str(case.parameters["what"]), timer.device))
+
+
+def _attention(kernel: str, direction: str, device: torch.device) -> Callable[[], object]:
+    attention, call = build_attention_kernel(kernel), KernelCall((Segment(0, TOKENS, 0, TOKENS),), None, 0)
+    q, k, v, do = (torch.randn(1, TOKENS, HEADS, DIM, device=device, dtype=torch.bfloat16) for _ in range(4))
+    o, lse = attention.forward(q, k, v, call)
+    if direction == "forward":
+        return lambda: attention.forward(q, k, v, call)
+    return lambda: attention.backward(q, k, v, do, lse, o, call, delta=False)
+
+
+def _small(what: str, device: torch.device) -> Callable[[], object]:
+    wide = torch.randn(1, TOKENS, HEADS, DIM, device=device)
+    narrow = wide.to(torch.bfloat16)
+    lse, other = (torch.randn(1, HEADS, TOKENS, device=device) for _ in range(2))
+    square = torch.randn(DIM, DIM, device=device, dtype=torch.bfloat16)
+    calls: dict[str, Callable[[], object]] = {
+        "merge": lambda: merge_into(wide, lse, narrow, other),
+        "row_dot": lambda: row_dot(narrow, narrow, lse),
+        "accumulate": lambda: wide.add_(narrow),
+        "cast": lambda: narrow.copy_(wide),
+        "gemm": lambda: square @ square,
+    }
+    return calls[what]

@@ -1,0 +1,97 @@
+"""How long a call takes on an otherwise idle device.
+
+Each sample is one isolated call, as in the cross-check: the device is idle before and synchronised after. On a GPU
+events stand around the call, and a short wait kernel before them lets the host run ahead, so that the time is the
+GPU's and not the host's; what the host needs is measured on its own (`host`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+Call = Callable[[], object]
+
+LEAD_CYCLES = 600_000
+"""Of the wait kernel, about 0.3 ms: longer than the host needs to issue any call here."""
+FLUSH_BYTES = 160 << 20
+"""Written before a call whose inputs should not lie in the L2 cache: three times its size on Hopper."""
+
+
+class Timer:
+    """Times calls on one device.
+
+    Parameters
+    ----------
+    device : where the calls run.
+    seconds : about how long to repeat a call.
+    most, least : bounds of the number of samples.
+    """
+
+    def __init__(self, device: torch.device, *, seconds: float = 0.3, most: int = 12, least: int = 3) -> None:
+        self.device, self._seconds, self._most, self._least = device, seconds, most, least
+        self._flushed: torch.Tensor | None = None
+
+    def measure(self, call: Call, *, cold: bool = False) -> list[float]:
+        """Seconds of each sample, after one call that is not counted.
+
+        ``cold`` empties the L2 cache of the call's inputs before each.
+        """
+        first = self._once(call, cold)
+        count = max(self._least, min(self._most, int(self._seconds / max(first, 1e-6))))
+        return [self._once(call, cold) for _ in range(count)]
+
+    def measure_train(self, call: Call, seconds: float) -> list[float]:
+        """Seconds of each of many calls that follow each other without a pause."""
+        count = max(4, min(2000, int(seconds / max(self._once(call, False), 1e-6))))
+        if self.device.type != "cuda":
+            return [self._once(call, False) for _ in range(count)]
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(count + 1)]
+        self._lead(False)
+        events[0].record()
+        for event in events[1:]:
+            call()
+            event.record()
+        torch.cuda.synchronize(self.device)
+        return [start.elapsed_time(end) / 1e3 for start, end in zip(events, events[1:], strict=False)]
+
+    def issue(self, call: Call, count: int = 100) -> list[float]:
+        """Seconds that the host needs to issue a call, whatever the device does; the first calls are not counted."""
+        for _ in range(5):
+            call()
+        samples = []
+        for _ in range(count):
+            self.synchronize()
+            start = time.perf_counter()
+            call()
+            samples.append(time.perf_counter() - start)
+        self.synchronize()
+        return samples
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _once(self, call: Call, cold: bool) -> float:
+        self.synchronize()
+        if self.device.type != "cuda":
+            start = time.perf_counter()
+            call()
+            return max(time.perf_counter() - start, 1e-9)
+        before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        self._lead(cold)
+        before.record()
+        call()
+        after.record()
+        self.synchronize()
+        return before.elapsed_time(after) / 1e3
+
+    def _lead(self, cold: bool) -> None:
+        if cold:
+            if self._flushed is None:
+                self._flushed = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device=self.device)
+            self._flushed.fill_(1)
+        torch.cuda._sleep(LEAD_CYCLES)
