@@ -52,6 +52,18 @@ def dense_layer(shape: ModelShape, w: Weights, at: str, x: Tensor, allowed: Tens
     return x + (torch.nn.functional.silu(n @ w[at + "gate_proj"].T) * (n @ w[at + "up_proj"].T)) @ w[at + "down_proj"].T
 
 
+def prefill(shape: ModelShape, w: Weights, ids: Tensor, allowed: Tensor) -> dict[str, Tensor]:
+    """Logits [B, V] after the last token, and every layer's keys (rotated) and values [B, S, K, D]."""
+    x, found = w["embed_tokens"][ids], {}
+    for index in range(shape.layers):
+        at, n = f"layers.{index}.", rms_norm(x, w[f"layers.{index}.input_norm"])
+        found[f"keys {index}"] = rotate((n @ w[at + "k_proj"].T).unflatten(2, (shape.kv_heads, -1)), shape.head_dim)
+        found[f"values {index}"] = (n @ w[at + "v_proj"].T).unflatten(2, (shape.kv_heads, -1))
+        x = dense_layer(shape, w, at, x, allowed)
+    last = rms_norm(x[:, -1], w["norm"])
+    return {**found, "logits": last @ w["embed_tokens" if shape.tied_embeddings else "lm_head"].T}
+
+
 def model_loss(shape: ModelShape, w: Weights, ids: Tensor, labels: Tensor, allowed: Tensor) -> Tensor:
     """Loss of each token [B, S] from token ids [B, S]."""
     x = w["embed_tokens"][ids]

@@ -14,11 +14,13 @@ this table with option ``accumulate`` is a gradient that is added to.
 | rms_norm_dx | Elementwise | dy, x, g, rstd -> dx |
 | rms_norm_dw | Elementwise | dy, x, rstd (, dg) -> dg |
 | rope | Elementwise | x -> x in place: last `dims` features rotated by their token's position; `inverse` |
+| append | Elementwise | rows, cache -> cache: the rows at its end, on the last rank of a context parallel group |
 | swiglu, swiglu_backward | Elementwise | gate, up -> silu(gate) up; dh, gate, up -> dgate, dup |
 | gelu, gelu_backward | Elementwise | x -> gelu(x) (exact); dy, x -> dx |
 | add | Elementwise | a, b -> a + b in a new tensor |
 | split, join | Elementwise | features of x cut into several tensors, and put together again |
 | take_tokens | Elementwise | tokens `rows` of x, copied |
+| drop_tokens | Elementwise | x without the `dropped` leading tokens of each rank |
 | cross_entropy | Elementwise | logits, labels -> lse, target: of this rank's words, the first is number `offset` |
 | cross_entropy_join | Elementwise | lse, target of all parts -> lse, target of all words |
 | cross_entropy_backward | Elementwise | logits, labels, lse -> logits = (softmax - onehot) `scale`, in place |

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cost_models.models import ModelShape
+from simulator.layers.cache import KvCache
 from simulator.layers.core import Kept, attention_core
 from simulator.layers.linear import linear
 from simulator.layers.net import Net, Var
@@ -40,22 +41,31 @@ class Context:
     home: Layout
 
 
-def transformer_layer(net: Net, context: Context, weights: Weights, x: Var, kept: Kept | None = None) -> Var:
-    """Hidden states after a layer."""
-    x = residual(net, x, attention_block(net, context, weights, rms_norm(net, x, weights["input_norm"]), kept))
+def transformer_layer(
+    net: Net, context: Context, weights: Weights, x: Var, kept: Kept | None = None, cache: KvCache | None = None
+) -> Var:
+    """Hidden states after a layer; with a cache, its tokens attend to what is in it, or are put there."""
+    x = residual(net, x, attention_block(net, context, weights, rms_norm(net, x, weights["input_norm"]), kept, cache))
     return residual(net, x, feed_forward(net, context, weights, rms_norm(net, x, weights["post_norm"])))
 
 
-def attention_block(net: Net, context: Context, weights: Weights, x: Var, kept: Kept | None) -> Var:
-    """Projections around a schedule."""
+def attention_block(
+    net: Net, context: Context, weights: Weights, x: Var, kept: Kept | None, cache: KvCache | None
+) -> Var:
+    """Projections around a schedule, or around attention to a cache."""
     shape, parallel = context.shape, context.parallel
-    x = parallel.enter(net, x, context.home)
+    x, positions = parallel.enter(net, x, context.home), cache.positions if cache else None
     heads, kv_heads = shape.heads // parallel.size, shape.kv_heads // parallel.size
-    q = rope(net, linear(net, x, weights["q_proj"], "q", heads), shape.head_dim)
-    k = rope(net, linear(net, x, weights["k_proj"], "k", kv_heads), shape.head_dim)
+    q = rope(net, linear(net, x, weights["q_proj"], "q", heads), shape.head_dim, positions)
+    k = rope(net, linear(net, x, weights["k_proj"], "k", kv_heads), shape.head_dim, positions)
     v = linear(net, x, weights["v_proj"], "v", kv_heads)
     del x
-    o = attention_core(net, context.schedule, q, k, v, kept)
+    if cache is not None and cache.filled:
+        o = Var(cache.attend(net, q.tensor, k.tensor, v.tensor), None)
+    else:
+        o = attention_core(net, context.schedule, q, k, v, kept)
+        if cache is not None:
+            cache.keep(net, k.tensor, v.tensor, context.schedule.repeated_rows(net.r.setup))
     del q, k, v
     return parallel.leave(net, linear(net, o, weights["o_proj"], "x"))
 

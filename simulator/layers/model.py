@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from simulator.layers.cache import KvCache
+from simulator.layers.core import Kept
 from simulator.layers.ends import Rows, full_loss, fused_loss
 from simulator.layers.layer import Context, transformer_layer
-from simulator.layers.linear import embed
+from simulator.layers.linear import embed, linear
 from simulator.layers.net import Net, Var
 from simulator.layers.pointwise import rms_norm
 from simulator.layers.weights import WeightMaker, Weights
@@ -52,9 +54,17 @@ class Model:
         offset = context.parallel.grid.coordinate("tp") * table.rows
         return context.parallel.leave(net, embed(net, ids, table, context.shape.hidden, offset))
 
-    def layer(self, net: Net, index: int, x: Var, kept: object = None) -> Var:
+    def layer(self, net: Net, index: int, x: Var, kept: Kept | None = None, cache: KvCache | None = None) -> Var:
         """Hidden states after a layer."""
-        return transformer_layer(net, self.context, self.layers[index], x, kept)  # type: ignore[arg-type]
+        return transformer_layer(net, self.context, self.layers[index], x, kept, cache)
+
+    def last_logits(self, net: Net, x: Var) -> Tensor:
+        """Logits after the last token that each rank has."""
+        last = _last_token(net, x.tensor)
+        if self.context.parallel.splits_tokens:
+            last = _last_token(net, self.context.parallel.all_gather(net, last, None))
+        normed = rms_norm(net, Var(last, None), self.ends["norm"])
+        return linear(net, normed, self.ends["lm_head"], "logits").tensor
 
     def loss(self, net: Net, x: Var, labels: Tensor, scale: float) -> list[Rows]:
         """Loss of the hidden states after the last layer."""
@@ -64,3 +74,9 @@ class Model:
         if self.loss_chunks:
             return fused_loss(net, parallel, x, head, labels, scale, self.loss_chunks)
         return [full_loss(net, parallel, x, head, labels, scale)]
+
+
+def _last_token(net: Net, x: Tensor) -> Tensor:
+    b = x.buffer
+    last = net.r.tensor(b.name, None, 1, b.dim, b.dtype, tokens=1, batch=b.batch)
+    return net.r.copy("take_tokens", (x,), last, "copy", rows=(-1, 0))

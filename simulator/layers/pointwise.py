@@ -44,18 +44,19 @@ def _rms_norm_backward(net: Net, x: Var, gain: Parameter, out: Var, rstd: Tensor
     return backward
 
 
-def rope(net: Net, x: Var, dims: int) -> Var:
-    """Rotate the last ``dims`` features of every head, in place."""
+def rope(net: Net, x: Var, dims: int, positions: tuple[int, int] | None = None) -> Var:
+    """Rotate the last ``dims`` features of every head, in place, by the positions of the layout or by those given."""
     b = x.tensor.buffer
     size = b.bytes * dims // b.dim
-    net.r.emit("rope", Elementwise("copy", size, size), (x.tensor,), (x.tensor,), dims=dims, inverse=False)
+    options = {"dims": dims, "positions": positions}
+    net.r.emit("rope", Elementwise("copy", size, size), (x.tensor,), (x.tensor,), inverse=False, **options)  # type: ignore[arg-type]
     out = net.var(x.tensor, x)
     if out.slot and net.saves:
         slot, out_slot = x.slot, out.slot
 
         def backward() -> None:
             dy = out_slot.take()
-            net.r.emit("rope", Elementwise("copy", size, size), (dy,), (dy,), dims=dims, inverse=True)
+            net.r.emit("rope", Elementwise("copy", size, size), (dy,), (dy,), inverse=True, **options)  # type: ignore[arg-type]
             net.give(slot, dy)
 
         net.push(backward)

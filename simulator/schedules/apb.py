@@ -88,9 +88,13 @@ class Apb(Schedule):
         """[anchor | local] on every host but the first."""
         ranks = setup.n_ranks
         edge = np.arange(ranks + 1) * (setup.workload.seq_len // ranks)
-        anchor = np.where(np.arange(ranks) > 0, self._lengths(setup)[0], 0)
+        anchor = self.repeated_rows(setup)
         start = np.stack([np.zeros(ranks, dtype=np.int64), edge[:-1]], axis=1)
         return Partition("anchored", start, np.stack([anchor, edge[1:]], axis=1))
+
+    def repeated_rows(self, setup: Setup) -> IntArray:
+        """The anchor."""
+        return np.where(np.arange(setup.n_ranks) > 0, self._lengths(setup)[0], 0)
 
     def forward(self, r: Recorder, q: Tensor, k: Tensor, v: Tensor) -> Saved:
         """Score, select, gather, concatenate, attend."""

@@ -15,6 +15,7 @@ from typing import ClassVar, Self
 
 from cost_models.masks import Mask
 from cost_models.units import format_count
+from simulator.program.operations import Column
 from simulator.program.partition import Partition
 from simulator.program.recorder import Recorder
 from simulator.program.setup import Setup
@@ -66,6 +67,10 @@ class Schedule(ABC):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Record the backward pass; returns dQ, dK, dV."""
         raise InputError(f"{self.name} has no backward pass", remedy="ask for the forward pass")
+
+    def repeated_rows(self, setup: Setup) -> Column:
+        """Leading rows of each rank's part that other ranks have too (anchors): not kept for decoding."""
+        return 0
 
     @property
     def has_backward(self) -> bool:

@@ -9,25 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from simulator.layers.checkpoint import checkpoint
 from simulator.layers.core import Kept
 from simulator.layers.ends import Rows
-from simulator.layers.layer import Context
 from simulator.layers.model import Model
 from simulator.layers.net import Net, Slot, Var
 from simulator.layers.parameter import Parameter
-from simulator.layers.tensor_parallel import TensorParallel
 from simulator.layers.weights import WeightMaker
-from simulator.program.lift import Lift
-from simulator.program.operations import Slices, Transfer
-from simulator.program.partition import Layout
-from simulator.program.recorder import Recorder
 from simulator.program.tape import Sink, Tensor
 from simulator.steps.parameters import ParameterStore
 from simulator.steps.pipeline import BACKWARD, one_forward_one_backward
 from simulator.steps.plan import Plan
+from simulator.steps.ranks import Ranks
 
 Unit = tuple[Sequence[Parameter], Callable[[Net, Var | None], Var | None]]
 
@@ -57,16 +50,11 @@ class TrainingStep:
     """
 
     def __init__(self, plan: Plan, sink: Sink) -> None:
-        self.plan, grid = plan, plan.grid
-        self._lift = Lift(grid, sink) if grid.n_ranks > grid.cp else None
-        self.r = Recorder(plan.setup, self._lift or sink)
-        parallel = TensorParallel(grid, plan.options.tp_version)
-        home = Layout.home(plan.schedule.input_partition(plan.setup))
-        context = Context(plan.shape, plan.schedule, parallel, home)
-        self.model = Model(context, WeightMaker(plan.shape, parallel, plan.dtype), plan.options.loss_chunks)
-        self.store = ParameterStore(self.r, grid, plan.options.zero, plan.options.optimizer)
+        self.plan, self._ranks = plan, Ranks(plan, sink)
+        self.r, context = self._ranks.r, self._ranks.context
+        self.model = Model(context, WeightMaker(plan.shape, context.parallel, plan.dtype), plan.options.loss_chunks)
+        self.store = ParameterStore(self.r, plan.grid, plan.options.zero, plan.options.optimizer)
         self.losses: list[Rows] = []
-        self._home = home
         self._microbatch = 0
         self._passes: dict[tuple[int, int], _Pass] = {}
         self._gradients: dict[tuple[int, int], Tensor] = {}
@@ -76,7 +64,7 @@ class TrainingStep:
         stages = self.plan.grid.pp
         units = [self._units(stage) for stage in range(stages)]
         for stage in range(stages):
-            self._on(stage)
+            self._ranks.on(stage)
             for weights, _ in units[stage]:
                 self.store.hold(weights)
         for stage, kind, microbatch in one_forward_one_backward(stages, self.plan.options.microbatches):
@@ -85,9 +73,9 @@ class TrainingStep:
             else:
                 self._forward(stage, microbatch, units[stage])
         self.r.phase = "optimizer"
-        self._on(*range(stages))
+        self._ranks.on(*range(stages))
         for stage in range(stages):
-            self._on(stage)
+            self._ranks.on(stage)
             self.store.step([each for weights, _ in units[stage] for each in weights])
         outputs = {f"{name} {index}": tensor for index, rows in enumerate(self.losses)
                    for name, tensor in zip(("lse", "target"), rows, strict=True)}  # fmt: skip
@@ -107,7 +95,7 @@ class TrainingStep:
         return units
 
     def _embed(self, net: Net, _: Var | None) -> Var:
-        return self.model.embed(net, self._ids("ids"))
+        return self.model.embed(net, self._ranks.ids("ids", self._microbatch))
 
     def _layer(self, index: int) -> Callable[[Net, Var | None], Var]:
         def run(net: Net, x: Var | None) -> Var:
@@ -123,14 +111,7 @@ class TrainingStep:
     def _loss(self, net: Net, x: Var | None) -> None:
         assert x is not None
         scale = 1 / (self.plan.batch * self.plan.seq_len)
-        self.losses += self.model.loss(net, x, self._ids("labels"), scale)
-
-    def _ids(self, name: str) -> Tensor:
-        """Token ids or labels of the microbatch being recorded."""
-        start = self.plan.grid.coordinate("dp") * self.plan.options.microbatches + self._microbatch
-        start = start * self.plan.micro_batch
-        rows = Slices(0, start, start + self.plan.micro_batch)
-        return self.r.tensor(name, self._home, 1, 1, "int64", is_input=True, slices=(rows,))
+        self.losses += self.model.loss(net, x, self._ranks.ids("labels", self._microbatch), scale)
 
     # -- passes ------------------------------------------------------------------------------------------------------
 
@@ -139,7 +120,7 @@ class TrainingStep:
         run = self._passes[stage, microbatch] = _Pass(Net(self.r, training=True))
         x = self._receive_forward(stage, microbatch)
         run.entry = x.slot if x else None
-        self._on(stage)
+        self._ranks.on(stage)
         self.store.gather(units[0][0])
         for number, (weights, unit) in enumerate(units):
             if number + 1 < len(units):
@@ -155,7 +136,7 @@ class TrainingStep:
             return None
         before = self._passes[stage - 1, microbatch]
         assert before.exit is not None
-        received = self._send(before.exit.tensor, stage - 1, stage)
+        received = self._ranks.send(before.exit.tensor, stage - 1, stage)
         before.exit = None
         return Var(received, Slot())
 
@@ -165,7 +146,7 @@ class TrainingStep:
         if stage < self.plan.grid.pp - 1:
             assert run.exit_slot is not None
             run.exit_slot.grad = self._gradients.pop((stage, microbatch))
-        self._on(stage)
+        self._ranks.on(stage)
         last = microbatch == self.plan.options.microbatches - 1
         self.store.gather(units[-1][0])
         for number in reversed(range(len(units))):
@@ -177,28 +158,7 @@ class TrainingStep:
             self.store.reduce(weights, last=last)
         if stage > 0:
             assert run.entry is not None
-            self._gradients[stage - 1, microbatch] = self._send(run.entry.take(), stage, stage - 1)
-
-    # -- stages ------------------------------------------------------------------------------------------------------
-
-    def _on(self, *stages: int) -> None:
-        if self._lift is not None:
-            self._lift.stages = stages
-
-    def _send(self, tensor: Tensor, source: int, target: int) -> Tensor:
-        """A tensor of one pipeline stage, on a neighbouring one."""
-        grid, b = self.plan.grid, tensor.buffer
-        self._on(target)
-        received = self.r.tensor(b.name, b.layout, b.heads, b.dim, b.dtype, tokens=b.tokens, batch=b.batch)
-        self._on(source, target)
-        stage, others = grid.coordinate("pp"), grid.groups("pp")
-        groups = others + np.where(stage == target, source, stage) * (int(others.max()) + 1)
-        sends = stage == source
-        to = np.arange(grid.n_ranks) + np.where(sends, (target - source) * grid.stride("pp"), 0)
-        work = Transfer("send", b.bytes, np.where(sends, b.bytes, 0), groups, to)
-        lane = f"comm:pp-{'down' if target > source else 'up'}"
-        self.r.emit("send", work, (tensor,), (received,), lane=lane)
-        return received
+            self._gradients[stage - 1, microbatch] = self._ranks.send(run.entry.take(), stage, stage - 1)
 
 
 def record_training_step(plan: Plan, sink: Sink) -> None:

@@ -99,10 +99,12 @@ def rope(local: LocalOperations, operation: Operation) -> None:
     """Rotate pairs (i, i + dims/2) of the last features by position / base^(2 i / dims)."""
     writes = local.writes(operation)
     dims, buffer = typing.cast(int, operation.options["dims"]), operation.writes[0]
-    positions = operation.options.get("positions")
-    if positions is None:
+    given = operation.options.get("positions")
+    if given is None:
         assert buffer.layout is not None
         positions = token_index(buffer.layout.ranges(local.store.rank))
+    else:
+        positions = torch.arange(*typing.cast(tuple[int, int], given))
     x = writes[0][..., writes[0].shape[-1] - dims :]
     rate = ROPE_BASE ** (-torch.arange(0, dims, 2, dtype=torch.float64) / dims)
     angle = torch.as_tensor(positions, dtype=torch.float64)[:, None, None] * rate
@@ -148,6 +150,13 @@ def add(local: LocalOperations, operation: Operation) -> None:
     torch.add(*reads, out=writes[0])
 
 
+def append(local: LocalOperations, operation: Operation) -> None:
+    """New rows at the end of the last rank's cache."""
+    (rows, _), (cache,) = local.reads(operation), local.writes(operation)
+    if typing.cast(Sequence[int], operation.options["last"])[local.store.rank]:
+        cache[:, cache.shape[1] - rows.shape[1] :] = rows
+
+
 def wait(local: LocalOperations, operation: Operation) -> None:
     """Nothing to do: what is read is there."""
 
@@ -160,7 +169,14 @@ def take_tokens(local: LocalOperations, operation: Operation) -> None:
     reads, writes = local.reads(operation), local.writes(operation)
     dim = 2 if operation.reads[0].dim == 1 else 1
     start, stop = typing.cast(tuple[int, int], operation.options["rows"])
-    writes[0].copy_(reads[0].narrow(dim, start, stop - start))
+    start = start % max(reads[0].shape[dim], 1)
+    writes[0].copy_(reads[0].narrow(dim, start, (stop - start) if stop else 1))
+
+
+def drop_tokens(local: LocalOperations, operation: Operation) -> None:
+    """Without the leading tokens."""
+    (source,), (target,) = local.reads(operation), local.writes(operation)
+    target.copy_(source[:, int(typing.cast(Sequence[int], operation.options["dropped"])[local.store.rank]) :])
 
 
 def cross_entropy(local: LocalOperations, operation: Operation) -> None:
@@ -258,8 +274,10 @@ KINDS: dict[str, Perform] = {
         gelu,
         gelu_backward,
         add,
+        append,
         wait,
         take_tokens,
+        drop_tokens,
         cross_entropy,
         cross_entropy_join,
         cross_entropy_backward,

@@ -1,0 +1,69 @@
+"""The ranks on which a step is recorded: the recorder of one context parallel group, lifted to the grid, by stages."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulator.layers.layer import Context
+from simulator.layers.tensor_parallel import TensorParallel
+from simulator.program.lift import Lift
+from simulator.program.operations import Slices, Transfer
+from simulator.program.partition import Layout
+from simulator.program.recorder import Recorder
+from simulator.program.tape import Sink, Tensor
+from simulator.steps.plan import Plan
+
+
+class Ranks:
+    """What steps record on.
+
+    Attributes
+    ----------
+    r : the recorder.
+    context : what layers share.
+    """
+
+    def __init__(self, plan: Plan, sink: Sink) -> None:
+        self.plan, grid = plan, plan.grid
+        self._lift = Lift(grid, sink) if grid.n_ranks > grid.cp else None
+        self.r = Recorder(plan.setup, self._lift or sink)
+        home = Layout.home(plan.schedule.input_partition(plan.setup))
+        parallel = TensorParallel(grid, plan.options.tp_version)
+        self.context = Context(plan.shape, plan.schedule, parallel, home)
+
+    def on(self, *stages: int) -> None:
+        """What is recorded from here on is these pipeline stages'."""
+        if self._lift is not None:
+            self._lift.stages = stages
+
+    def ids(self, name: str, microbatch: int) -> Tensor:
+        """Token ids or labels of a microbatch, each rank's tokens of its sequences."""
+        return self.r.tensor(
+            name, self.context.home, 1, 1, "int64", is_input=True, slices=(self.sequences(microbatch),)
+        )
+
+    def sequences(self, microbatch: int) -> Slices:
+        """The sequences of a microbatch that each rank has."""
+        start = self.plan.grid.coordinate("dp") * self.plan.options.microbatches + microbatch
+        start = start * self.plan.micro_batch
+        return Slices(0, start, start + self.plan.micro_batch)
+
+    def heads(self, per_rank: int) -> Slices:
+        """The heads that each rank has of tensors [batch, tokens, heads, dim]."""
+        start = self.plan.grid.coordinate("tp") * per_rank
+        return Slices(2, start, start + per_rank)
+
+    def send(self, tensor: Tensor, source: int, target: int) -> Tensor:
+        """A tensor of one pipeline stage, on a neighbouring one."""
+        grid, b = self.plan.grid, tensor.buffer
+        self.on(target)
+        received = self.r.tensor(b.name, b.layout, b.heads, b.dim, b.dtype, tokens=b.tokens, batch=b.batch)
+        self.on(source, target)
+        stage, others = grid.coordinate("pp"), grid.groups("pp")
+        groups = others + np.where(stage == target, source, stage) * (int(others.max()) + 1)
+        sends = stage == source
+        to = np.arange(grid.n_ranks) + np.where(sends, (target - source) * grid.stride("pp"), 0)
+        work = Transfer("send", b.bytes, np.where(sends, b.bytes, 0), groups, to=to)
+        lane = f"comm:pp-{'down' if target > source else 'up'}"
+        self.r.emit("send", work, (tensor,), (received,), lane=lane)
+        return received
