@@ -141,6 +141,8 @@ class CostModel:
         return self._priced[key]
 
     def _collective(self, work: Collective) -> Column:
+        if work.splits is not None:
+            return self._all_to_all_v(work)
         size = int(np.max(work.bytes))
         key = (work.collective, size, None if work.groups is None else work.groups.tobytes())
         if key not in self._priced:
@@ -151,6 +153,17 @@ class CostModel:
             ]
             self._priced[key] = _shrink(array_to_ns(np.array(seconds))[groups])
         return self._priced[key]
+
+    def _all_to_all_v(self, work: Collective) -> Column:
+        """Flows between all ranks at once; a rank is done when the last flow that it sends or receives is."""
+        assert work.splits is not None
+        source, target = np.nonzero(work.splits)
+        size = work.splits[source, target] * work.row_bytes
+        flow_ns = array_to_ns(np.asarray(estimate_exchange_s(self._topology, self._profile, source, target, size)))
+        column = np.zeros(len(work.splits), dtype=np.int64)
+        np.maximum.at(column, source, flow_ns)
+        np.maximum.at(column, target, flow_ns)
+        return _shrink(column)
 
     def _per_lowering(self, key: Hashable, table: LoweringSet, price: Callable[[Lowering, int], int]) -> IntArray:
         """One number per distinct lowering; found when a table has new ones."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -177,6 +177,12 @@ class LoweringTable(LoweringSet):
             ranges = self._queries.ranges(query_part), self._keys.ranges(key_part)
             self._index_of_pair[key] = self.add(lower(self._mask, *ranges, self._seq_len))
         return self._index_of_pair[key]
+
+
+@lru_cache(maxsize=128)
+def lowering_table(mask: Mask, seq_len: int, queries: Partition, keys: Partition) -> LoweringTable:
+    """The table of a mask and two partitions, shared by all schedules that split the same sequence so."""
+    return LoweringTable(mask, seq_len, queries, keys)
 
 
 def column_of(lowerings: Sequence[Lowering]) -> LoweringColumn:

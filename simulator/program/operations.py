@@ -5,26 +5,29 @@ computed or sent, never how long it takes: costing prices its ``work``, executor
 
 | kind | work | meaning (per rank) |
 |---|---|---|
-| attention_forward | Attention | o, lse <- kernels of the lowering on (q, k, v); rows without a key stay untouched |
+| attention_forward | Attention | o, lse <- kernels of the lowering on (q, k, v); rows without a key stay untouched. With option `into`, o and lse hold a result already, and the kernels merge theirs into it |
 | clear | Elementwise | o = 0 and lse = -inf on the rows that the kernels of `covered` left untouched |
 | attention_backward | Attention | dq, dk, dv <- the same kernels backward, given dO, LSE and O (or delta) |
 | merge | Elementwise | running (o, lse) <- LSE-weighted sum with a partial one, on the rows the partial one covers |
-| accumulate | Elementwise | a += b, on the rows the kernels wrote |
+| accumulate | Elementwise | a += b, on the rows the kernels wrote; with option `by_token`, row by row of the same token, of which b may have several |
 | row_dot | Elementwise | delta <- rowsum(dO * O) |
-| cast | Elementwise | b <- a in another dtype; with `covered`, zero outside what its kernels wrote |
+| cast | Elementwise | b <- a in another dtype, or contiguous; with `covered`, zero outside what its kernels wrote |
+| reorder | Elementwise | b <- the rows of a of the same tokens (layouts `have`, `want`), zero where a lacks one |
+| place | Elementwise | b <- a at the heads from `first_head` on, zero elsewhere |
 | pack, unpack | Elementwise | reorder before or after an all-to-all, `axis` heads or tokens; pack may replicate heads |
 | reduce_replicas | Elementwise | sum the gradients of replicated KV heads |
 | concat, select | Elementwise | APB: passed keys before own ones; the keys with the highest scores |
 | combine | Elementwise | LSE-weighted sum of all ranks' partial results |
 | score | Gemm | APB's retaining head: one score per token and KV head |
-| exchange | Exchange | grouped send and receive of one hop |
-| all_to_all, all_gather | Collective | as in NCCL |
+| exchange | Exchange | grouped send and receive of one hop; a tensor goes only where the receiving buffer has rows |
+| all_to_all, all_gather | Collective | as in NCCL: equal slices of memory, in order of the group's ranks |
+| all_to_all_v | Collective | rows for each rank one after the other, as many as `splits` says |
 | all_reduce, reduce_scatter | Collective | as in NCCL, sums; several buffers in one launch are flat, or along `axis` |
 | send | Transfer | one rank of each group of two sends to the other (pipeline stages) |
 | wait | Elementwise | nothing; the compute lane waits until communication has written what is read |
 
 The kinds of layers and steps (linear, rms_norm, ...) are in `simulator.layers.kinds`.
-"""
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.program.rings import Ring
+from simulator.program.rings import Matching, Ring
 
 if TYPE_CHECKING:
     from simulator.program.lowered import LoweringColumn
@@ -48,6 +51,7 @@ HOST, COMPUTE = "host", "compute"
 CATEGORY = {
     "exchange": "communication",
     "all_to_all": "communication",
+    "all_to_all_v": "communication",
     "all_gather": "communication",
     "all_reduce": "communication",
     "reduce_scatter": "communication",
@@ -75,6 +79,8 @@ class Buffer:
     bytes : of each rank's shard.
     is_input : whether it holds data before the Program starts.
     slices : of a weight, or of the batch: what of the whole tensor each rank has, one axis after the other.
+    base, first_head, first_row : of a view, the buffer that it is a part of, whose ``id`` it has, and where in it the
+        view begins. A view takes no memory and is never allocated.
     """
 
     id: int
@@ -88,6 +94,9 @@ class Buffer:
     layout: Layout | None = None
     is_input: bool = False
     slices: tuple[Slices, ...] = ()
+    base: Buffer | None = None
+    first_head: Column = 0
+    first_row: Column = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -131,9 +140,9 @@ class Gemm:
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """Grouped send and receive: every rank sends ``bytes`` to its successor in the ring."""
+    """Grouped send and receive: every rank sends ``bytes`` to its successor in the ring, or in another matching."""
 
-    ring: Ring
+    ring: Ring | Matching
     bytes: Column
 
 
@@ -141,13 +150,16 @@ class Exchange:
 class Collective:
     """An NCCL collective. ``bytes`` is each rank's input, ``bytes_sent`` what it puts on the wire.
 
-    ``groups`` numbers the group of each rank, from 0; None is one group of all.
+    ``groups`` numbers the group of each rank, from 0; None is one group of all. Of an all_to_all_v, ``splits[r, s]``
+    is the rows that rank r sends to rank s, and ``row_bytes`` the bytes of a row.
     """
 
     collective: str
     bytes: Column
     bytes_sent: Column
     groups: IntArray | None = None
+    splits: IntArray | None = None
+    row_bytes: int = 0
 
 
 @dataclass(slots=True, eq=False)

@@ -1,26 +1,23 @@
 """Which tokens each rank's copy of a buffer holds.
 
-A *partition* splits a sequence of S tokens over P ranks; rank r's part is a short list of ranges with one stride. A
-*layout* is a partition and, for each rank, whose part it holds now: a hop permutes the owners and nothing else. What a
-step computes follows from the two layouts and the mask, so no schedule writes it down.
+A *partition* splits a sequence of S tokens into parts; a part is a short list of ranges with one stride. A *layout*
+says whose part each rank holds now, and from which head on, where it holds some heads only: a hop permutes the owners
+and nothing else. What a step computes follows from the two layouts and the mask, so no schedule writes it down.
 
-    contiguous  rank r holds [r c, (r+1) c),  c = S/P
-    zigzag      rank r holds chunks r and 2P-1-r of 2P  (equal causal work on every rank; RingAttention users, 2023)
-    striped     rank r holds r, r+P, r+2P, ...          (Striped Attention, arXiv 2311.09431)
-    whole       every rank holds all S tokens           (head-parallel phases)
+Parts may be padded: tokens of S and above are padding, of which every rank has its own. No mask allows them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cost_models.masks import TokenRange
-from simulator.program.rings import Ring
-from traces.errors import InputError
+from cost_models.masks import TokenRange, gather_tokens, join_ranges
+from simulator.program.rings import Matching, Ring
 
 IntArray = NDArray[np.int64]
 
@@ -40,6 +37,18 @@ class Partition:
     stop: IntArray
     stride: int = 1
 
+    @staticmethod
+    def of(name: str, parts: Sequence[Iterable[TokenRange]]) -> Partition:
+        """A partition from the ranges of each part, all of one stride."""
+        lists = [[each for each in part if len(each)] for part in parts]
+        strides = {each.stride for part in lists for each in part}
+        assert len(strides) <= 1, "ranges of one stride"
+        width = max(1, *map(len, lists)) if lists else 1
+        start, stop = np.zeros((len(lists), width), dtype=np.int64), np.zeros((len(lists), width), dtype=np.int64)
+        for row, part in enumerate(lists):
+            start[row, : len(part)], stop[row, : len(part)] = [r.start for r in part], [r.stop for r in part]
+        return Partition(name, start, stop, strides.pop() if strides else 1)
+
     @cached_property
     def tokens(self) -> IntArray:
         """Tokens of each part."""
@@ -54,39 +63,54 @@ class Partition:
 
     @property
     def parts(self) -> int:
-        """Number of parts (ranks)."""
+        """Number of parts."""
         return len(self.start)
 
     def ranges(self, part: int) -> tuple[TokenRange, ...]:
         """The token ranges of one part, in the order in which they lie in memory."""
         return tuple(
             TokenRange(int(a), int(b), self.stride)
-            for a, b in zip(self.start[part], self.stop[part], strict=True)
+            for a, b in zip(self.start[part].tolist(), self.stop[part].tolist(), strict=True)
             if b > a
         )
 
+    @cached_property
+    def or_nothing(self) -> Partition:
+        """The same parts, and one more without tokens."""
+        none = np.zeros((1, self.start.shape[1]), dtype=np.int64)
+        return Partition(self.name, np.concatenate([self.start, none]), np.concatenate([self.stop, none]), self.stride)
+
 
 class Layout:
-    """A partition and whose part each rank holds.
+    """Whose part each rank holds.
 
     Attributes
     ----------
     shift : where rank r of P holds part (r + shift) mod P: that number; None where the parts lie otherwise.
+    first_head : the first of the heads that each rank holds; None where it holds all.
 
+    >>> from simulator.program.partitioners import build_partition
     >>> zigzag = Layout.home(build_partition("zigzag", 16, 2))
     >>> [str(each) for each in zigzag.moved(Ring("ring", 1, 2, 2)).ranges(0)]
     ['[4, 8)', '[8, 12)']
     """
 
-    __slots__ = ("_owner", "partition", "shift")
+    __slots__ = ("_owner", "first_head", "partition", "shift")
 
-    def __init__(self, partition: Partition, owner: IntArray | None, shift: int | None = None) -> None:
-        self.partition, self._owner, self.shift = partition, owner, shift
+    def __init__(
+        self, partition: Partition, owner: IntArray | None, shift: int | None = None, first_head: IntArray | None = None
+    ) -> None:
+        self.partition, self._owner, self.shift, self.first_head = partition, owner, shift, first_head
 
     @staticmethod
     def home(partition: Partition) -> Layout:
         """Each rank holds its own part."""
         return Layout(partition, None, 0)
+
+    @staticmethod
+    def whole(seq_len: int, n_ranks: int, first_head: IntArray | None = None) -> Layout:
+        """Every rank holds all tokens."""
+        return Layout(_whole(seq_len), np.zeros(n_ranks, dtype=np.int64), None, first_head)
 
     @property
     def owner(self) -> IntArray:
@@ -96,15 +120,30 @@ class Layout:
         assert self.shift is not None
         return (np.arange(self.partition.parts) + self.shift) % self.partition.parts
 
-    def moved(self, ring: Ring) -> Layout:
+    def moved(self, ring: Ring | Matching) -> Layout:
         """The layout after every rank received what its predecessor in the ring held."""
-        if self.shift is not None and ring.size == self.partition.parts:
+        if self.shift is not None and isinstance(ring, Ring) and ring.size == self.partition.parts:
             return Layout(self.partition, None, (self.shift - 1) % ring.size)
-        return Layout(self.partition, self.owner[ring.source])
+        first_head = None if self.first_head is None else self.first_head[ring.source]
+        return Layout(self.partition, self.owner[ring.source], None, first_head)
+
+    def only(self, ranks: NDArray[np.bool_]) -> Layout:
+        """The same on some ranks, nothing on the others."""
+        partition = self.partition.or_nothing
+        return Layout(partition, np.where(ranks, self.owner, partition.parts - 1), None, self.first_head)
+
+    def gathered(self, group: Ring) -> Layout:
+        """Every rank holds what its group holds, in order of position."""
+        assert self.shift == 0, "gathered from home"
+        return Layout(_gathered(self.partition, group.step, group.size, group.n_ranks), group.groups)
 
     def ranges(self, rank: int) -> tuple[TokenRange, ...]:
         """Token ranges held by one rank."""
         return self.partition.ranges(int(self.owner[rank]))
+
+    def tokens_of(self, rank: int) -> IntArray:
+        """Tokens held by one rank, in the order of its rows."""
+        return gather_tokens(self.ranges(rank))
 
     @property
     def tokens(self) -> int | IntArray:
@@ -113,49 +152,38 @@ class Layout:
         return self.partition.tokens[self.owner] if uniform is None else uniform
 
 
-def build_partition(name: str, seq_len: int, parts: int) -> Partition:
-    """Split ``seq_len`` tokens over ``parts`` ranks.
+@lru_cache(maxsize=256)
+def _whole(seq_len: int) -> Partition:
+    return Partition("whole", np.zeros((1, 1), dtype=np.int64), np.full((1, 1), seq_len))
 
-    Raises
-    ------
-    InputError
-        For an unknown name, or where the chunks do not divide the sequence.
 
-    >>> build_partition("striped", 6, 3).ranges(1)
-    (TokenRange(start=1, stop=6, stride=3),)
+@lru_cache(maxsize=64)
+def _gathered(partition: Partition, step: int, size: int, n_ranks: int) -> Partition:
+    members = Ring("gathered", step, size, n_ranks).members
+    start, stop = partition.start[members], partition.stop[members]
+    return Partition("gathered", start.reshape(len(members), -1), stop.reshape(len(members), -1), partition.stride)
+
+
+def same_order(a: Layout, b: Layout) -> bool:
+    """Whether every rank holds the same tokens in the same rows in both layouts.
+
+    >>> home = Layout.home(Partition.of("halves", [[TokenRange(0, 4)], [TokenRange(4, 8)]]))
+    >>> same_order(home.gathered(Ring("all", 1, 2, 2)), Layout.whole(8, 2))
+    True
     """
-    try:
-        builder, chunks_per_part = _BUILDERS[name]
-    except KeyError:
-        raise InputError("unknown partition", got=name, expected="one of " + ", ".join(_BUILDERS)) from None
-    chunks = chunks_per_part * parts
-    if chunks and seq_len % chunks:
-        factor = "" if chunks_per_part == 1 else f"{chunks_per_part} x "
-        raise InputError(
-            f"seq_len {seq_len} is not divisible by {factor}{parts} {name} chunks", remedy=f"use a multiple of {chunks}"
-        )
-    return builder(seq_len, parts)
+    pairs = set(zip(a.owner.tolist(), b.owner.tolist(), strict=True))
+    return all(join_ranges(a.partition.ranges(p)) == join_ranges(b.partition.ranges(q)) for p, q in pairs)
 
 
-def _contiguous(seq_len: int, parts: int) -> Partition:
-    edge = np.arange(parts + 1) * (seq_len // parts)
-    return Partition("contiguous", edge[:-1, None], edge[1:, None])
+def rows_of(source: IntArray, target: IntArray) -> IntArray:
+    """For each token of ``target``, its row in ``source``; -1 where it has none.
 
-
-def _zigzag(seq_len: int, parts: int) -> Partition:
-    chunk, part = seq_len // (2 * parts), np.arange(parts)
-    start = np.stack([part, 2 * parts - 1 - part], axis=1) * chunk
-    return Partition("zigzag", start, start + chunk)
-
-
-def _striped(seq_len: int, parts: int) -> Partition:
-    start = np.arange(parts)[:, None]
-    return Partition("striped", start, np.full_like(start, seq_len), stride=parts)
-
-
-def _whole(seq_len: int, parts: int) -> Partition:
-    zero = np.zeros((parts, 1), dtype=np.int64)
-    return Partition("whole", zero, zero + seq_len)
-
-
-_BUILDERS = {"contiguous": (_contiguous, 1), "zigzag": (_zigzag, 2), "striped": (_striped, 1), "whole": (_whole, 0)}
+    >>> rows_of(np.array([4, 5, 0, 1]), np.array([0, 1, 2, 5])).tolist()
+    [2, 3, -1, 1]
+    """
+    if not len(source):
+        return np.full(len(target), -1, dtype=np.int64)
+    order = np.argsort(source, kind="stable")
+    place = np.minimum(np.searchsorted(source[order], target), len(source) - 1)
+    row = order[place]
+    return np.where(source[row] == target, row, -1)

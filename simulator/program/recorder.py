@@ -21,12 +21,12 @@ import numpy as np
 
 from cost_models.masks import Lowering
 from cost_models.units import dtype_bytes
-from simulator.program.lowered import LoweringColumn, LoweringTable, column_of
-from simulator.program.operations import Attention, Collective, Column, Elementwise, Exchange, Gemm, IntArray
+from simulator.program.communication import Communicator
+from simulator.program.lowered import LoweringColumn, LoweringTable, column_of, lowering_table
+from simulator.program.operations import Attention, Elementwise, Gemm, IntArray
 from simulator.program.partition import Layout
-from simulator.program.rings import Ring
 from simulator.program.setup import Setup
-from simulator.program.tape import Sink, Tape, Tensor
+from simulator.program.tape import Sink, Tensor
 
 
 class Partial(NamedTuple):
@@ -45,7 +45,7 @@ class Gradient(NamedTuple):
     side: str
 
 
-class Recorder(Tape):
+class Recorder(Communicator):
     """What schedules call. One object per Program."""
 
     def __init__(self, setup: Setup, sink: Sink) -> None:
@@ -62,27 +62,42 @@ class Recorder(Tape):
 
     # -- attention ---------------------------------------------------------------------------------------------------
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, lowerings: Sequence[Lowering] | None = None) -> Partial:
+    def attention(
+        self, q: Tensor, k: Tensor, v: Tensor, lowerings: Sequence[Lowering] | None = None, into: Partial | None = None,
+        out: tuple[Tensor, Tensor] | None = None,
+    ) -> Partial:  # fmt: skip
         """Attend ``q`` to these keys: a partial (o, lse), on the rows that see any of them.
 
         ``lowerings`` gives each rank's kernels where rows and keys are not the sequence's under the workload's mask.
+        ``into`` is a result that the kernels take up and continue, instead of a merge afterwards; ``out`` is where o
+        and lse are to be.
         """
         lowering = column_of(lowerings) if lowerings is not None else self._lower(q.layout, k.layout)
-        b = q.buffer
-        o = self.tensor("o_i", b.layout, b.heads, v.buffer.dim, b.dtype, tokens=b.tokens)
-        lse = self.tensor("lse_i", b.layout, b.heads, 1, "fp32", tokens=b.tokens)
-        self.emit("attention_forward", _work(lowering, "forward", q, k, v), (q, k, v), (o, lse), lowering=lowering)
+        b, work = q.buffer, _work(lowering, "forward", q, k, v)
+        if into is not None:
+            total = Partial(self.cast(into.o, "fp32"), into.lse, into.lowering)
+            self.emit("attention_forward", work, (q, k, v), total[:2], lowering=lowering, into=True)
+            return total
+        o, lse = out or (
+            self.tensor("o_i", b.layout, b.heads, v.buffer.dim, b.dtype, tokens=b.tokens),
+            self.tensor("lse_i", b.layout, b.heads, 1, "fp32", tokens=b.tokens),
+        )
+        self.emit("attention_forward", work, (q, k, v), (o, lse), lowering=lowering)
         return Partial(o, lse, lowering)
 
     def attention_backward(
         self, q: Tensor, k: Tensor, v: Tensor, do: Tensor, lse: Tensor, *, o: Tensor | None = None,
-        delta: Tensor | None = None,
+        delta: Tensor | None = None, lowerings: Sequence[Lowering] | None = None, dq: Tensor | None = None,
     ) -> tuple[Gradient, Gradient, Gradient]:  # fmt: skip
-        """Gradients (dq, dk, dv) of one block of pairs, from the final LSE and O, or from delta = rowsum(dO O)."""
-        lowering = self._lower(q.layout, k.layout)
+        """Gradients (dq, dk, dv) of one block of pairs, from the final LSE and O, or from delta = rowsum(dO O).
+
+        ``dq`` is where dQ is to be, zero in rows without a key.
+        """
+        lowering = column_of(lowerings) if lowerings is not None else self._lower(q.layout, k.layout)
         row = delta or o
         assert row is not None
-        dq, dk, dv = [self.like(tensor, f"d{name}_i") for name, tensor in (("q", q), ("k", k), ("v", v))]
+        dk, dv = self.like(k, "dk_i"), self.like(v, "dv_i")
+        dq = dq or self.like(q, "dq_i")
         work = _work(lowering, "backward", q, k, v, precomputed_delta=delta is not None)
         self.emit("attention_backward", work, (q, k, v, do, lse, row), (dq, dk, dv), lowering=lowering)
         return Gradient(dq, lowering, "q"), Gradient(dk, lowering, "k"), Gradient(dv, lowering, "k")
@@ -92,7 +107,7 @@ class Recorder(Tape):
         key = id(queries.partition), id(keys.partition)
         if key not in self._tables:
             workload = self.setup.workload
-            self._tables[key] = LoweringTable(workload.mask, workload.seq_len, queries.partition, keys.partition)
+            self._tables[key] = lowering_table(workload.mask, workload.seq_len, queries.partition, keys.partition)
         return self._tables[key].column(queries, keys)
 
     def merge(self, total: Partial | None, part: Partial) -> Partial:
@@ -178,6 +193,26 @@ class Recorder(Tape):
         self.emit("accumulate", Elementwise("accumulate", read, written), parts, totals)
         return tuple(totals)
 
+    def reorder(self, tensor: Tensor, source: Layout, target: Tensor) -> Tensor:
+        """Fill ``target`` with the rows of the tokens in its layout; ``source`` says which tokens ``tensor`` has.
+
+        Either may be [P B, tokens, ...], what P ranks hold one after the other, as collectives have it.
+        """
+        return self.copy("reorder", (tensor,), target, "gather", have=source, want=target.layout)
+
+    def add_by_token(self, totals: Sequence[Tensor], parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Add each row of the parts to the row of its token, in one launch."""
+        read = written = 0
+        for total, part in zip(totals, parts, strict=True):
+            grown = part.buffer.bytes // dtype_bytes(part.buffer.dtype) * dtype_bytes(total.buffer.dtype)
+            read, written = read + part.buffer.bytes + grown, written + grown
+        self.emit("accumulate", Elementwise("accumulate", read, written), parts, totals, by_token=True)
+        return tuple(totals)
+
+    def place_heads(self, tensor: Tensor, target: Tensor, first_head: IntArray) -> Tensor:
+        """``target`` = the tensor at its heads, zero elsewhere."""
+        return self.copy("place", (tensor,), target, "fill", first_head=first_head)
+
     def select(self, scores: Tensor, source: Sequence[Tensor], kept: Sequence[Tensor], **options: Any) -> None:
         """Of each rank's rows, per head, those with the highest scores, in order; not the ``skip`` leading ones."""
         moved = sum([tensor.buffer.bytes for tensor in kept])
@@ -204,37 +239,6 @@ class Recorder(Tape):
         work = Gemm(b.tokens * b.batch, shapes, self.setup.workload.dtype)
         self.emit("score", work, (*source, *weights), (scores,), **options)
         return scores
-
-    # -- communication -----------------------------------------------------------------------------------------------
-
-    def shift(self, ring: Ring, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Pass tensors to the next rank of the ring, as one grouped exchange; what arrives is returned at once."""
-        if ring.size == 1:
-            return tensors
-        layout = tensors[0].layout
-        moved, arriving = layout.moved(ring), []
-        sent: Column = 0
-        for tensor in tensors:
-            target = moved if tensor.layout is layout else tensor.layout.moved(ring)
-            arriving.append(self.like(tensor, tensor.buffer.name, layout=target))
-            sent = sent + tensor.buffer.bytes
-        self.emit("exchange", Exchange(ring, sent), tensors, arriving, lane=ring.lane)
-        return tuple(arriving)
-
-    def all_gather(self, tensor: Tensor, gathered: Tensor) -> Tensor:
-        """Every rank receives every rank's tensor, in rank order."""
-        ranks = self.setup.n_ranks
-        work = Collective("all_gather", tensor.buffer.bytes, tensor.buffer.bytes * (ranks - 1))
-        self.emit("all_gather", work, (tensor,), (gathered,), lane="comm:group")
-        return gathered
-
-    def all_to_all(self, tensor: Tensor, exchanged: Tensor) -> Tensor:
-        """Every rank cuts its tensor into P equal slices, in memory order, and sends the i-th to rank i."""
-        ranks = self.setup.n_ranks
-        size = tensor.buffer.bytes
-        work = Collective("all_to_all", size, size * (ranks - 1) // ranks)
-        self.emit("all_to_all", work, (tensor,), (exchanged,), lane="comm:group")
-        return exchanged
 
 
 def _work(

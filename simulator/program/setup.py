@@ -38,21 +38,26 @@ class Setup:
 
     def flat_ring(self) -> Ring:
         """All ranks in one ring, in rank order."""
-        return self._ring("ring", 1, self.n_ranks)
+        return self.ring("ring", 1, self.n_ranks)
 
     def rings(self, *, double: bool) -> tuple[Ring, Ring]:
         """An inner and an outer ring: those of a double ring, or the flat one inside a ring of one."""
         if double:
             return self.inner_ring(), self.outer_ring()
-        return self.flat_ring(), self._ring("inter", self.n_ranks, 1)
+        return self.flat_ring(), self.ring("inter", self.n_ranks, 1)
 
     def inner_ring(self) -> Ring:
         """One ring inside each node."""
-        return self._ring("intra", 1, self.ranks_per_node)
+        return self.ring("intra", 1, self.ranks_per_node)
 
     def outer_ring(self) -> Ring:
         """Ranks of the same local index on all nodes, in a ring each."""
-        return self._ring("inter", self.ranks_per_node, self.nodes)
+        return self.ring("inter", self.ranks_per_node, self.nodes)
 
-    def _ring(self, name: str, step: int, size: int) -> Ring:
+    def all_ranks(self) -> Ring:
+        """All ranks as one process group."""
+        return self.ring("group", 1, self.n_ranks)
+
+    def ring(self, name: str, step: int, size: int) -> Ring:
+        """Groups of ``size`` ranks that lie ``step`` apart."""
         return Ring(name, step, size, self.n_ranks)

@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cost_models.units import DTYPE_BYTES
 from simulator.program.lowered import LoweringColumn
@@ -62,16 +63,17 @@ class Ignore:
 
 
 class Tensor:
-    """What a schedule holds: a buffer that lives as long as it is referred to."""
+    """What a schedule holds: a buffer that lives as long as it, or a view of it, is referred to."""
 
-    __slots__ = ("_tape", "buffer", "last_use")
+    __slots__ = ("_tape", "base", "buffer", "last_use")
 
-    def __init__(self, tape: Tape, buffer: Buffer) -> None:
-        self._tape, self.buffer = tape, buffer
+    def __init__(self, tape: Tape, buffer: Buffer, base: Tensor | None = None) -> None:
+        self._tape, self.buffer, self.base = tape, buffer, base
         self.last_use: dict[str, int] | None = None
 
     def __del__(self) -> None:
-        self._tape.drop(self.buffer, self.last_use)
+        if self.base is None:
+            self._tape.drop(self.buffer, self.last_use)
 
     @property
     def layout(self) -> Layout:
@@ -157,6 +159,20 @@ class Tape:
             is_input=is_input,
         )
 
+    def view(
+        self, tensor: Tensor, name: str, *, heads: tuple[Column, int] | None = None,
+        rows: tuple[Column, Column] | None = None, layout: Layout | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Part of a tensor, without a copy: (first, number) of its heads or rows, which ``layout`` describes."""
+        b = tensor.buffer
+        assert b.base is None, "a view of a whole tensor"
+        first_head, n_heads = heads if heads is not None else (0, b.heads)
+        first_row, tokens = rows if rows is not None else (0, b.tokens)
+        buffer = Buffer(b.id, name, b.batch, tokens, n_heads, b.dim, b.dtype,
+                        tokens * (b.batch * n_heads * b.dim * DTYPE_BYTES[b.dtype]),
+                        layout or b.layout, base=b, first_head=first_head, first_row=first_row)  # fmt: skip
+        return Tensor(self, buffer, tensor)
+
     def unmute(self) -> None:
         """From here on everything reaches the sink; what the schedule still refers to becomes an input."""
         for buffer, _ in self._waiting:
@@ -195,9 +211,10 @@ class Tape:
         *,
         lane: str = COMPUTE,
         lowering: LoweringColumn | None = None,
+        ranks: NDArray[np.bool_] | None = None,
         **options: object,
     ) -> None:
-        """Issue one operation. With ``lowering``, only ranks that have anything to compute take part."""
+        """Issue one operation. With ``lowering``, only ranks that have anything to compute take part; or ``ranks``."""
         reads, writes = tuple(reads), tuple(writes)
         number, self._operations = self._operations, self._operations + 1
         if lane == COMPUTE:
@@ -220,16 +237,17 @@ class Tape:
                 tuple([tensor.buffer for tensor in reads]),
                 tuple([tensor.buffer for tensor in writes]),
                 work,
-                lowering.active if lowering is not None else None,
+                lowering.active if lowering is not None else ranks,
                 options,
             )
         )
 
     def _use(self, lane: str, number: int, tensors: tuple[Tensor, ...]) -> None:
         for tensor in tensors:
-            if tensor.last_use is None:
-                tensor.last_use = {}
-            tensor.last_use[lane] = number
+            whole = tensor.base or tensor
+            if whole.last_use is None:
+                whole.last_use = {}
+            whole.last_use[lane] = number
 
     def _join(self, tensors: tuple[Tensor, ...]) -> None:
         """The compute lane waits for the communication that wrote these; memory that waited for it is released."""

@@ -7,16 +7,33 @@ from typing import get_type_hints
 
 from cost_models.spec import Spec, parse_bool, parse_spec
 from cost_models.units import parse_count
+from simulator.schedules.allgather import AllGather
 from simulator.schedules.apb import Apb
 from simulator.schedules.base import Schedule
 from simulator.schedules.burst import Burst
+from simulator.schedules.flash import Flash
+from simulator.schedules.loongtrain import LoongTrain
 from simulator.schedules.ring import Ring
 from simulator.schedules.ulysses import Ulysses
+from simulator.schedules.usp import Usp
 from traces.errors import InputError
 
-SCHEDULES: dict[str, type[Schedule]] = {each.name: each for each in (Ring, Ulysses, Burst, Apb)}
+_ALL: tuple[type[Schedule], ...] = (Flash, Ring, Ulysses, Burst, AllGather, Usp, LoongTrain, Apb)
+SCHEDULES: dict[str, type[Schedule]] = {each.name: each for each in _ALL}
 
-__all__ = ["SCHEDULES", "Apb", "Burst", "Ring", "Schedule", "Ulysses", "parse_schedule"]
+__all__ = [
+    "SCHEDULES",
+    "AllGather",
+    "Apb",
+    "Burst",
+    "Flash",
+    "LoongTrain",
+    "Ring",
+    "Schedule",
+    "Ulysses",
+    "Usp",
+    "parse_schedule",
+]
 
 
 def parse_schedule(spec: str | Spec) -> Schedule:
@@ -27,17 +44,18 @@ def parse_schedule(spec: str | Spec) -> Schedule:
     InputError
         For an unknown name or option.
 
-    >>> parse_schedule("ring:partition=zigzag")
-    Ring(partition='zigzag', grad='fp32')
+    >>> parse_schedule("burst:ring=flat")
+    Burst(ring='flat', partition=None, grad='bf16')
     """
     spec = parse_spec(spec, "schedule") if isinstance(spec, str) else spec
     if spec.name not in SCHEDULES:
         raise InputError("unknown schedule", got=repr(spec.name), expected="one of " + ", ".join(SCHEDULES))
     kind = SCHEDULES[spec.name]
-    options = tuple(field.name for field in fields(kind))
-    spec.only(options)
+    options = {field.name.replace("_", "-"): field.name for field in fields(kind)}
+    spec.only(tuple(options))
     hints = get_type_hints(kind)
-    return kind(**{key: _parse(text, hints[key], f"{spec.name}: {key}") for key, text in spec.options.items()})
+    values = {key: _parse(text, hints[options[key]], f"{spec.name}: {key}") for key, text in spec.options.items()}
+    return kind(**{options[key]: value for key, value in values.items()})
 
 
 def _parse(text: str, hint: object, what: str) -> object:

@@ -10,13 +10,14 @@ by ``check`` before anything is recorded, with the reason.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
-from typing import ClassVar, Self
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self
 
 from cost_models.masks import Mask
 from cost_models.units import format_count
 from simulator.program.operations import Column
 from simulator.program.partition import Partition
+from simulator.program.partitioners import build_partition
 from simulator.program.recorder import Recorder
 from simulator.program.setup import Setup
 from simulator.program.tape import Tensor
@@ -78,7 +79,10 @@ class Schedule(ABC):
         return type(self).backward is not Schedule.backward
 
     def __str__(self) -> str:
-        options = {field.name: getattr(self, field.name) for field in fields(self)}
+        shown = [
+            each for each in fields(self) if not each.metadata.get("detail") or getattr(self, each.name) != each.default
+        ]
+        options = {each.name.replace("_", "-"): getattr(self, each.name) for each in shown}
         text = ",".join(f"{key}={_text(value)}" for key, value in options.items() if value is not None)
         return f"{self.name}:{text}" if text else self.name
 
@@ -89,12 +93,16 @@ def _text(value: object) -> str:
     return format_count(value).replace(",", "") if isinstance(value, int) else str(value)
 
 
-PARTITIONS = ("contiguous", "zigzag", "striped")
-
-
 def default_partition(mask: Mask) -> str:
     """Zigzag balances causal masks; others are balanced as they are."""
     return "zigzag" if mask.is_causal else "contiguous"
+
+
+def split_sequence(name: str | None, setup: Setup, parts: int | None = None, *, multiple: int = 1) -> Partition:
+    """The workload's sequence in ``parts`` (one per rank), by the partition named or the mask's default."""
+    workload = setup.workload
+    chosen = name or default_partition(workload.mask)
+    return build_partition(chosen, workload.seq_len, parts or setup.n_ranks, workload.mask, multiple=multiple)
 
 
 def check_choice(schedule: Schedule, option: str, choices: tuple[str, ...]) -> None:
@@ -102,3 +110,8 @@ def check_choice(schedule: Schedule, option: str, choices: tuple[str, ...]) -> N
     value = getattr(schedule, option)
     if value is not None and value not in choices:
         raise InputError(f"{schedule.name}: unknown {option}", got=repr(value), expected="one of " + ", ".join(choices))
+
+
+def detail(default: Any) -> Any:
+    """An option that tells implementations apart; the schedule's text names it only where it is not the default."""
+    return field(default=default, metadata={"detail": True})

@@ -18,11 +18,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-from simulator.program.partition import Partition, build_partition
+from simulator.program.partition import Partition
+from simulator.program.partitioners import PARTITIONERS
 from simulator.program.recorder import Recorder
 from simulator.program.setup import Setup
 from simulator.program.tape import Tensor
-from simulator.schedules.base import PARTITIONS, Saved, Schedule, check_choice, default_partition
+from simulator.schedules.base import Saved, Schedule, check_choice, default_partition, split_sequence
+from simulator.schedules.ring import Ring, circulate
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Burst(Schedule):
     Parameters
     ----------
     ring : flat (one ring) or double (rings inside nodes and between them); double on several nodes, else flat.
-    partition : contiguous, zigzag or striped; zigzag for causal masks, else contiguous.
+    partition : as for the ring; zigzag for causal masks, else contiguous.
     grad : dtype in which dQ is accumulated and sent, bf16 or fp32.
     """
 
@@ -51,27 +53,17 @@ class Burst(Schedule):
     def check(self, setup: Setup) -> None:
         """Refuse unknown options and a sequence that the chunks do not divide."""
         check_choice(self, "ring", ("flat", "double"))
-        check_choice(self, "partition", PARTITIONS)
+        check_choice(self, "partition", PARTITIONERS)
         check_choice(self, "grad", ("bf16", "fp32"))
         self.input_partition(setup)
 
     def input_partition(self, setup: Setup) -> Partition:
         """As the option says."""
-        name = self.partition or default_partition(setup.workload.mask)
-        return build_partition(name, setup.workload.seq_len, setup.n_ranks)
+        return split_sequence(self.partition, setup)
 
     def forward(self, r: Recorder, q: Tensor, k: Tensor, v: Tensor) -> Saved:
         """Cycles over the nodes, and in each a ring over a node's GPUs."""
-        inner, outer = r.setup.rings(double=self.ring == "double")
-        total = None
-        for cycle in range(outer.size):
-            far = r.shift(outer, k, v) if cycle < outer.size - 1 else (k, v)
-            for step in r.steps(inner.size):
-                near = r.shift(inner, k, v) if step < inner.size - 1 else (k, v)
-                total = r.merge(total, r.attention(q, k, v))
-                k, v = near
-            k, v = far
-        return r.finish(total)
+        return circulate(r, r.setup.rings(double=self.ring == "double"), q, k, v, Ring())
 
     def backward(
         self, r: Recorder, q: Tensor, k: Tensor, v: Tensor, saved: Saved, do: Tensor

@@ -26,6 +26,9 @@ from validators.kernels.fused import merge_into
 def attention_forward(local: LocalOperations, operation: Operation) -> None:
     """o, lse <- the launches of this rank."""
     q, k, v = local.reads(operation)
+    if "into" in operation.options:
+        _continue(local, operation)
+        return
     o: list[Piece] = []
     lse: list[Piece] = []
     for call in local.lowering(operation).calls:
@@ -38,6 +41,16 @@ def attention_forward(local: LocalOperations, operation: Operation) -> None:
         o, lse = _merge_shared_rows(o, lse)
     local.store.adopt(operation.writes[0], o)
     local.store.adopt(operation.writes[1], lse)
+
+
+def _continue(local: LocalOperations, operation: Operation) -> None:
+    """A running result is merged with that of each launch."""
+    (q, k, v), (o, lse) = local.reads(operation), local.writes(operation)
+    for call in local.lowering(operation).calls:
+        for segment in call.segments:
+            rows, columns = slice(segment.q_start, segment.q_stop), slice(segment.k_start, segment.k_stop)
+            part, part_lse = local.kernel.forward(q[:, rows], k[:, columns], v[:, columns], call)
+            local.merge(o[:, rows], lse[:, :, rows], part, part_lse)
 
 
 def attention_backward(local: LocalOperations, operation: Operation) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simulator.program.operations import Collective, Exchange, Operation, Transfer
+from simulator.program.operations import Collective, Exchange, IntArray, Operation, Transfer
 
 Collect = Callable[[Sequence[Tensor], Sequence[Tensor], int | None], None]
 
@@ -19,14 +19,23 @@ def deliver(operation: Operation, sent: Sequence[Tensor], received: Sequence[Ten
     work = operation.work
     if isinstance(work, Exchange):
         for rank, source in enumerate(work.ring.source.tolist()):
-            received[rank].copy_(sent[source])
+            if (source != rank or work.ring.size == 1) and received[rank].numel():
+                received[rank].copy_(sent[source])
     elif isinstance(work, Transfer):
         for rank in np.flatnonzero(work.to != np.arange(len(work.to))).tolist():
             received[int(work.to[rank])].copy_(sent[rank])
+    elif isinstance(work, Collective) and work.splits is not None:
+        _all_to_all_v(work.splits, sent, received)
     else:
         axis = cast("int | None", operation.options.get("axis"))
         for members in _members(operation, len(sent)):
             COLLECT[operation.kind]([sent[rank] for rank in members], [received[rank] for rank in members], axis)
+
+
+def _all_to_all_v(splits: IntArray, sent: Sequence[Tensor], received: Sequence[Tensor]) -> None:
+    pieces = [torch.split(each, rows, dim=1) for each, rows in zip(sent, splits.tolist(), strict=True)]
+    for rank, target in enumerate(received):
+        target.copy_(torch.cat([from_rank[rank] for from_rank in pieces], dim=1))
 
 
 def _members(operation: Operation, n_ranks: int) -> list[list[int]]:

@@ -15,6 +15,8 @@ KINDS: dict[str, Perform] = {
     "row_dot": attending.row_dot,
     "accumulate": moving.accumulate,
     "cast": moving.cast,
+    "reorder": moving.reorder,
+    "place": moving.place,
     "pack": moving.pack,
     "unpack": moving.unpack,
     "reduce_replicas": moving.reduce_replicas,

@@ -5,19 +5,35 @@ A packed tensor is [P, B, tokens, heads, D], the slices for the ranks outermost,
 
 from __future__ import annotations
 
+import math
+
 import torch
+from torch import Tensor
 
 from simulator.program.operations import Operation
+from simulator.program.partition import rows_of
 from validators.executors.local import LocalOperations, gaps
 
 
 def accumulate(local: LocalOperations, operation: Operation) -> None:
-    """Totals += parts, on the rows or columns covered."""
+    """Totals += parts, on the rows or columns covered, or token by token."""
+    if "by_token" in operation.options:
+        _add_by_token(local, operation)
+        return
     covered = local.covered(operation)
     for total, source in zip(local.writes(operation), operation.reads, strict=True):
         slices = [(0, total.shape[1])] if covered is None else covered
         for part in local.store.pieces(source, slices):
             total[:, part.start : part.stop] += part.tensor
+
+
+def _add_by_token(local: LocalOperations, operation: Operation) -> None:
+    for total, part, into, of in zip(
+        local.writes(operation), local.reads(operation), operation.writes, operation.reads, strict=True
+    ):
+        assert into.layout is not None and of.layout is not None
+        rows = rows_of(into.layout.tokens_of(local.store.rank), of.layout.tokens_of(local.store.rank))
+        total.index_add_(1, torch.from_numpy(rows).to(total.device), part.to(total.dtype))
 
 
 def cast(local: LocalOperations, operation: Operation) -> None:
@@ -29,6 +45,32 @@ def cast(local: LocalOperations, operation: Operation) -> None:
         target[:, part.start : part.stop] = part.tensor
     for start, stop in gaps(slices, target.shape[1]):
         target[:, start:stop] = 0
+
+
+def reorder(local: LocalOperations, operation: Operation) -> None:
+    """The rows of the same tokens; zero where the source lacks one."""
+    (source,), (target,) = local.reads(operation), local.writes(operation)
+    batch, rank = math.gcd(source.shape[0], target.shape[0]), local.store.rank
+    rows = rows_of(*[operation.options[name].tokens_of(rank) for name in ("have", "want")])
+    wanted = torch.from_numpy(rows).to(source.device)
+    result = _in_a_row(source, batch).index_select(1, wanted.clamp(min=0))
+    result[:, wanted < 0] = 0
+    target.view(-1, batch, *target.shape[1:]).copy_(
+        result.view(batch, -1, *target.shape[1:]).transpose(0, 1)
+    )  # fmt: skip
+
+
+def place(local: LocalOperations, operation: Operation) -> None:
+    """At its heads, zero elsewhere."""
+    (source,), (target,) = local.reads(operation), local.writes(operation)
+    first = int(operation.options["first_head"][local.store.rank])
+    target.zero_()
+    target[:, :, first : first + source.shape[2]] = source
+
+
+def _in_a_row(tensor: Tensor, batch: int) -> Tensor:
+    """[P B, tokens, ...] as [B, P tokens, ...]."""
+    return tensor.view(-1, batch, *tensor.shape[1:]).transpose(0, 1).flatten(1, 2)
 
 
 def pack(local: LocalOperations, operation: Operation) -> None:

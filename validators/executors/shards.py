@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from cost_models.masks import TokenRange
-from simulator.program.operations import Buffer
+from simulator.program.operations import Buffer, Column
+from simulator.program.partition import Layout
 from simulator.program.setup import Setup
 
 Globals = dict[str, Tensor]
@@ -54,7 +55,7 @@ def shape_of(buffer: Buffer, rank: int) -> tuple[int, ...]:
 
 def token_index(ranges: Sequence[TokenRange]) -> Tensor:
     """The tokens of some ranges, in order."""
-    return torch.cat([torch.arange(each.start, each.stop, each.stride) for each in ranges])
+    return torch.cat([torch.empty(0, dtype=torch.int64), *(torch.arange(r.start, r.stop, r.stride) for r in ranges)])
 
 
 def cut(whole: Tensor, buffer: Buffer, rank: int) -> Tensor:
@@ -69,8 +70,7 @@ def cut(whole: Tensor, buffer: Buffer, rank: int) -> Tensor:
         else:
             whole = whole.narrow(each.axis, start, stop - start)
     if buffer.layout is not None:
-        token_dim = 2 if buffer.dim == 1 else 1
-        whole = whole.index_select(token_dim, token_index(buffer.layout.ranges(rank)).to(whole.device))
+        whole = _rows_and_heads(whole, buffer, rank)
     return whole.reshape(shape_of(buffer, rank)).clone()
 
 
@@ -81,15 +81,55 @@ def load_shard(inputs: Globals, buffer: Buffer, rank: int, dtype: torch.dtype) -
     return cut(inputs[buffer.name], buffer, rank).to(dtype)
 
 
-def assemble(buffer: Buffer, shards: Sequence[Tensor], setup: Setup) -> Tensor:
-    """The whole tensor from the ranks' shards, sharded by tokens or, where each has all tokens, by heads."""
+def _rows_and_heads(whole: Tensor, buffer: Buffer, rank: int) -> Tensor:
+    """The tokens of the layout, and the heads where it has some only; padding is zero."""
     assert buffer.layout is not None
     token_dim, head_dim = (2, 1) if buffer.dim == 1 else (1, 2)
-    if buffer.layout.partition.name == "whole":
-        return torch.cat(list(shards), dim=head_dim)
-    shape = list(shards[0].shape)
-    shape[token_dim] = setup.workload.seq_len
-    whole = shards[0].new_zeros(shape)
+    tokens = token_index(buffer.layout.ranges(rank)).to(whole.device)
+    padding = tokens >= whole.shape[token_dim]
+    shard = whole.index_select(token_dim, tokens.masked_fill(padding, 0))
+    shard.index_fill_(token_dim, torch.nonzero(padding).flatten(), 0)
+    if buffer.layout.first_head is None:
+        return shard
+    return shard.narrow(head_dim, first_head_of(buffer.layout, rank), buffer.heads)
+
+
+def first_head_of(layout: Layout, rank: int) -> int:
+    """The first of the heads that a rank holds."""
+    return 0 if layout.first_head is None else int(layout.first_head[rank])
+
+
+def view_of(whole: Tensor, buffer: Buffer, rank: int) -> Tensor:
+    """What a view shows of a rank's tensor of its base."""
+    first_head, first_row = _at(buffer.first_head, rank), _at(buffer.first_row, rank)
+    heads = slice(first_head, first_head + buffer.heads)
+    rows = slice(first_row, first_row + local_tokens(buffer, rank))
+    return whole[:, heads, rows] if buffer.dim == 1 else whole[:, rows, heads]
+
+
+def _at(column: Column, rank: int) -> int:
+    return column if isinstance(column, int) else int(column[rank])
+
+
+def assemble(buffer: Buffer, shards: Sequence[Tensor], setup: Setup) -> Tensor:
+    """The whole tensor from the ranks' shards of tokens and heads.
+
+    What several ranks hold is averaged, so that a rank which differs shows; what nobody holds is NaN.
+    """
+    layout, w = buffer.layout, setup.workload
+    assert layout is not None
+    heads = buffer.heads + (0 if layout.first_head is None else int(layout.first_head.max()))
+    shape = (buffer.batch, heads, w.seq_len) if buffer.dim == 1 else (buffer.batch, w.seq_len, heads, buffer.dim)
+    total, times = shards[0].new_zeros(shape), shards[0].new_zeros(shape)
     for rank, shard in enumerate(shards):
-        whole.index_copy_(token_dim, token_index(buffer.layout.ranges(rank)).to(shard.device), shard)
-    return whole
+        tokens = token_index(layout.ranges(rank)).to(shard.device)
+        rows = torch.nonzero(tokens < w.seq_len).flatten()
+        first = first_head_of(layout, rank)
+        own = slice(first, first + buffer.heads)
+        if buffer.dim == 1:
+            total[:, own, tokens[rows]] += shard[:, :, rows]
+            times[:, own, tokens[rows]] += 1
+        else:
+            total[:, tokens[rows], own] += shard[:, rows]
+            times[:, tokens[rows], own] += 1
+    return total / times

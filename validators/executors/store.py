@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from simulator.program.operations import Buffer
-from validators.executors.shards import shape_of
+from validators.executors.shards import shape_of, view_of
 
 DTYPES = {
     "fp64": torch.float64,
@@ -79,30 +79,38 @@ class Store:
 
     def whole(self, buffer: Buffer) -> Tensor:
         """All rows, in one tensor to read or to write; made where there is none yet."""
+        if buffer.base is not None:
+            return view_of(self.whole(buffer.base), buffer, self.rank)
         held = self._held[buffer.id]
         if isinstance(held, Tensor):
             return held
-        shape, dim = shape_of(buffer, self.rank), token_dim(buffer)
+        shape = shape_of(buffer, self.rank)
         if held is not None and len(held) == 1 and held[0].tensor.shape == torch.Size(shape):
             made = held[0].tensor
         else:
             made = self._empty(shape, self.dtype_of(buffer))
-            for piece in held or ():
-                made.narrow(dim, piece.start, piece.stop - piece.start).copy_(piece.tensor)
+            self._fill(made, buffer, held or [])
         self._held[buffer.id] = made
         return made
 
     def adopt(self, buffer: Buffer, pieces: list[Piece]) -> None:
         """The buffer's rows are these tensors from now on."""
+        if buffer.base is not None:
+            self._fill(self.whole(buffer), buffer, pieces)
+            return
         self._held[buffer.id] = pieces
 
     def pieces(self, buffer: Buffer, covered: Sequence[tuple[int, int]]) -> list[Piece]:
         """The covered rows: as the kernels left them, or as views of the whole."""
         held = self._held[buffer.id]
-        if isinstance(held, list):
+        if isinstance(held, list) and buffer.base is None:
             return held
         whole, dim = self.whole(buffer), token_dim(buffer)
         return [Piece(start, stop, whole.narrow(dim, start, stop - start)) for start, stop in covered]
+
+    def _fill(self, whole: Tensor, buffer: Buffer, pieces: list[Piece]) -> None:
+        for piece in pieces:
+            whole.narrow(token_dim(buffer), piece.start, piece.stop - piece.start).copy_(piece.tensor)
 
     def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         if self._poison:

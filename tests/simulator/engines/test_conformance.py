@@ -25,6 +25,12 @@ SCHEDULES = [
     ("burst:ring=double", 8, 2),
     ("ulysses", 4, 4),
     ("ulysses", 8, 4),
+    ("flash", 1, 1),
+    ("allgather", 4, 2),
+    ("allgather:head-group=2", 4, 4),
+    ("usp:ulysses=2", 8, 4),
+    ("loongtrain:head=2", 8, 4),
+    ("ring:partition=document-zigzag", 5, 5),
     ("apb:anchor=8,passing=4", 5, 5),
     ("ring", 1, 1),
 ]

@@ -11,13 +11,21 @@ from hypothesis import strategies as st
 
 from cost_models.masks import Lowering, Mask, TokenRange, gather_tokens, lower, parse_mask
 from simulator.program.lowered import LoweringColumn, LoweringTable, column_of, len_of_union
-from simulator.program.partition import Layout, Partition, build_partition
+from simulator.program.partition import Layout, Partition
+from simulator.program.partitioners import build_partition
 from tests.cost_models.masks.examples import allowed_matrix, document_lengths, times_computed
 
 NAMES = ["contiguous", "zigzag", "striped", "whole"]
 ONE_BAND = ["full", "causal"] + [
     f"sliding-window:window={window}{causal}" for window in (1, 3, 8, 17, 40) for causal in ("", ",causal=true")
 ]
+
+
+def split(name: str, seq_len: int, parts: int) -> Partition:
+    """A partition by name; in `whole`, every part is the sequence."""
+    if name != "whole":
+        return build_partition(name, seq_len, parts)
+    return Partition.of(name, [[TokenRange(0, seq_len)]] * parts)
 
 
 def lowered_alone(mask: Mask, seq_len: int, queries: Layout, keys: Layout) -> list[Lowering]:
@@ -60,7 +68,7 @@ def rotated(partition: Partition, shift: int, *, as_shift: bool) -> Layout:
 def test_rings_of_every_size_and_turn(name: str, text: str) -> None:
     for parts in range(1, 9):
         seq_len = 2 * parts * 4
-        mask, partition = parse_mask(text, seq_len), build_partition(name, seq_len, parts)
+        mask, partition = parse_mask(text, seq_len), split(name, seq_len, parts)
         alone = {(q, k): lower(mask, partition.ranges(q), partition.ranges(k), seq_len) for q, k in
                  product(range(parts), repeat=2)}  # fmt: skip
         for as_shift in (True, False):
@@ -80,7 +88,7 @@ def test_any_owners_and_two_partitions(data: st.DataObject, parts: int, chunk: i
     q_name = data.draw(st.sampled_from(NAMES))
     # Where the mask cuts, queries and keys need one stride: striped goes with striped.
     k_name = q_name if q_name == "striped" else data.draw(st.sampled_from(["contiguous", "zigzag", "whole"]))
-    partitions = build_partition(q_name, seq_len, parts), build_partition(k_name, seq_len, parts)
+    partitions = split(q_name, seq_len, parts), split(k_name, seq_len, parts)
     table = LoweringTable(mask, seq_len, *partitions)
     for _ in range(3):
         owners = (np.array(data.draw(st.permutations(range(parts)))) for _ in "qk")
@@ -93,7 +101,7 @@ def test_documents(data: st.DataObject, parts: int, chunk: int, name: str) -> No
     seq_len = 2 * parts * chunk
     lengths = "+".join(map(str, data.draw(document_lengths(seq_len))))
     kind = data.draw(st.sampled_from(["document", "share-question", "causal-blockwise"]))
-    mask, partition = parse_mask(f"{kind}:lengths={lengths}", seq_len), build_partition(name, seq_len, parts)
+    mask, partition = parse_mask(f"{kind}:lengths={lengths}", seq_len), split(name, seq_len, parts)
     table = LoweringTable(mask, seq_len, partition, partition)
     for shift in range(parts):
         queries, keys = Layout.home(partition), rotated(partition, -shift, as_shift=True)
@@ -120,7 +128,7 @@ def test_parts_in_no_regular_order(data: st.DataObject, parts: int, text: str) -
 @pytest.mark.parametrize("name", NAMES)
 def test_all_steps_of_a_ring_add_up_to_the_mask(name: str) -> None:
     parts, seq_len, mask = 6, 96, parse_mask("sliding-window:window=20,causal=true", 96)
-    partition = build_partition(name, seq_len, parts)
+    partition = split(name, seq_len, parts)
     table = LoweringTable(mask, seq_len, partition, partition)
     home = Layout.home(partition)
     columns = [table.column(home, rotated(partition, -step, as_shift=True)) for step in range(parts)]
@@ -132,7 +140,7 @@ def test_all_steps_of_a_ring_add_up_to_the_mask(name: str) -> None:
 @pytest.mark.parametrize(("name", "distinct"), [("contiguous", 3), ("zigzag", 3), ("striped", 2), ("whole", 1)])
 def test_a_thousand_ranks_have_few_distinct_lowerings(name: str, distinct: int) -> None:
     parts, seq_len = 1024, 1 << 20
-    partition = build_partition(name, seq_len, parts)
+    partition = split(name, seq_len, parts)
     table = LoweringTable(parse_mask("causal", seq_len), seq_len, partition, partition)
     home = Layout.home(partition)
     for step in range(0, parts, 37):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from cost_models.masks import TokenRange, count_tokens, gather_tokens, parse_mask
 from cost_models.workload import AttentionWorkload
-from simulator.program.partition import Layout, Partition, build_partition
+from simulator.program.partition import Layout, Partition
+from simulator.program.partitioners import build_partition
 from simulator.program.setup import Setup
 from traces.errors import InputError
 
@@ -36,8 +37,8 @@ def test_where_the_tokens_are() -> None:
     assert build_partition("contiguous", 12, 3).ranges(1) == (TokenRange(4, 8),)
     assert build_partition("zigzag", 12, 3).ranges(1) == (TokenRange(2, 4), TokenRange(8, 10))
     assert build_partition("striped", 12, 3).ranges(1) == (TokenRange(1, 12, 3),)
-    whole = build_partition("whole", 13, 3)
-    assert [whole.ranges(part) for part in range(3)] == [(TokenRange(0, 13),)] * 3
+    whole = Layout.whole(13, 3)
+    assert [whole.ranges(rank) for rank in range(3)] == [(TokenRange(0, 13),)] * 3
 
 
 @given(st.integers(1, 8), st.integers(1, 6))

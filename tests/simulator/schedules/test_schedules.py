@@ -53,7 +53,7 @@ def test_apb_takes_the_papers_row_of_the_nearest_length(seq_len: str, lengths: t
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("rinf", "unknown schedule: got 'rinf', expected one of ring, ulysses, burst, apb"),
+        ("rinf", "unknown schedule: got 'rinf', expected one of flash, ring, ulysses"),
         ("ring:grid=2", "ring has no option 'grid': expected one of partition, grad"),
         ("ulysses:grid=2", "ulysses has no option 'grid'"),
         ("apb:anchor=x", "apb: anchor"),

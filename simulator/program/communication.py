@@ -1,0 +1,85 @@
+"""Communication that schedules call on tensors of all ranks: hops, other matchings, and NCCL's collectives in groups.
+
+Bytes sent, of a tensor of n bytes in a group of P ranks (self excluded, as put on the wire):
+hop n, all-gather (P-1) n, reduce-scatter and all-to-all (P-1)/P n, all-reduce 2 (P-1)/P n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cost_models.units import dtype_bytes
+from simulator.program.operations import Collective, Column, Exchange, IntArray
+from simulator.program.rings import Matching, Ring
+from simulator.program.tape import Tape, Tensor
+
+
+class Communicator(Tape):
+    """A tape with communication. Every process group has a lane of its own."""
+
+    def shift(self, ring: Ring, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Pass tensors to the next rank of the ring, as one grouped exchange; what arrives is returned at once."""
+        if ring.size == 1:
+            return tensors
+        layout = tensors[0].layout
+        moved, arriving = layout.moved(ring), []
+        sent: Column = 0
+        for tensor in tensors:
+            target = moved if tensor.layout is layout else tensor.layout.moved(ring)
+            arriving.append(self.like(tensor, tensor.buffer.name, layout=target))
+            sent = sent + tensor.buffer.bytes
+        self.emit("exchange", Exchange(ring, sent), tensors, arriving, lane=ring.lane)
+        return tuple(arriving)
+
+    def exchange(self, matching: Matching, tensors: Sequence[Tensor], arriving: Sequence[Tensor]) -> None:
+        """One grouped exchange in which each tensor goes where the receiving one has rows."""
+        sent = np.zeros(self.setup.n_ranks, dtype=np.int64)
+        for target in arriving:
+            received = np.broadcast_to(np.asarray(target.buffer.bytes), len(sent))
+            sends = matching.to != np.arange(len(sent))
+            sent[sends] += received[matching.to[sends]]
+        self.emit("exchange", Exchange(matching, sent), tensors, arriving, lane=matching.lane, ranks=matching.active)
+
+    def all_gather(self, tensor: Tensor, gathered: Tensor, group: Ring | None = None) -> Tensor:
+        """Every rank receives every rank's tensor, in rank order, within each group."""
+        size = tensor.buffer.bytes
+        self._collective("all_gather", size, size * (self._members(group) - 1), tensor, gathered, group)
+        return gathered
+
+    def all_to_all(self, tensor: Tensor, exchanged: Tensor, group: Ring | None = None) -> Tensor:
+        """Every rank cuts its tensor into equal slices, in memory order, and sends the i-th to rank i of its group."""
+        ranks, size = self._members(group), tensor.buffer.bytes
+        self._collective("all_to_all", size, size * (ranks - 1) // ranks, tensor, exchanged, group)
+        return exchanged
+
+    def reduce_scatter(self, tensor: Tensor, scattered: Tensor, group: Ring | None = None) -> Tensor:
+        """The i-th rank of a group receives the sum of all ranks' i-th slices."""
+        ranks, size = self._members(group), tensor.buffer.bytes
+        self._collective("reduce_scatter", size, size * (ranks - 1) // ranks, tensor, scattered, group)
+        return scattered
+
+    def all_reduce(self, tensor: Tensor, group: Ring | None = None) -> Tensor:
+        """Every rank receives the sum, in place; a ring sends each byte 2 (P-1) / P times."""
+        ranks, size = self._members(group), tensor.buffer.bytes
+        self._collective("all_reduce", size, 2 * size * (ranks - 1) // ranks, tensor, tensor, group)
+        return tensor
+
+    def _members(self, group: Ring | None) -> int:
+        return group.size if group is not None else self.setup.n_ranks
+
+    def _collective(
+        self, kind: str, size: Column, sent: Column, tensor: Tensor, result: Tensor, group: Ring | None
+    ) -> None:  # fmt: skip
+        apart = group is not None and group.size < self.setup.n_ranks
+        groups, lane = (group.groups, group.lane) if group is not None and apart else (None, "comm:group")
+        self.emit(kind, Collective(kind, size, sent, groups), (tensor,), (result,), lane=lane)
+
+    def all_to_all_v(self, tensors: Sequence[Tensor], received: Sequence[Tensor], splits: IntArray) -> None:
+        """Rank r sends ``splits[r, s]`` of its rows to rank s, in order of s, and receives in order of the senders."""
+        row = sum([each.buffer.batch * each.buffer.heads * each.buffer.dim * dtype_bytes(each.buffer.dtype)
+                   for each in tensors])  # fmt: skip
+        sent = (splits.sum(axis=1) - splits.diagonal()) * row
+        work = Collective("all_to_all_v", splits.sum(axis=1) * row, sent, None, splits, row)
+        self.emit("all_to_all_v", work, tensors, received, lane="comm:group")
