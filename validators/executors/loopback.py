@@ -90,7 +90,7 @@ class Loopback:
         for name, buffer in outputs.items():
             self.shards[name] = self._shards(buffer)
             self.buffers[name] = buffer
-            if buffer.layout is not None and buffer.layout.partition.parts == self._setup.n_ranks:
+            if buffer.layout is not None and len(buffer.layout.owner) == self._setup.n_ranks:
                 self.results[name] = assemble(buffer, self.shards[name], self._setup)
 
     def _input(self, rank: int, buffer: Buffer, dtype: torch.dtype) -> Tensor:
