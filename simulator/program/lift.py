@@ -32,7 +32,7 @@ from simulator.program.operations import (
     Work,
 )
 from simulator.program.partition import Layout
-from simulator.program.rings import Ring
+from simulator.program.rings import Matching, Ring
 from simulator.program.tape import Sink
 
 
@@ -52,7 +52,7 @@ class Lift:
     def __init__(self, grid: Grid, sink: Sink) -> None:
         self._grid, self._sink = grid, sink
         self._buffers: dict[int, Buffer] = {}
-        self._rings: dict[Ring, Ring] = {}
+        self._rings: dict[Ring | Matching, Ring | Matching] = {}
         self._layouts: dict[Layout, Layout] = {}
         self._groups: dict[bytes, IntArray] = {}
         self._stage_of = grid.coordinate("pp")
@@ -61,15 +61,8 @@ class Lift:
 
     def allocate(self, buffer: Buffer) -> None:
         """Pass it on."""
-        layout = buffer.layout
-        if layout is not None and len(layout.owner) != self._grid.n_ranks:
-            layout = self._layouts.get(layout) or self._layouts.setdefault(
-                layout, Layout(layout.partition, layout.owner[self._grid.context])
-            )
-        size, tokens = self._own(self._column(buffer.bytes)), self._own(self._column(buffer.tokens))
-        lifted = replace(buffer, bytes=size, tokens=tokens, layout=layout)
-        self._buffers[buffer.id] = lifted
-        self._sink.allocate(lifted)
+        self._buffers[buffer.id] = self._buffer(buffer)
+        self._sink.allocate(self._buffers[buffer.id])
 
     def release(self, buffer: Buffer) -> None:
         """Pass it on."""
@@ -90,8 +83,8 @@ class Lift:
                 operation.lane,
                 operation.phase,
                 operation.step,
-                tuple([self._buffers[buffer.id] for buffer in operation.reads]),
-                tuple([self._buffers[buffer.id] for buffer in operation.writes]),
+                tuple([self._lifted(buffer) for buffer in operation.reads]),
+                tuple([self._lifted(buffer) for buffer in operation.writes]),
                 self._work(operation.work),
                 ranks,
                 options,
@@ -100,7 +93,28 @@ class Lift:
 
     def finish(self, outputs: dict[str, Buffer]) -> None:
         """Pass it on."""
-        self._sink.finish({name: self._buffers[buffer.id] for name, buffer in outputs.items()})
+        self._sink.finish({name: self._lifted(buffer) for name, buffer in outputs.items()})
+
+    def _lifted(self, buffer: Buffer) -> Buffer:
+        if buffer.base is None:
+            return self._buffers[buffer.id]
+        first_head, first_row = self._column(buffer.first_head), self._column(buffer.first_row)
+        base = self._buffers[buffer.id]
+        return replace(self._buffer(buffer), base=base, first_head=first_head, first_row=first_row)
+
+    def _buffer(self, buffer: Buffer) -> Buffer:
+        size, tokens = self._own(self._column(buffer.bytes)), self._own(self._column(buffer.tokens))
+        layout = None if buffer.layout is None else self._layout(buffer.layout)
+        return replace(buffer, bytes=size, tokens=tokens, layout=layout)
+
+    def _layout(self, layout: Layout) -> Layout:
+        if len(layout.owner) == self._grid.n_ranks:
+            return layout
+        if layout not in self._layouts:
+            context, first_head = self._grid.context, layout.first_head
+            first_head = None if first_head is None else first_head[context]
+            self._layouts[layout] = Layout(layout.partition, layout.owner[context], None, first_head)
+        return self._layouts[layout]
 
     def _work(self, work: Work) -> Work:
         if isinstance(work, Attention):
@@ -124,9 +138,13 @@ class Lift:
                 own = np.zeros(self._grid.cp, dtype=np.int64) if groups is None else groups
                 self._groups[key] = own[self._grid.context] + others * (int(own.max()) + 1)
             groups = self._groups[key]
-        return replace(
-            work, bytes=self._column(work.bytes), bytes_sent=self._column(work.bytes_sent), groups=groups
-        )  # fmt: skip
+        splits = work.splits
+        if splits is not None and len(splits) != world:
+            apart = self._grid.groups("cp")
+            context = self._grid.context
+            splits = np.where(apart[:, None] == apart, splits[np.ix_(context, context)], 0)
+        size, sent = self._column(work.bytes), self._column(work.bytes_sent)
+        return replace(work, bytes=size, bytes_sent=sent, groups=groups, splits=splits)
 
     def _lowering(self, column: LoweringColumn) -> LoweringColumn:
         index = column.index
@@ -134,15 +152,21 @@ class Lift:
             return column
         return LoweringColumn(column.table, index[self._grid.context])
 
-    def _ring(self, ring: Ring) -> Ring:
+    def _ring(self, ring: Ring | Matching) -> Ring | Matching:
         if ring not in self._rings:
-            step = ring.step * self._grid.stride("cp")
-            self._rings[ring] = Ring(ring.name, step, ring.size, self._grid.n_ranks)
+            stride = self._grid.stride("cp")
+            if isinstance(ring, Matching):
+                ahead = (ring.to - np.arange(ring.n_ranks))[self._grid.context] * stride
+                self._rings[ring] = Matching(ring.name, np.arange(self._grid.n_ranks) + ahead)
+            else:
+                self._rings[ring] = Ring(ring.name, ring.step * stride, ring.size, self._grid.n_ranks)
         return self._rings[ring]
 
     def _option(self, value: object) -> object:
         if isinstance(value, LoweringColumn):
             return self._lowering(value)
+        if isinstance(value, Layout):
+            return self._layout(value)
         if isinstance(value, np.ndarray) and value.ndim == 1 and len(value) == self._grid.cp:
             return value[self._grid.context]
         return value

@@ -23,7 +23,7 @@ from cost_models.masks import Lowering
 from cost_models.units import dtype_bytes
 from simulator.program.communication import Communicator
 from simulator.program.lowered import LoweringColumn, LoweringTable, column_of, lowering_table
-from simulator.program.operations import Attention, Elementwise, Gemm, IntArray
+from simulator.program.operations import Attention, Column, Elementwise, Gemm, IntArray
 from simulator.program.partition import Layout
 from simulator.program.setup import Setup
 from simulator.program.tape import Sink, Tensor
@@ -202,7 +202,8 @@ class Recorder(Communicator):
 
     def add_by_token(self, totals: Sequence[Tensor], parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Add each row of the parts to the row of its token, in one launch."""
-        read = written = 0
+        read: Column = 0
+        written: Column = 0
         for total, part in zip(totals, parts, strict=True):
             grown = part.buffer.bytes // dtype_bytes(part.buffer.dtype) * dtype_bytes(total.buffer.dtype)
             read, written = read + part.buffer.bytes + grown, written + grown

@@ -129,7 +129,7 @@ class Matching:
     def active(self) -> NDArray[np.bool_]:
         """Ranks that send or receive."""
         rank = np.arange(len(self.to))
-        return (self.to != rank) | (self.source != rank)
+        return np.asarray((self.to != rank) | (self.source != rank))
 
     def latest_with_next(self, column: IntArray) -> IntArray:
         """max(column, column[to])."""

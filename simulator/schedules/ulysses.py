@@ -45,19 +45,19 @@ class Ulysses(Schedule):
     def forward(self, r: Recorder, q: Tensor, k: Tensor, v: Tensor) -> Saved:
         """Scatter heads, attend, gather heads."""
         ranks, whole = r.setup.all_ranks(), Layout.whole(r.setup.workload.seq_len, r.setup.n_ranks)
-        scattered = tuple([scatter_heads(r, tensor, whole, ranks) for tensor in (q, k, v)])
-        o_heads, lse = r.finish(r.merge(None, r.attention(*scattered)))
+        q_heads, k_heads, v_heads = [scatter_heads(r, tensor, whole, ranks) for tensor in (q, k, v)]
+        o_heads, lse = r.finish(r.merge(None, r.attention(q_heads, k_heads, v_heads)))
         o = gather_heads(r, o_heads, "o", q.layout, r.setup.workload.heads, ranks)
-        return o, lse, o_heads, *scattered
+        return o, lse, o_heads, q_heads, k_heads, v_heads
 
     def backward(
         self, r: Recorder, q: Tensor, k: Tensor, v: Tensor, saved: Saved, do: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The same way with gradients."""
-        _, lse, o_heads, *attended = saved
+        _, lse, o_heads, q_heads, k_heads, v_heads = saved
         ranks = r.setup.all_ranks()
         do_heads = scatter_heads(r, do, o_heads.layout, ranks)
-        gradients = r.attention_backward(*attended, do_heads, lse, o=o_heads)
+        gradients = r.attention_backward(q_heads, k_heads, v_heads, do_heads, lse, o=o_heads)
         parts = [r.accumulate(None, (gradient,), r.setup.workload.dtype)[0] for gradient in gradients]
         dq, dk, dv = [
             gather_heads(r, part, f"d{tensor.buffer.name}", q.layout, tensor.buffer.heads, ranks)

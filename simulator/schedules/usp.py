@@ -94,10 +94,10 @@ def attend_2d(
 ) -> Saved:  # fmt: skip
     """Heads scattered in their groups, context circulated: O, LSE, and for backward O, Q, K, V by head."""
     together = mesh.together(context)
-    scattered = [scatter_heads(r, tensor, together, mesh.heads) for tensor in (q, k, v)]
-    o_heads, lse = circulate(r, (mesh.inner, mesh.outer), *scattered, how)
+    q_heads, k_heads, v_heads = [scatter_heads(r, tensor, together, mesh.heads) for tensor in (q, k, v)]
+    o_heads, lse = circulate(r, (mesh.inner, mesh.outer), q_heads, k_heads, v_heads, how)
     o = gather_heads(r, o_heads, "o", q.layout, r.setup.workload.heads, mesh.heads)
-    return o, lse, o_heads, *scattered
+    return o, lse, o_heads, q_heads, k_heads, v_heads
 
 
 def attend_2d_back(
