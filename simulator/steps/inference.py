@@ -19,7 +19,8 @@ from simulator.layers.model import Model
 from simulator.layers.net import Net, Var
 from simulator.layers.tensor_parallel import TensorParallel
 from simulator.layers.weights import WeightMaker
-from simulator.program.partition import Layout, build_partition
+from simulator.program.partition import Layout
+from simulator.program.partitioners import build_partition
 from simulator.program.tape import Sink, Tensor
 from simulator.steps.parameters import ParameterStore
 from simulator.steps.plan import Plan
