@@ -24,10 +24,26 @@ from cost_models.kernels import (
     estimate_gemm_s,
 )
 from cost_models.masks import Lowering
-from cost_models.network import estimate_collective_s, estimate_exchange_s
+from cost_models.network import (
+    Demand,
+    collective_demand,
+    estimate_collective_s,
+    estimate_exchange_s,
+    exchange_demands,
+)
 from cost_models.topology import ClusterTopology
 from simulator.program.lowered import LoweringSet
-from simulator.program.operations import Attention, Collective, Column, Elementwise, Exchange, Gemm, IntArray, Operation
+from simulator.program.operations import (
+    Attention,
+    Collective,
+    Column,
+    Elementwise,
+    Exchange,
+    Gemm,
+    IntArray,
+    Operation,
+    Transfer,
+)
 
 FloatArray = NDArray[np.float64]
 
@@ -146,7 +162,7 @@ class CostModel:
         size = int(np.max(work.bytes))
         key = (work.collective, size, None if work.groups is None else work.groups.tobytes())
         if key not in self._priced:
-            groups = np.zeros(self._topology.n_ranks, dtype=np.int64) if work.groups is None else work.groups
+            groups = group_numbers(work, self._topology.n_ranks)
             seconds = [
                 estimate_collective_s(self._topology, self._profile, work.collective, np.flatnonzero(groups == g), size)
                 for g in range(int(groups.max()) + 1)
@@ -165,6 +181,29 @@ class CostModel:
         np.maximum.at(column, target, flow_ns)
         return _shrink(column)
 
+    def demands(self, operation: Operation) -> list[Demand | None]:
+        """What an exchange asks of the links, by sending rank; a collective, by group.
+
+        The flows of an all_to_all_v end one by one and are priced with what they take from each other: none asks.
+        """
+        work, n_ranks = operation.work, self._topology.n_ranks
+        if isinstance(work, Exchange):
+            return exchange_demands(self._topology, self._profile, np.arange(n_ranks), work.ring.to, work.bytes)
+        assert isinstance(work, Collective)
+        if work.splits is not None:
+            return [None]
+        if isinstance(work, Transfer):
+            sent = exchange_demands(self._topology, self._profile, np.arange(n_ranks), work.to, work.bytes)
+            senders = {int(group): rank for rank, group in enumerate(group_numbers(work, n_ranks)) if sent[rank]}
+            return [sent[senders[group]] if group in senders else None for group in range(max(senders, default=-1) + 1)]
+        size, groups = int(np.max(work.bytes)), group_numbers(work, n_ranks)
+        seconds = np.broadcast_to(np.asarray(self._collective(work)), n_ranks) / 1e9
+        members = [np.flatnonzero(groups == group) for group in range(int(groups.max()) + 1)]
+        return [
+            collective_demand(self._topology, self._profile, work.collective, ranks, size, float(seconds[ranks[0]]))
+            for ranks in members
+        ]
+
     def _per_lowering(self, key: Hashable, table: LoweringSet, price: Callable[[Lowering, int], int]) -> IntArray:
         """One number per distinct lowering; found when a table has new ones."""
         full_key = (id(table), key)
@@ -179,6 +218,11 @@ class CostModel:
 
 def _shape(work: Attention) -> AttentionShape:
     return AttentionShape(work.batch, work.heads, work.kv_heads, work.head_dim, work.v_head_dim, work.dtype)
+
+
+def group_numbers(work: Collective, n_ranks: int) -> IntArray:
+    """Group of each rank."""
+    return np.zeros(n_ranks, dtype=np.int64) if work.groups is None else work.groups
 
 
 def to_ns(seconds: float) -> int:

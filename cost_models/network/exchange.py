@@ -65,15 +65,21 @@ def _moving(
     topology: ClusterTopology, profile: HardwareProfile, src: IntArray, dst: IntArray, sizes: FloatArray
 ) -> FloatArray:
     routes = route_flows(topology, src, dst)
-    overhead, ceilings, efficiency = _ceilings(routes, profile, sizes, group_sizes(topology.n_ranks, src, dst))
+    overhead, ceilings, efficiency = flow_terms(topology, profile, routes, src, dst, sizes)
     rates = max_min_rates(routes.flow, routes.link, topology.link_capacities_bytes_per_s, ceilings / efficiency)
     return overhead + sizes / (rates * efficiency)
 
 
-def _ceilings(
-    routes: FlowRoutes, profile: HardwareProfile, sizes: FloatArray, groups: IntArray
+def flow_terms(
+    topology: ClusterTopology,
+    profile: HardwareProfile,
+    routes: FlowRoutes,
+    src: IntArray,
+    dst: IntArray,
+    sizes: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Overhead, rate alone and efficiency of each flow."""
+    """Overhead (s), rate alone (bytes per second) and efficiency of each flow of an exchange."""
+    groups = group_sizes(topology.n_ranks, src, dst)
     overhead, rate, efficiency = (np.empty(routes.n_flows) for _ in range(3))
     for number, route in enumerate(routes.classes):
         curve = profile.links[route.kind]

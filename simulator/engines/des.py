@@ -6,22 +6,31 @@ for it. The host issues without ever waiting for the device: its times are runni
 
 An exchange holds its lane from its own start. Its data moves once both ends have started, and it ends when what it
 sends and what it receives have both arrived; a collective ends one duration after the last of its group has started.
-Times are integer nanoseconds. Without sharing the result equals `maxplus`, row by row.
+Where transfers share links (`sharing`), a network of flows (`fluid`) says when they arrive: it is asked once per
+instant, after everything else that happens then. Times are integer nanoseconds. Without sharing the result equals
+`maxplus`, row by row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
 
 import numpy as np
 import simpy
+from simpy.events import EventPriority
 
 from simulator.engines.costs import Costs, Observer
-from simulator.program.operations import COMPUTE, Collective, Column, Exchange, Operation
+from simulator.engines.fluid import Ask, Network
+from simulator.engines.planner import Planner, Task
+from simulator.engines.saturation import Saturation
+from simulator.engines.sharing import Sharing
+from simulator.program.operations import COMPUTE
 from simulator.program.program import Program
 
 Wait = Generator[simpy.Event, None, None]
+
+AFTER_ALL_ELSE = EventPriority(2)
+"""Priority of an event at the end of an instant; SimPy's own are 0 and 1."""
 
 
 class _Flag:
@@ -74,22 +83,53 @@ class _Progress:
             self.waiting = still
 
 
-@dataclass(slots=True)
-class _Task:
-    """An operation with its prices, what it waits for, and where its ranks meet."""
+class _Late(simpy.Event):
+    """An event at the end of the present instant."""
 
-    operation: Operation
-    issued_ns: list[int]
-    device_ns: list[int]
-    waits: list[tuple[str, list[int]]]
-    start_ns: list[int]
-    end_ns: list[int]
-    started: list[_Flag] = field(default_factory=list)
-    arrived: list[_Flag] = field(default_factory=list)
-    missing: dict[int, int] = field(default_factory=dict)
-    to: list[int] = field(default_factory=list)
-    source: list[int] = field(default_factory=list)
-    group: list[int] = field(default_factory=list)
+    def __init__(self, env: simpy.Environment) -> None:
+        super().__init__(env)
+        self._ok, self._value = True, None
+        env.schedule(self, priority=AFTER_ALL_ELSE)
+
+
+class _Links:
+    """The network of flows, driven by the clock: settled at the end of an instant, woken when data arrive."""
+
+    def __init__(self, env: simpy.Environment, capacities: list[float]) -> None:
+        self._env, self.network = env, Network(capacities)
+        self._will_settle = False
+        self._wakes: set[int] = set()
+
+    def send(self, ask: Ask) -> simpy.Event:
+        """A transfer begins; an event for its arrival."""
+        arrived = simpy.Event(self._env)
+        self.network.start(ask, int(self._env.now), arrived.succeed)
+        self._settle_later()
+        return arrived
+
+    def _settle_later(self) -> None:
+        if not self._will_settle:
+            self._will_settle = True
+            _Late(self._env).callbacks.append(self._settle)
+
+    def _settle(self, _: simpy.Event) -> None:
+        self._will_settle = False
+        self.network.settle(int(self._env.now))
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        next_ns = self.network.next_ns
+        if next_ns is not None and next_ns not in self._wakes:
+            self._wakes.add(next_ns)
+            self._env.timeout(next_ns - int(self._env.now)).callbacks.append(self._wake)
+
+    def _wake(self, _: simpy.Event) -> None:
+        now = int(self._env.now)
+        self._wakes.discard(now)
+        if self.network.finish(now):
+            self._settle_later()
+        else:
+            self._set_alarm()
 
 
 class DiscreteEvents:
@@ -100,14 +140,25 @@ class DiscreteEvents:
     program : what runs.
     costs : prices of operations.
     observer : is told of every operation afterwards, in issue order.
+    sharing : transfers that share links; None where nothing is shared.
     """
 
-    def __init__(self, program: Program, costs: Costs, observer: Observer | None = None) -> None:
+    def __init__(
+        self, program: Program, costs: Costs, observer: Observer | None = None, sharing: Sharing | None = None
+    ) -> None:
         self._n_ranks = program.setup.n_ranks
-        self._tasks = _Planner(self._n_ranks, costs).plan(program)
+        self._tasks = Planner(self._n_ranks, costs, sharing).plan(program)
         self._env = simpy.Environment(initial_time=0)
+        self._links = _Links(self._env, list(sharing.capacities) if sharing else [])
         self._progress: dict[str, list[_Progress]] = {}
+        self._started: dict[int, list[_Flag]] = {}
+        self._arrived: dict[int, list[_Flag]] = {}
         self._observer = observer
+
+    @property
+    def saturation(self) -> Saturation:
+        """Links that were full, for how long, and whom that slowed."""
+        return self._links.network.saturation
 
     def run(self) -> int:
         """Run to the end; returns the makespan in nanoseconds.
@@ -117,9 +168,13 @@ class DiscreteEvents:
         RuntimeError
             Where operations wait for each other in a circle.
         """
-        by_lane: dict[str, list[_Task]] = {COMPUTE: []}
+        by_lane: dict[str, list[Task]] = {COMPUTE: []}
         for task in self._tasks:
             by_lane.setdefault(task.operation.lane, []).append(task)
+            if task.to:
+                self._started[task.operation.id] = self._flags()
+            if task.to or task.group:
+                self._arrived[task.operation.id] = self._flags()
         self._progress = {lane: [_Progress() for _ in range(self._n_ranks)] for lane in by_lane}
         processes = [
             self._env.process(self._lane(rank, tasks, self._progress[lane][rank]))
@@ -132,12 +187,15 @@ class DiscreteEvents:
         self._report()
         return max((max(task.end_ns) for task in self._tasks), default=0)
 
+    def _flags(self) -> list[_Flag]:
+        return [_Flag() for _ in range(self._n_ranks)]
+
     def _report(self) -> None:
         if self._observer is not None:
             for task in self._tasks:
                 self._observer.observe(task.operation, np.array(task.start_ns), np.array(task.end_ns))
 
-    def _lane(self, rank: int, tasks: list[_Task], progress: _Progress) -> Wait:
+    def _lane(self, rank: int, tasks: list[Task], progress: _Progress) -> Wait:
         env = self._env
         lanes = {lane: each[rank] for lane, each in self._progress.items()}
         for task in tasks:
@@ -159,87 +217,28 @@ class DiscreteEvents:
             task.end_ns[rank] = int(env.now)
             progress.advance(task.operation.id)
 
-    def _exchange(self, rank: int, task: _Task) -> Wait:
-        task.started[rank].set()
-        receiver = task.started[task.to[rank]]
+    def _exchange(self, rank: int, task: Task) -> Wait:
+        started, arrived = self._started[task.operation.id], self._arrived[task.operation.id]
+        started[rank].set()
+        receiver = started[task.to[rank]]
         if not receiver.happened:
             yield receiver.wait(self._env)
-        yield self._env.timeout(task.device_ns[rank])
-        task.arrived[rank].set()
-        sender = task.arrived[task.source[rank]]
+        ask = task.asks[rank] if task.asks else None
+        yield self._env.timeout(task.device_ns[rank]) if ask is None else self._links.send(ask)
+        arrived[rank].set()
+        sender = arrived[task.source[rank]]
         if not sender.happened:
             yield sender.wait(self._env)
 
-    def _collective(self, rank: int, task: _Task) -> Wait:
-        group = task.group[rank]
+    def _collective(self, rank: int, task: Task) -> Wait:
+        group, met = task.group[rank], self._arrived[task.operation.id]
+        ask = task.asks[group] if task.asks else None
         task.missing[group] -= 1
         if task.missing[group]:
-            yield task.arrived[group].wait(self._env)
+            yield met[group].wait(self._env)
         else:
+            if ask is not None:
+                yield self._links.send(ask)
+            met[group].set()
+        if ask is None and task.device_ns[rank]:
             yield self._env.timeout(task.device_ns[rank])
-            task.arrived[group].set()
-
-
-class _Planner:
-    """Turns a Program into tasks; the rules of waiting, in terms of lanes and operations."""
-
-    def __init__(self, n_ranks: int, costs: Costs) -> None:
-        self._n_ranks, self._costs = n_ranks, costs
-        self._issued = np.zeros(n_ranks, dtype=np.int64)
-        self._last_compute = [-1] * n_ranks
-        self._written: dict[int, tuple[str, list[int]]] = {}
-        self._read: dict[int, dict[str, list[int]]] = {}
-
-    def plan(self, program: Program) -> list[_Task]:
-        """A task for each operation, in issue order."""
-        return [self._task(operation) for operation in program.operations]
-
-    def _task(self, operation: Operation) -> _Task:
-        issued = self._issued + self._costs.host_ns(operation)
-        self._issued = issued if operation.ranks is None else np.where(operation.ranks, issued, self._issued)
-        waits = self._waits(operation)
-        device = self._per_rank(self._costs.device_ns(operation))
-        zero = [0] * self._n_ranks
-        task = _Task(operation, self._issued.tolist(), device, waits, zero, list(zero))
-        work = operation.work
-        if isinstance(work, Exchange):
-            task.to, task.source = work.ring.to.tolist(), work.ring.source.tolist()
-            task.started, task.arrived = self._flags(), self._flags()
-        elif isinstance(work, Collective):
-            task.group = list(zero) if work.groups is None else work.groups.tolist()
-            task.arrived = self._flags()
-            task.missing = {group: task.group.count(group) for group in set(task.group)}
-        return task
-
-    def _flags(self) -> list[_Flag]:
-        return [_Flag() for _ in range(self._n_ranks)]
-
-    def _per_rank(self, column: Column) -> list[int]:
-        per_rank: list[int] = np.broadcast_to(np.asarray(column), self._n_ranks).tolist()
-        return per_rank
-
-    def _waits(self, operation: Operation) -> list[tuple[str, list[int]]]:
-        lane, waits = operation.lane, []
-        numbers = self._numbers(operation)
-        if lane == COMPUTE:
-            self._last_compute = [max(pair) for pair in zip(numbers, self._last_compute, strict=True)]
-        else:
-            waits = [(COMPUTE, self._last_compute)]
-        for buffer in (*operation.reads, *operation.writes):
-            if buffer.id in self._written:
-                waits.append(self._written[buffer.id])
-        for buffer in operation.writes:
-            waits += self._read.get(buffer.id, {}).items()
-        if lane != COMPUTE:
-            for buffer in operation.reads:
-                self._read.setdefault(buffer.id, {})[lane] = numbers
-            for buffer in operation.writes:
-                self._written[buffer.id] = lane, numbers
-        return [wait for wait in waits if wait[0] != lane]
-
-    def _numbers(self, operation: Operation) -> list[int]:
-        """The operation's number on each rank that takes part, elsewhere one that nobody waits for."""
-        if operation.ranks is None:
-            return [operation.id] * self._n_ranks
-        numbers: list[int] = np.where(operation.ranks, operation.id, -1).tolist()
-        return numbers

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simulator.engines.costs import Costs, Observer
 from simulator.program.operations import COMPUTE, Buffer, Collective, Column, Exchange, IntArray, Operation
@@ -25,9 +26,9 @@ from simulator.program.tape import Ignore
 
 @dataclass(slots=True)
 class _Uses:
-    """When communication lanes are done with a buffer."""
+    """When each communication lane is done with a buffer."""
 
-    written: tuple[str, Column] | None = None
+    written: dict[str, Column] = field(default_factory=dict)
     read: dict[str, Column] = field(default_factory=dict)
 
 
@@ -68,7 +69,7 @@ class MaxPlus(Ignore):
             self.host = np.where(ranks, issued, self.host)
             self.lanes[lane] = np.where(ranks, end, before)
         if lane != COMPUTE:
-            self._keep_uses(operation, end if ranks is None else np.where(ranks, end, 0))
+            self._keep_uses(operation, end)
         if self._observer:
             self._observer.observe(operation, start, end)
 
@@ -91,16 +92,16 @@ class MaxPlus(Ignore):
             start = latest(start, self.lanes.get(COMPUTE, 0))
         for buffer in operation.reads:
             uses = uses_of.get(buffer.id)
-            if uses and uses.written and uses.written[0] != lane and uses.written[1] is not waited:
-                waited = uses.written[1]  # what arrived together is waited for once
-                start = latest(start, waited)
+            if uses:
+                for writer, end in uses.written.items():
+                    if writer != lane and end is not waited:
+                        waited = end  # what arrived together is waited for once
+                        start = latest(start, end)
         for buffer in operation.writes:
             uses = uses_of.get(buffer.id)
             if uses:
-                if uses.written and uses.written[0] != lane:
-                    start = latest(start, uses.written[1])
-                for reader, end in uses.read.items():
-                    if reader != lane:
+                for user, end in (*uses.written.items(), *uses.read.items()):
+                    if user != lane:
                         start = latest(start, end)
         return start
 
@@ -110,12 +111,14 @@ class MaxPlus(Ignore):
             done = (start if isinstance(start, int) else work.ring.latest_with_next(start)) + device_ns
             return done if isinstance(done, int) else work.ring.latest_with_previous(done)
         if isinstance(work, Collective):
-            return self._last_of_group(work, start) + device_ns
+            return self._last_of_group(work, operation.ranks, start) + device_ns
         return start + device_ns
 
-    def _last_of_group(self, work: Collective, start: Column) -> Column:
+    def _last_of_group(self, work: Collective, ranks: NDArray[np.bool_] | None, start: Column) -> Column:
         if isinstance(start, int):
             return start
+        if ranks is not None:
+            start = np.where(ranks, start, 0)
         if work.groups is None:
             return int(start.max())
         last = np.zeros(int(work.groups.max()) + 1, dtype=np.int64)
@@ -123,10 +126,13 @@ class MaxPlus(Ignore):
         return np.asarray(last[work.groups])
 
     def _keep_uses(self, operation: Operation, end: Column) -> None:
+        lane, ranks = operation.lane, operation.ranks
         for buffer in operation.reads:
-            self._uses.setdefault(buffer.id, _Uses()).read[operation.lane] = end
+            read = self._uses.setdefault(buffer.id, _Uses()).read
+            read[lane] = end if ranks is None else np.where(ranks, end, read.get(lane, 0))
         for buffer in operation.writes:
-            self._uses.setdefault(buffer.id, _Uses()).written = (operation.lane, end)
+            written = self._uses.setdefault(buffer.id, _Uses()).written
+            written[lane] = end if ranks is None else np.where(ranks, end, written.get(lane, 0))
 
 
 def latest(a: Column, b: Column) -> Column:

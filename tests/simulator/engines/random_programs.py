@@ -48,6 +48,7 @@ def _random_operation(rng: np.random.Generator, number: int, setup: Setup, buffe
     elif choice == 1:
         groups = None if rng.random() < 0.5 else np.arange(setup.n_ranks) // setup.ranks_per_node
         kind, lane, work = "all_gather", "comm:group", Collective("all_gather", 16, 16, groups)
+        ranks = rng.random(setup.n_ranks) < 0.7 if rng.random() < 0.3 else None
     elif choice == 2:
         ranks = rng.random(setup.n_ranks) < 0.6
     picked = rng.permutation(len(buffers))[: int(rng.integers(1, 4))]
@@ -63,7 +64,7 @@ class RandomCosts:
         rng = np.random.default_rng(seed)
         n = program.setup.n_ranks
         self._host = {op.id: _column(rng, n, 40) for op in program.operations}
-        self._device = {op.id: _column(rng, n, 100, one=isinstance(op.work, Collective)) for op in program.operations}
+        self._device = {op.id: _column(rng, n, 100) for op in program.operations}
 
     def host_ns(self, operation: Operation) -> Column:
         return self._host[operation.id]
@@ -72,8 +73,8 @@ class RandomCosts:
         return self._device[operation.id]
 
 
-def _column(rng: np.random.Generator, n: int, most: int, *, one: bool = False) -> Column:
-    if one or rng.random() < 0.4:
+def _column(rng: np.random.Generator, n: int, most: int) -> Column:
+    if rng.random() < 0.4:
         return int(rng.integers(0, most)) * int(rng.random() < 0.8)
     return rng.integers(0, most, n)
 

@@ -1,0 +1,127 @@
+"""What a transfer asks of the links, for engines that share them over time.
+
+A transfer alone takes ``overhead_s + moving_s``: nothing crosses a link during the overhead, and the data move at the
+ceiling for the rest. At rate x of each of its flows it takes ``weights[l] x`` of link l's capacity; x is at most
+``ceiling_bytes_per_s``. One send is one flow, and its weight 1 / efficiency of its kind of link. A collective's flows
+depend on each other (a ring goes as fast as its slowest hop), so they are one transfer whose weight on a link is the
+number of flows that cross it over the efficiency.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cost_models.hardware import HardwareProfile
+from cost_models.network.exchange import flow_terms
+from cost_models.network.flows import route_flows
+from cost_models.topology import ClusterTopology
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """One send, or one collective of a group.
+
+    Attributes
+    ----------
+    overhead_s, moving_s : parts of its time alone.
+    ceiling_bytes_per_s : rate of one of its flows, alone.
+    links, weights : links of the topology it crosses, and the capacity it takes there per unit of rate.
+    """
+
+    overhead_s: float
+    moving_s: float
+    ceiling_bytes_per_s: float
+    links: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
+def exchange_demands(
+    topology: ClusterTopology, profile: HardwareProfile, src: ArrayLike, dst: ArrayLike, n_bytes: ArrayLike
+) -> list[Demand | None]:
+    """A transfer for each flow src[i] -> dst[i]; None where nothing is sent.
+
+    Parameters
+    ----------
+    src, dst : ranks, one dimension; all flows of one grouped exchange.
+    n_bytes : size of all flows or of each.
+
+    >>> from cost_models.hardware import load_hardware
+    >>> from cost_models.topology import load_topology
+    >>> node, gpu = load_topology("dgx-h100"), load_hardware("h100-sxm")
+    >>> sent, nothing = exchange_demands(node, gpu, [0, 1], [1, 1], 2**30)
+    >>> len(sent.links), nothing
+    (2, None)
+    """
+    sources, targets = np.asarray(src, np.int64), np.asarray(dst, np.int64)
+    sizes = np.broadcast_to(np.asarray(n_bytes, np.float64), sources.shape)
+    moving = np.flatnonzero((sources != targets) & (sizes > 0))
+    demands: list[Demand | None] = [None] * len(sources)
+    if not len(moving):
+        return demands
+    routes = route_flows(topology, sources[moving], targets[moving])
+    overhead, ceilings, efficiency = flow_terms(
+        topology, profile, routes, sources[moving], targets[moving], sizes[moving]
+    )  # fmt: skip
+    links = np.split(routes.link, np.searchsorted(routes.flow, np.arange(1, len(moving))))
+    for number, flow in enumerate(moving.tolist()):
+        crossed = tuple(links[number].tolist())
+        weights = (1 / float(efficiency[number]),) * len(crossed)
+        ceiling = float(ceilings[number])
+        demands[flow] = Demand(float(overhead[number]), sizes[flow] / ceiling, ceiling, crossed, weights)
+    return demands
+
+
+def collective_demand(
+    topology: ClusterTopology, profile: HardwareProfile, kind: str, ranks: ArrayLike, bytes_per_rank: int,
+    seconds: float,
+) -> Demand | None:  # fmt: skip
+    """A collective of one group as a transfer; None where nothing is sent.
+
+    Parameters
+    ----------
+    kind, ranks, bytes_per_rank : as for :func:`cost_models.network.estimate_collective_s`.
+    seconds : its time alone.
+    """
+    group = np.asarray(ranks, np.int64)
+    if len(group) < 2 or bytes_per_rank == 0:
+        return None
+    src, dst, size = _flows(topology, kind, group, bytes_per_rank)
+    routes = route_flows(topology, src, dst)
+    efficiency = np.array([profile.links[route.kind].efficiency for route in routes.classes])[routes.route_class]
+    links, where = np.unique(routes.link, return_inverse=True)
+    taken = np.bincount(where, (size / size.max() / efficiency)[routes.flow])
+    moving_s = float((taken * size.max() / topology.link_capacities_bytes_per_s[links]).max())
+    moving_s = min(moving_s, seconds)
+    ceiling = float(size.max()) / moving_s
+    return Demand(seconds - moving_s, moving_s, ceiling, tuple(links.tolist()), tuple(taken.tolist()))
+
+
+def _flows(
+    topology: ClusterTopology, kind: str, group: IntArray, n_bytes: int
+) -> tuple[IntArray, IntArray, FloatArray]:  # fmt: skip
+    """Source, target and bytes of everything that a collective sends."""
+    if kind == "all_to_all":
+        src, dst = np.array(list(permutations(group.tolist(), 2)), np.int64).T
+        return src, dst, np.full(len(src), n_bytes / len(group))
+    n = len(group)
+    sent = {"all_gather": (n - 1) * n_bytes, "all_reduce": 2 * (n - 1) * n_bytes / n, "broadcast": float(n_bytes)}
+    return _ring_flows(topology, group, sent.get(kind, (n - 1) * n_bytes / n))
+
+
+def _ring_flows(topology: ClusterTopology, group: IntArray, sent: float) -> tuple[IntArray, IntArray, FloatArray]:
+    """Rings through all nodes; as many as the smallest node has ranks, each crossing over another port."""
+    nodes = topology.node_of[group]
+    members = [group[nodes == node] for node in np.unique(nodes)]
+    inside = [(node, np.roll(node, -1), sent) for node in members if len(node) > 1]
+    rings = min(len(node) for node in members)
+    between = [(members[i][:rings], members[(i + 1) % len(members)][:rings], sent / rings) for i in range(len(members))]
+    flows = inside + (between if len(members) > 1 else [])
+    src, dst = (np.concatenate([flow[side] for flow in flows]) for side in (0, 1))
+    return src, dst, np.concatenate([np.full(len(flow[0]), flow[2]) for flow in flows])

@@ -1,0 +1,34 @@
+"""Which links were full while flows wanted more, for how long, and whom that slowed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Saturation:
+    """A record that a network writes.
+
+    Attributes
+    ----------
+    full : links that are full now, and since when.
+    full_ns : time for which each link was full.
+    slowed_ns : for each link, time for which it limited each of the transfers that did not get what they could use.
+    """
+
+    full: dict[int, int] = field(default_factory=dict)
+    full_ns: dict[int, int] = field(default_factory=dict)
+    slowed_ns: dict[int, dict[str, int]] = field(default_factory=dict)
+
+    def note(self, link: int, *, is_full: bool, now_ns: int) -> None:
+        """A link is, or is not, full from now on."""
+        if is_full:
+            self.full.setdefault(link, now_ns)
+        elif link in self.full:
+            self.full_ns[link] = self.full_ns.get(link, 0) + now_ns - self.full.pop(link)
+
+    def slowed(self, link: int, who: str, time_ns: int) -> None:
+        """A link has limited a transfer for so long."""
+        if time_ns > 0:
+            by = self.slowed_ns.setdefault(link, {})
+            by[who] = by.get(who, 0) + time_ns

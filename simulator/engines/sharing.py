@@ -1,0 +1,113 @@
+"""Which transfers of a Program may have to share a link, and what those ask of it.
+
+A lane of a rank sends one thing at a time, so a link is *tight* only if the most that each (lane, rank) ever asks of it
+adds up to more than its capacity. Only tight links enter the simulation; a transfer that crosses none takes its time
+alone, whatever else happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from cost_models.network import Demand
+from simulator.engines.fluid import SLACK, Ask
+from simulator.program.operations import Collective, Exchange, Operation, Transfer
+from simulator.program.program import Program
+
+
+class DemandSource(Protocol):
+    """What knows the demands of transfers."""
+
+    def demands(self, operation: Operation) -> Sequence[Demand | None]:
+        """By sending rank, or by group of a collective; None where nothing is sent."""
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Transfers of a Program that may share links.
+
+    Attributes
+    ----------
+    capacities : of all links of the cluster, bytes per second.
+    tight : links that may limit.
+    """
+
+    capacities: Sequence[float]
+    tight: frozenset[int]
+    _asks: dict[Hashable, list[Ask | None]]
+
+    @staticmethod
+    def find(program: Program, source: DemandSource, capacities: Sequence[float]) -> Sharing:
+        """Look through all exchanges and collectives of a Program."""
+        distinct = {_key(operation): operation for operation in program.operations if _moves(operation)}
+        demands = {key: list(source.demands(operation)) for key, operation in distinct.items()}
+        most: dict[int, dict[tuple[str, int], float]] = {}
+        for key, operation in distinct.items():
+            for rank, demand in zip(_users(operation), demands[key], strict=True):
+                for link, rate in _asked(demand):
+                    by = most.setdefault(link, {})
+                    by[operation.lane, rank] = max(by.get((operation.lane, rank), 0.0), rate)
+        tight = frozenset(link for link, by in most.items() if sum(by.values()) > capacities[link] * (1 + SLACK))
+        asks = {key: _asks(distinct[key], demands[key], tight) for key in distinct}
+        return Sharing(capacities, tight, asks)
+
+    def asks(self, operation: Operation) -> Sequence[Ask | None]:
+        """By sending rank or group, what it asks for; None where it takes its time alone in any case."""
+        return self._asks.get(_key(operation), ())
+
+
+def _moves(operation: Operation) -> bool:
+    return isinstance(operation.work, Exchange | Collective)
+
+
+def _key(operation: Operation) -> Hashable:
+    """Operations of one key ask for the same."""
+    work = operation.work
+    if not isinstance(work, Exchange | Collective):
+        return None
+    size = work.bytes if isinstance(work.bytes, int) else work.bytes.tobytes()
+    if isinstance(work, Exchange):
+        return operation.lane, work.ring, size
+    to = work.to.tobytes() if isinstance(work, Transfer) else None
+    return operation.lane, work.collective, size, None if work.groups is None else work.groups.tobytes(), to
+
+
+def _users(operation: Operation) -> Sequence[int]:
+    """The rank that each transfer of an operation occupies: the sender, or the first of a group."""
+    work = operation.work
+    if isinstance(work, Exchange):
+        return range(len(work.ring.to))
+    assert isinstance(work, Collective)
+    return [0] if work.groups is None else np.unique(work.groups, return_index=True)[1].tolist()
+
+
+def _asked(demand: Demand | None) -> Iterator[tuple[int, float]]:
+    """Capacity that a transfer alone takes of its links."""
+    if demand is not None:
+        for link, weight in zip(demand.links, demand.weights, strict=True):
+            yield link, weight * demand.ceiling_bytes_per_s
+
+
+def _asks(operation: Operation, demands: Sequence[Demand | None], tight: frozenset[int]) -> list[Ask | None]:
+    return [_ask(_name(operation, number), demand, tight) for number, demand in enumerate(demands)]
+
+
+def _ask(who: str, demand: Demand | None, tight: frozenset[int]) -> Ask | None:
+    if demand is None or tight.isdisjoint(demand.links):
+        return None
+    crosses = tuple(each for each in zip(demand.links, demand.weights, strict=True) if each[0] in tight)
+    total_ns = round((demand.overhead_s + demand.moving_s) * 1e9)
+    overhead_ns = min(round(demand.overhead_s * 1e9), total_ns)
+    return Ask(total_ns - overhead_ns, overhead_ns, demand.ceiling_bytes_per_s, crosses, who)
+
+
+def _name(operation: Operation, number: int) -> str:
+    """A transfer, as users see it: lane and ranks, or collective and group."""
+    work = operation.work
+    if isinstance(work, Exchange):
+        return f"{work.ring.name} {number}->{int(work.ring.to[number])}"
+    return f"{operation.kind} group {number}"

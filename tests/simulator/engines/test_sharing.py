@@ -1,0 +1,133 @@
+"""The SimPy engine with shared links: exact where nobody meets, slower only where links are full, and it says which."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cost_models.hardware import load_hardware
+from cost_models.masks import parse_mask
+from cost_models.topology import ClusterTopology, load_topology
+from cost_models.workload import AttentionWorkload
+from simulator.costing import CostModel
+from simulator.engines.des import DiscreteEvents
+from simulator.engines.maxplus import MaxPlus
+from simulator.engines.rows import Rows
+from simulator.engines.sharing import Sharing
+from simulator.program.operations import Buffer, Collective, Exchange, Operation
+from simulator.program.program import Program
+from simulator.program.rings import Ring
+from simulator.program.setup import Setup
+from simulator.recording import build_program
+from simulator.schedules import parse_schedule
+from traces.timeline import Timeline
+
+
+def setup_on(topology: ClusterTopology, seq_len: int = 2**14) -> Setup:
+    workload = AttentionWorkload(1, seq_len, 32, 8, 128, 128, "bf16", parse_mask("causal", seq_len))
+    return Setup(workload, topology.n_ranks, topology.ranks_per_node)
+
+
+def costs_on(topology: ClusterTopology) -> CostModel:
+    return CostModel(topology, load_hardware("h100-sxm"), "flash2")
+
+
+def capacities(topology: ClusterTopology) -> list[float]:
+    return topology.link_capacities_bytes_per_s.tolist()
+
+
+def run_des(program: Program, costs: CostModel, sharing: Sharing | None) -> tuple[Timeline, DiscreteEvents]:
+    rows = Rows(program.setup.n_ranks)
+    engine = DiscreteEvents(program, costs, rows, sharing)
+    engine.run()
+    return rows.timeline(), engine
+
+
+def run_maxplus(program: Program, costs: CostModel) -> Timeline:
+    rows = Rows(program.setup.n_ranks)
+    program.replay(MaxPlus(program.setup.n_ranks, costs, rows))
+    return rows.timeline()
+
+
+@pytest.mark.parametrize("spec", ["ring", "burst:ring=double", "burst:ring=flat", "ulysses"])
+def test_without_tight_links_it_is_maxplus_even_through_the_network(spec: str) -> None:
+    topology = load_topology("dgx-h100", 16)
+    program, costs = build_program(parse_schedule(spec), setup_on(topology)), costs_on(topology)
+    expected = run_maxplus(program, costs)
+    found = Sharing.find(program, costs, capacities(topology))
+    assert not found.tight
+    assert expected.same_as(run_des(program, costs, found)[0])
+    all_in_the_network = Sharing.find(program, costs, [1.0] * len(topology.links))
+    wide = replace(all_in_the_network, capacities=[1e15] * len(topology.links))
+    assert any(wide.asks(operation) for operation in program.operations)
+    assert expected.same_as(run_des(program, costs, wide)[0])
+
+
+def test_a_double_ring_of_pcie_nodes_names_the_links_it_fills() -> None:
+    """GPUs of a node reach the network two to a switch and four to a port."""
+    topology = load_topology("pcie-8x", 16)
+    program, costs = build_program(parse_schedule("burst:ring=double"), setup_on(topology)), costs_on(topology)
+    sharing = Sharing.find(program, costs, capacities(topology))
+    timeline, engine = run_des(program, costs, sharing)
+    alone, _ = run_des(program, costs, replace(sharing, capacities=[1e15] * len(topology.links)))
+    assert timeline.makespan_ns > alone.makespan_ns
+    names = {topology.links[link].name for link in engine.saturation.full_ns}
+    assert {name for name in names if "nic" in name or "pci" in name}
+    hops = {f"inter {r}->{(r + 8) % 16}": (r, (r + 8) % 16) for r in range(16)}
+    hops |= {f"intra {r}->{r // 8 * 8 + (r + 1) % 8}": (r, r // 8 * 8 + (r + 1) % 8) for r in range(16)}
+    routes = {who: topology.route(*hop).links for who, hop in hops.items()}
+    for link, full_ns in engine.saturation.full_ns.items():
+        users = {who for who, links in routes.items() if link in links}
+        assert 0 < full_ns <= timeline.makespan_ns
+        assert len(users) > 1 and set(engine.saturation.slowed_ns.get(link, ())) <= users
+
+
+def one_step(topology: ClusterTopology, work: Exchange | Collective, lane: str = "comm:a") -> Program:
+    program = Program(setup_on(topology))
+    buffer = Buffer(0, "b", 1, 1, 1, 1, "fp32", 4)
+    program.allocate(buffer)
+    kind = "exchange" if isinstance(work, Exchange) else work.collective
+    program.operation(Operation(0, kind, lane, "forward", 0, (buffer,), (), work))
+    return program
+
+
+def test_an_oversubscribed_fat_tree_is_congested_where_it_is() -> None:
+    size, times = 2**26, {}
+    for ratio in (1, 2, 4):
+        topology = load_topology(f"dgx-h100:fabric=fat-tree,oversubscription={ratio},nodes-per-leaf=1", 32)
+        program = one_step(topology, Exchange(Ring("inter", 8, 4, 32), size))
+        costs = costs_on(topology)
+        sharing = Sharing.find(program, costs, capacities(topology))
+        timeline, engine = run_des(program, costs, sharing)
+        times[ratio] = timeline.makespan_ns
+        full = {topology.links[link].name for link in engine.saturation.full_ns}
+        leaves = {f"leaf:{i}->spine" for i in range(4)} | {f"spine->leaf:{i}" for i in range(4)}
+        assert full <= leaves and bool(full) == (ratio > 1)
+    data_ns = size / (load_topology("dgx-h100", 16).route(0, 8).bytes_per_s) * 1e9
+    assert times[4] - times[2] == pytest.approx(2 * (times[2] - times[1]), rel=0.1)
+    assert times[2] - times[1] > 0.5 * data_ns
+
+
+def test_two_jobs_halve_each_other_where_they_share_and_only_there() -> None:
+    """All-reduces of two pairs on 8 PCIe GPUs: across the sockets they share the link between them."""
+    topology = load_topology("pcie-8x", 8)
+
+    def seconds(pairs: list[tuple[int, int]]) -> tuple[list[int], set[str]]:
+        groups = np.full(8, -1)
+        for number, pair in enumerate(pairs):
+            groups[list(pair)] = number
+        groups[groups < 0] = np.arange(len(pairs), len(pairs) + (groups < 0).sum())
+        program, costs = one_step(topology, Collective("all_reduce", 2**28, 2**28, groups)), costs_on(topology)
+        timeline, engine = run_des(program, costs, Sharing.find(program, costs, capacities(topology)))
+        ends = [int(timeline.end_ns[timeline.rank == pair[0]][0]) for pair in pairs]
+        return ends, {topology.links[link].name for link in engine.saturation.full_ns}
+
+    (alone,), none = seconds([(0, 4)])
+    (one, other), full = seconds([(0, 4), (1, 5)])
+    (near, far), _ = seconds([(0, 1), (4, 5)])
+    assert not none and full
+    assert {name.split("->")[0].split(":")[0] for name in full} <= {"cpu", "pci"}
+    assert one == other == pytest.approx(2 * alone, rel=0.05)
+    assert near == far == seconds([(0, 1)])[0][0]
