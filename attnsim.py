@@ -45,7 +45,12 @@ _PUBLIC = {
 }
 """Public names and the modules that have them."""
 
-_COMMANDS = {"simulate": "simulator.commands", "compare": "simulator.commands", "topology": "simulator.commands"}
+_COMMANDS = {
+    "simulate": "simulator.commands",
+    "compare": "simulator.commands",
+    "topology": "simulator.commands",
+    "replay": "simulator.replay.commands",
+}
 """Commands and the modules whose ``app`` has them."""
 
 __all__ = [*_PUBLIC, "compare", "main", "simulate"]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -43,6 +43,8 @@ class KernelPass(Terms):
     longest_first : work is handed out longest first (persistent kernels), else in order of position.
     efficiency : share of the tensor cores' peak in the inner loop, by head dim.
     masked_tile_cost : time of a tile to which the mask is applied, in whole tiles.
+    skipped_tile_cost : time to look at a tile that the mask leaves out, in whole tiles; 0 where the kernel knows its
+        tiles beforehand.
     masks_window_tiles : a windowed call applies the mask to all its tiles, not only to those that are cut.
     prologue_s : of each piece of work: loading its own rows, writing its result, filling the pipeline.
     overhead_s : of the whole call, on the GPU.
@@ -61,6 +63,7 @@ class KernelPass(Terms):
     longest_first: bool
     efficiency: ByNumber
     masked_tile_cost: Ratio = 1.0
+    skipped_tile_cost: Share = 0.0
     masks_window_tiles: bool = False
     prologue_s: Seconds
     overhead_s: Seconds

@@ -3,7 +3,7 @@
 Forward: one piece per tile of queries, head and batch row, which visits the tiles of keys that hold a pair; a tile that
 the mask cuts costs a whole one and the masking. Backward: one piece per tile of keys, which visits tiles of queries.
 
-    piece = prologue [+ varlen] + (tiles + (mask cost - 1) masked) b t_m t_n f / (eff peak / SMs)
+    piece = prologue [+ varlen] + (tiles + (mask cost - 1) masked + skip cost skipped) b t_m t_n f / (eff peak / SMs)
     busy  = makespan(pieces)                             f FLOP per pair, b pieces share a multiprocessor
 
 The makespan is `schedule`'s. What the inner loops load, tiles t_n (D + Dv) e bytes, comes from the L2 cache as long as
@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from cost_models.kernels.schedule import makespan_s
 from cost_models.kernels.shape import AttentionShape
@@ -66,10 +68,16 @@ def count_pieces(
     tile_s = flop * sharing * sm_count / (efficiency * flop_per_s)
     masked = tiles if curve.masks_window_tiles and calls[0].left is not None else masked
     first_s = curve.prologue_s + (curve.varlen_s if len(calls[0].segments) > 1 else 0.0)
-    durations = first_s + (tiles + (curve.masked_tile_cost - 1) * masked) * tile_s
+    inner = curve.tile_columns if direction == "forward" else curve.tile_rows
+    skipped = (
+        np.maximum(-(-_longest(calls, direction, whole=whole_grid) // inner) - tiles, 0)
+        if curve.skipped_tile_cost
+        else 0
+    )
+    weighted = tiles + (curve.masked_tile_cost - 1) * masked + curve.skipped_tile_cost * skipped
+    durations = first_s + weighted * tile_s
     busy = makespan_s(durations, shape.problems, slots, curve.longest_first)
     token_bytes = (shape.head_dim + shape.v_head_dim) * shape.element_bytes
-    inner = curve.tile_columns if direction == "forward" else curve.tile_rows
     loads = float(tiles.sum()) * shape.problems * inner * token_bytes
     return Work(
         busy, loads, _heads_in_flight(slots / len(tiles), shape, direction) * _longest(calls, direction) * token_bytes
@@ -90,8 +98,11 @@ def _heads_in_flight(heads: float, shape: AttentionShape, direction: str) -> flo
     return max(1.0, min(heads, shape.problems) / group)
 
 
-def _longest(calls: tuple[KernelCall, ...], direction: str) -> int:
-    """Tokens of the inner loop in the longest segment: keys in forward, queries in backward."""
+def _longest(calls: tuple[KernelCall, ...], direction: str, *, whole: bool = False) -> int:
+    """Tokens of the inner loop in the longest segment, or to the last one: keys in forward, queries in backward."""
+    if whole:
+        ends = ((segment.k_stop, segment.q_stop) for call in calls for segment in call.segments)
+        return max(end[direction == "backward"] for end in ends)
     segments = (segment for call in calls for segment in call.segments)
     if direction == "forward":
         return max(segment.k_stop - segment.k_start for segment in segments)

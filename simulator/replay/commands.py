@@ -1,0 +1,40 @@
+"""Command ``replay``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simulator.options import JsonTarget, Outputs
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command()
+def replay(
+    source: Annotated[str, typer.Argument(metavar="SOURCE|all", help="Source of published measurements.")],
+    rows: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Predict these rows instead of the source's own.")
+    ] = None,
+    json: JsonTarget = None,
+) -> None:
+    """Predict published measurements and show the error by source and method."""
+    from simulator.output import print_tables, write_json
+    from simulator.progress import show_progress
+    from simulator.replay import replay as run
+    from simulator.replay import summarise
+    from simulator.replay.tables import replay_tables
+
+    with show_progress() as progress:
+        results = run(source, rows, progress)
+    summaries = summarise(results)
+    outputs = Outputs(json)
+    write_json({"rows": [row.to_json() for row in results], "summary": [each.to_json() for each in summaries]}, outputs)
+    print_tables(replay_tables(results, summaries), outputs)
+
+
+@app.callback()
+def _group() -> None:
+    """A callback keeps a single command a subcommand."""

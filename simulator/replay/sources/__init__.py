@@ -1,0 +1,1 @@
+"""The sources of published measurements, a module each."""
