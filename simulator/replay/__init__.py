@@ -8,8 +8,23 @@ error, and nothing is ever fitted to a user's file.
 Interface: :data:`SOURCES`, :func:`replay`, :class:`ReplayRow`, :func:`summarise`.
 """
 
-from simulator.replay.registry import SOURCES
-from simulator.replay.run import ReplayRow, replay
-from simulator.replay.summary import summarise
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simulator.replay.registry import SOURCES
+    from simulator.replay.run import ReplayRow, replay
+    from simulator.replay.summary import summarise
+
+_MODULES = {"SOURCES": "registry", "ReplayRow": "run", "replay": "run", "summarise": "summary"}
 
 __all__ = ["SOURCES", "ReplayRow", "replay", "summarise"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when used: the command's help needs none of it."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"simulator.replay.{_MODULES[name]}"), name)
+    raise AttributeError(f"module 'simulator.replay' has no attribute {name!r}")
