@@ -159,6 +159,8 @@ class CostModel:
     def _collective(self, work: Collective) -> Column:
         if work.splits is not None:
             return self._all_to_all_v(work)
+        if isinstance(work, Transfer):
+            return self._transfer(work)
         size = int(np.max(work.bytes))
         key = (work.collective, size, None if work.groups is None else work.groups.tobytes())
         if key not in self._priced:
@@ -203,6 +205,18 @@ class CostModel:
             collective_demand(self._topology, self._profile, work.collective, ranks, size, float(seconds[ranks[0]]))
             for ranks in members
         ]
+
+    def _transfer(self, work: Transfer) -> Column:
+        """All pairs send at once; both ends of a pair are done at the same time."""
+        size = int(np.max(work.bytes))
+        key = ("send", size, work.to.tobytes())
+        if key not in self._priced:
+            source = np.flatnonzero(work.to != np.arange(len(work.to)))
+            seconds = estimate_exchange_s(self._topology, self._profile, source, work.to[source], size)
+            column = np.zeros(len(work.to), dtype=np.int64)
+            column[source] = column[work.to[source]] = array_to_ns(seconds)
+            self._priced[key] = column
+        return self._priced[key]
 
     def _per_lowering(self, key: Hashable, table: LoweringSet, price: Callable[[Lowering, int], int]) -> IntArray:
         """One number per distinct lowering; found when a table has new ones."""

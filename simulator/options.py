@@ -107,6 +107,24 @@ def _request_options(
     engine: Annotated[
         str, typer.Option(metavar="auto|maxplus|des", help="auto: des where links are shared and it is fast enough.")
     ] = "auto",
+    tp: Annotated[int, typer.Option(metavar="N", help="Tensor parallel ranks (layer, model).")] = 1,
+    dp: Annotated[int, typer.Option(metavar="N", help="Data parallel ranks (model).")] = 1,
+    pp: Annotated[int, typer.Option(metavar="N", help="Pipeline stages (model).")] = 1,
+    placement: Annotated[
+        str, typer.Option(metavar="AXES", help="Order of the parallel axes over the ranks, innermost first.")
+    ] = "tp-cp-dp-pp",
+    tp_version: Annotated[
+        int, typer.Option(metavar="1|3", help="Tensor parallel version; 3 splits tokens between products.")
+    ] = 1,
+    zero: Annotated[int, typer.Option(metavar="0-3", help="ZeRO stage over context and data parallel ranks.")] = 0,
+    checkpoint: Annotated[
+        str, typer.Option(metavar="none|full|attention", help="What of a layer is recomputed in backward.")
+    ] = "none",
+    microbatches: Annotated[int, typer.Option(metavar="M", help="Microbatches of each data parallel rank.")] = 1,
+    loss_chunks: Annotated[
+        int | None, typer.Option(metavar="N", help="Fuse head and loss over N chunks. Default: whole logits.")
+    ] = None,
+    optimizer: Annotated[str, typer.Option(metavar="adamw|adamw-8bit", help="Optimizer of a step.")] = "adamw",
     json: JsonTarget = None,
     trace: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write Chrome traces for Perfetto, a file per GPU.")

@@ -6,7 +6,7 @@ loads what they name, refuses what contradicts itself, and fills in the defaults
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -18,13 +18,11 @@ from cost_models.topology.gpus import model_of_hardware
 from cost_models.topology.presets import PRESETS
 from cost_models.units import parse_count
 from cost_models.workload import AttentionWorkload
+from simulator.steps.plan import StepOptions
 from traces.errors import InputError
 
 if TYPE_CHECKING:
     from cost_models.hardware import HardwareProfile
-
-AVAILABLE_LAYERS = ("attention",)
-"""Of :data:`PASSES`, what this version simulates."""
 
 PASSES = {
     "attention": ("both", "forward", "backward"),
@@ -32,6 +30,9 @@ PASSES = {
     "model": ("step", "prefill", "decode"),
 }
 """Passes of each choice of layers, the default first (for attention and layer the schedule may have another)."""
+
+LAYER_OPTIONS = ("tp", "placement", "tp_version", "checkpoint")
+"""Of the options of steps, those that one layer has."""
 
 ENGINES = ("auto", "maxplus", "des")
 
@@ -58,6 +59,16 @@ class RequestOptions(TypedDict, total=False):
     engine: str
     peers: bool
     timeline: bool
+    tp: int
+    dp: int
+    pp: int
+    placement: str
+    tp_version: int
+    zero: int
+    checkpoint: str
+    microbatches: int
+    loss_chunks: int | None
+    optimizer: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +89,8 @@ class SimulationRequest:
     engine : ``auto``, ``maxplus`` or ``des``.
     peers : whether ``compare`` lists other people's implementations.
     timeline : whether results keep their timeline.
+    tp, dp, pp : tensor, data and pipeline parallel ranks of layers and models; all others are context parallel.
+    placement, tp_version, zero, checkpoint, microbatches, loss_chunks, optimizer : as `simulator.steps.plan` has them.
     """
 
     seq_len: int | str
@@ -99,6 +112,16 @@ class SimulationRequest:
     engine: str = "auto"
     peers: bool = False
     timeline: bool = True
+    tp: int = 1
+    dp: int = 1
+    pp: int = 1
+    placement: str = "tp-cp-dp-pp"
+    tp_version: int = 1
+    zero: int = 0
+    checkpoint: str = "none"
+    microbatches: int = 1
+    loss_chunks: int | None = None
+    optimizer: str = "adamw"
 
     def resolve(self) -> ResolvedRequest:
         """Load and check everything that needs no simulation.
@@ -166,7 +189,13 @@ class ResolvedRequest:
             "pass": self.request.pass_,
             "kernel": self.request.kernel,
             "engine": self.request.engine,
+            **({} if self.request.layers == "attention" else asdict(self.step_options)),
         }
+
+    @property
+    def step_options(self) -> StepOptions:
+        """How a layer or a model is parallelised, and what it keeps."""
+        return StepOptions(**{each.name: getattr(self.request, each.name) for each in fields(StepOptions)})
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -182,9 +211,9 @@ class ResolvedRequest:
 
 def _check_choices(request: SimulationRequest) -> None:
     _check_choice("layers", request.layers, tuple(PASSES))
-    if request.layers not in AVAILABLE_LAYERS:
-        available = " and ".join(AVAILABLE_LAYERS)
-        raise InputError(f"layers {request.layers} is not available in this version", expected=available)
+    if request.layers != "attention" and request.model is None:
+        raise InputError(f"layers {request.layers} needs a model", remedy="name one instead of heads and head_dim")
+    _check_parallel(request)
     passes = PASSES[request.layers]
     if request.pass_ is not None and request.pass_ not in passes:
         raise InputError(
@@ -195,6 +224,18 @@ def _check_choices(request: SimulationRequest) -> None:
         _check_positive(name, getattr(request, name))
     if request.nodes is not None and request.gpus % request.nodes:
         raise InputError("nodes does not divide gpus", got=f"{request.gpus} gpus on {request.nodes} nodes")
+
+
+def _check_parallel(request: SimulationRequest) -> None:
+    """Refuse options of steps that the layers asked for do not have."""
+    if request.layers == "model":
+        return
+    allowed = LAYER_OPTIONS if request.layers == "layer" else ()
+    for each in fields(StepOptions):
+        value = getattr(request, each.name)
+        if value != each.default and each.name not in allowed:
+            raise InputError(f"{each.name} does not go with layers {request.layers}", got=value,
+                             remedy="ask for layers model")  # fmt: skip
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

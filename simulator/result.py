@@ -68,7 +68,8 @@ class SimulationResult(JsonRecord):
     engine : ``maxplus`` or ``des``, as it ran.
     provenance : which terms are calibrated, published or datasheet.
     warnings : what was assumed, neglected or looks wrong.
-    time_s, forward_s, backward_s : makespan, and its parts on the critical rank, the last to finish.
+    time_s, forward_s, backward_s, other_s : makespan, and its parts on the critical rank, the last to finish; other is
+        what a step does besides: optimizer, and synchronisation of gradients that is not hidden.
     compute_s, communication_s : time in which the critical rank computes, communicates.
     exposed_communication_s : communication while that rank computes nothing.
     peak_memory_bytes : largest over ranks.
@@ -101,6 +102,7 @@ class SimulationResult(JsonRecord):
     pairs_total: int
     flop_total: int
     uncertainty: Uncertainty
+    other_s: float = 0.0
     schema_version: int = SCHEMA_VERSION
     timeline: Timeline | None = _python_only()
     breakdown: Mapping[str, int] | None = _python_only()

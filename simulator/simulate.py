@@ -26,10 +26,10 @@ from simulator.program.program import Program
 from simulator.program.setup import Setup
 from simulator.program.tape import Sink
 from simulator.progress import Progress
-from simulator.recording import check_program, default_pass, record_program
 from simulator.request import ResolvedRequest, SimulationRequest
 from simulator.result import SimulationResult
 from simulator.schedules import SCHEDULES, Schedule, parse_schedule
+from simulator.steps.record import Subject, subject_of
 from simulator.trust import Trust
 from traces.errors import InputError
 from traces.metrics import breakdown, busy_ns, critical_rank, exposed_communication_ns, phase_split_ns
@@ -75,10 +75,8 @@ def _profile(resolved: ResolvedRequest) -> HardwareProfile:
 class Run:
     """A schedule being simulated: what goes in, and what has come out."""
 
-    schedule: Schedule
+    subject: Subject
     resolved: ResolvedRequest
-    setup: Setup
-    pass_: str
     engine: str
     profile: HardwareProfile
     kernel: str
@@ -87,19 +85,31 @@ class Run:
     @staticmethod
     def prepare(schedule: Schedule, resolved: ResolvedRequest, progress: Progress | None) -> Run:
         """Fill in what the request leaves open, and refuse what cannot run."""
-        topology, request = resolved.topology, resolved.request
-        setup = Setup(resolved.workload, topology.n_ranks, topology.ranks_per_node)
-        pass_ = request.pass_ or default_pass(schedule)
-        check_program(schedule, setup, pass_)
+        request, subject = resolved.request, subject_of(schedule, resolved)
         profile = _profile(resolved)
         kernel = choose_kernel(profile, request.kernel, resolved.workload)
         engine = "maxplus" if request.engine == "auto" else request.engine
-        return Run(schedule.resolve(setup), resolved, setup, pass_, engine, profile, kernel, progress)
+        return Run(subject, resolved, engine, profile, kernel, progress)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule, with its defaults filled in."""
+        return self.subject.schedule
+
+    @property
+    def setup(self) -> Setup:
+        """All ranks, and the attention of one of them."""
+        return self.subject.setup
+
+    @property
+    def pass_(self) -> str:
+        """What of it is simulated."""
+        return self.subject.pass_
 
     def execute(self) -> None:
         """Run the engine, and collect what does not depend on time."""
         self.memory = Memory(self.setup.n_ranks, self._costs.workspace_bytes)
-        self.traffic, self.rows = Traffic(self.setup), self._all_rows()
+        self.traffic, self.rows = Traffic(self.setup, self.subject.copies), self._all_rows()
         if self.engine == "des":
             self._replay(self.memory, self.traffic)
             self.rows = self.rows or Rows(self.setup.n_ranks)
@@ -157,7 +167,7 @@ class Run:
     @cached_property
     def _program(self) -> Program:
         program = Program(self.setup)
-        record_program(self.schedule, self.setup, self.pass_, program)
+        self.subject.record(program)
         return program
 
     def _replay(self, *sinks: Sink) -> None:
@@ -165,7 +175,7 @@ class Run:
         if self._keeps_all:
             self._program.replay(fanout)
         else:
-            record_program(self.schedule, self.setup, self.pass_, fanout)
+            self.subject.record(fanout)
 
     def _tell(self, phase: str, step: int) -> None:
         if self.progress is not None and not self._keeps_all:
@@ -180,10 +190,12 @@ def _times(timeline: Timeline, pass_: str) -> dict[str, Any]:
     """Times of the critical rank."""
     rank = critical_rank(timeline)
     forward, backward = phase_split_ns(timeline)
+    other = timeline.makespan_ns - forward - backward if pass_ == "step" else 0
     return {
         "time_s": timeline.makespan_ns / 1e9,
-        "forward_s": (timeline.makespan_ns - backward) / 1e9 if pass_ != "backward" else 0.0,
+        "forward_s": (timeline.makespan_ns - backward - other) / 1e9 if pass_ != "backward" else 0.0,
         "backward_s": backward / 1e9,
+        "other_s": other / 1e9,
         "compute_s": busy_ns(timeline, rank, "compute") / 1e9,
         "communication_s": busy_ns(timeline, rank, "communication") / 1e9,
         "exposed_communication_s": exposed_communication_ns(timeline, rank) / 1e9,

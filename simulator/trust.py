@@ -25,6 +25,9 @@ RELATIVE_ERROR = {"calibrated": 0.05, "published": 0.15, "datasheet": 0.25, "est
 EXTRAPOLATED = 2.0
 """How much wider the band of a term is beyond what it was measured on."""
 
+PRODUCTS = ("score", "linear", "linear_dx", "linear_dw")
+"""Kinds of operations that are matrix products."""
+
 _BASES = tuple(RELATIVE_ERROR)
 
 
@@ -107,7 +110,7 @@ class Trust:
             return next((label for label in reversed(self._sources) if label.startswith("link")), "host")
         if kind.startswith("attention"):
             return f"attention {phase}"
-        return "matrix products" if kind == "score" else "memory-bound kernels"
+        return "matrix products" if kind in PRODUCTS else "memory-bound kernels"
 
 
 def link_kinds(topology: ClusterTopology) -> list[str]:

@@ -94,16 +94,31 @@ def phase_split_ns(timeline: Timeline) -> tuple[int, int]:
     """Forward and backward time on the critical rank, in nanoseconds.
 
     Forward lasts until that rank's last forward operation ends, backward from then until its last backward operation
-    ends; what is left of the makespan belongs to neither.
+    ends; what is left of the makespan belongs to neither. Where they take turns (microbatches), the time until the last
+    of both ends is shared out by how long the rank is busy with each.
     """
     rank = critical_rank(timeline)
-    forward = _last_end_ns(timeline, rank, "forward")
-    return forward, max(_last_end_ns(timeline, rank, "backward") - forward, 0)
+    forward, both = _last_end_ns(timeline, rank, "forward"), _last_end_ns(timeline, rank, "backward")
+    both = max(forward, both)
+    computing = [_computing(timeline, rank, phase) for phase in ("forward", "backward")]
+    if all(len(each.start) for each in computing) and computing[1].start[0] < computing[0].end[-1]:
+        busy = [each.total_ns for each in computing]
+        forward = round(both * busy[0] / sum(busy))
+    return forward, both - forward
+
+
+def _computing(timeline: Timeline, rank: int, phase: str) -> Intervals:
+    """When a rank computes anything of a phase."""
+    wanted = np.array([info.phase == phase and info.category == "compute" for info in timeline.operations], dtype=bool)
+    return _intervals_of(timeline, rank, wanted)
+
+
+def _of_phase(timeline: Timeline, phase: str) -> NDArray[np.bool_]:
+    return np.array([info.phase == phase for info in timeline.operations], dtype=bool)
 
 
 def _last_end_ns(timeline: Timeline, rank: int, phase: str) -> int:
-    wanted = np.array([info.phase == phase for info in timeline.operations], dtype=bool)
-    return int(timeline.end_ns[_rows(timeline, rank, wanted)].max(initial=0))
+    return int(timeline.end_ns[_rows(timeline, rank, _of_phase(timeline, phase))].max(initial=0))
 
 
 def _in_order_of_category(labels: Iterable[str]) -> list[str]:

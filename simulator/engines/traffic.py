@@ -16,14 +16,19 @@ Rows = tuple[int, int]
 class Traffic(Ignore):
     """A sink that adds up work, which does not depend on time.
 
+    Parameters
+    ----------
+    setup : the ranks, and the attention of one of them.
+    copies : how often every head of every sequence is attended (layers, microbatches, replicas).
+
     Attributes
     ----------
     flop : operations of all passes: 2 (D + Dv) per pair, head and batch row forward, 2.5 times that backward.
     rows : least and most queries of an attention call that has any, by direction.
     """
 
-    def __init__(self, setup: Setup) -> None:
-        self._n_ranks, self._heads = setup.n_ranks, setup.workload.heads
+    def __init__(self, setup: Setup, copies: int = 1) -> None:
+        self._n_ranks, self._heads = setup.n_ranks, setup.workload.heads * copies
         self._head_pairs = 0
         self._sent: Column = 0
         self.flop = 0
@@ -32,7 +37,7 @@ class Traffic(Ignore):
 
     @property
     def pairs(self) -> int:
-        """Attended (query, key) pairs of the forward pass over ranks and steps, per head and batch row."""
+        """Attended (query, key) pairs of the forward pass over ranks and steps, per head and batch row (and layer)."""
         return self._head_pairs // self._heads
 
     @property
@@ -44,20 +49,26 @@ class Traffic(Ignore):
         """Add it up."""
         work = operation.work
         if isinstance(work, Attention):
-            self._attention(work)
+            self._attention(work, operation)
         elif isinstance(work, Gemm):
-            rows = int(np.sum(np.broadcast_to(np.asarray(work.m), self._n_ranks)))
+            rows = self._total(work.m, operation)
             self.flop += sum(2 * rows * m * n for m, n in work.shapes)
         else:
             sent = sent_bytes(operation)
             self._sent = self._sent + (sent if operation.ranks is None else np.where(operation.ranks, sent, 0))
 
-    def _attention(self, work: Attention) -> None:
+    def _total(self, column: Column, operation: Operation) -> int:
+        """Sum over the ranks that take part."""
+        everywhere = np.broadcast_to(np.asarray(column), self._n_ranks)
+        return int((everywhere if operation.ranks is None else everywhere[operation.ranks]).sum())
+
+    def _attention(self, work: Attention, operation: Operation) -> None:
         self._note_rows(work)
-        total = work.lowering.total_pairs
+        ranks = operation.ranks
+        total = work.lowering.total_pairs if ranks is None else self._total(work.lowering.pairs, operation)
         forward = 2 * (work.head_dim + work.v_head_dim) * work.heads * work.batch * total
         if work.direction == "forward":
-            self._head_pairs += total * work.heads
+            self._head_pairs += total * work.heads if operation.phase == "forward" else 0
             self.flop += forward
         else:
             self.flop += forward * 5 // 2

@@ -5,7 +5,7 @@ N ranks that see different tokens (context and data parallel together) would hol
 | zero | weights | gradients | optimizer | communication of a step, per rank |
 |---|---|---|---|---|
 | 0 | Psi | Psi | Psi | all-reduce of gradients |
-| 1 | Psi | Psi | Psi/N | reduce-scatter of gradients, all-gather of weights |
+| 1 | Psi | Psi, to the end | Psi/N | reduce-scatter of gradients, all-gather of weights |
 | 2 | Psi | a layer, then Psi/N | Psi/N | the same, gradients of each layer as soon as backward has them |
 | 3 | a layer, and the next | a layer, then Psi/N | Psi/N | all-gather of weights forward and backward, reduce-scatter |
 
@@ -77,6 +77,7 @@ class ParameterStore:
         self._groups: IntArray = grid.groups(*DATA)
         self._states: dict[int, _State] = {}
         self._pending: list[Tensor] = []
+        self._whole: list[Tensor] = []
         self.updated: dict[str, Tensor] = {}
 
     def hold(self, weights: Iterable[Parameter]) -> None:
@@ -169,6 +170,8 @@ class ParameterStore:
         grads = [each.grad for each in weights if each.grad is not None]
         shards = [self._shard(each, f"d {each.name}", each.grad_dtype) for each in weights]
         self._collective("reduce_scatter", grads, shards, 1, self._ranks, self._groups, "comm:dp")
+        if self._zero == 1:
+            self._whole += grads
         del grads
         self._keep(weights, shards)
         self._wait(shards)
@@ -200,7 +203,7 @@ class ParameterStore:
 
     def step(self, weights: Iterable[Parameter]) -> None:
         """Update weights from their gradients, which are gone then."""
-        self._pending = []
+        self._pending, self._whole = [], []
         for state in [self._states[id(each)] for each in weights]:
             if state.grad is not None and state.states:
                 self._update(state)

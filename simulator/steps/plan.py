@@ -23,7 +23,7 @@ class StepOptions:
     Parameters
     ----------
     tp, dp, pp : tensor, data and pipeline parallel ranks; the rest of the ranks is context parallel.
-    order : placement of the axes, innermost first.
+    placement : order of the axes, innermost first.
     tp_version : 1, or 3 with tokens split between products (sequence parallel).
     zero : 0 to 3.
     checkpoint : none, full or attention.
@@ -35,7 +35,7 @@ class StepOptions:
     tp: int = 1
     dp: int = 1
     pp: int = 1
-    order: str = "tp-cp-dp-pp"
+    placement: str = "tp-cp-dp-pp"
     tp_version: int = 1
     zero: int = 0
     checkpoint: str = "none"
@@ -50,8 +50,10 @@ class StepOptions:
         ):  # fmt: skip
             if value not in choices:
                 raise InputError(f"unknown {name}", got=repr(value), expected="one of " + ", ".join(map(str, choices)))
-        for name in ("tp", "dp", "pp", "microbatches"):
+        for name in ("tp", "dp", "pp", "microbatches", "loss_chunks"):
             value = getattr(self, name)
+            if name == "loss_chunks" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} is not a positive whole number", got=repr(value))
 
@@ -68,7 +70,7 @@ class StepOptions:
             raise InputError(
                 "ranks are not divisible by tp x dp x pp", got=f"{ranks} / ({self.tp} x {self.dp} x {self.pp})"
             )
-        return Grid(self.tp, ranks // others, self.dp, self.pp, self.order)
+        return Grid(self.tp, ranks // others, self.dp, self.pp, self.placement)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ RESULT_SCHEMA = {
     "bytes_sent_per_rank": list,
     "pairs_total": int,
     "flop_total": int,
+    "other_s": float,
     "uncertainty": dict,
 }
 seconds = st.floats(0, 1e6)

@@ -122,6 +122,8 @@ def assemble(buffer: Buffer, shards: Sequence[Tensor], setup: Setup) -> Tensor:
     shape = (buffer.batch, heads, w.seq_len) if buffer.dim == 1 else (buffer.batch, w.seq_len, heads, buffer.dim)
     total, times = shards[0].new_zeros(shape), shards[0].new_zeros(shape)
     for rank, shard in enumerate(shards):
+        if not local_tokens(buffer, rank):
+            continue
         tokens = token_index(layout.ranges(rank)).to(shard.device)
         rows = torch.nonzero(tokens < w.seq_len).flatten()
         first = first_head_of(layout, rank)

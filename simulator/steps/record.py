@@ -1,0 +1,75 @@
+"""What is recorded for a request: attention alone, a layer, or a step of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cost_models.models import ModelShape
+from simulator.program.setup import Setup
+from simulator.program.tape import Sink
+from simulator.recording import check_program, default_pass, record_program
+from simulator.request import ResolvedRequest
+from simulator.schedules import Schedule
+from simulator.steps.inference import record_decode, record_prefill
+from simulator.steps.layer_pass import record_layer
+from simulator.steps.plan import Plan
+from simulator.steps.train import record_training_step
+
+MODEL_PASSES = {"step": record_training_step, "prefill": record_prefill, "decode": record_decode}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is simulated.
+
+    Attributes
+    ----------
+    schedule : with its defaults filled in.
+    setup : all ranks, and the attention of one of them.
+    pass_ : as the contract names it.
+    copies : how often the heads of ``setup`` are attended: layers x microbatches x replicas x tensor parallel ranks.
+    record : records it, into a sink.
+    """
+
+    schedule: Schedule
+    setup: Setup
+    pass_: str
+    copies: int
+    record: Callable[[Sink], None]
+
+
+def subject_of(schedule: Schedule, resolved: ResolvedRequest) -> Subject:
+    """What a request asks for, checked.
+
+    Raises
+    ------
+    InputError
+        Where it cannot run, with the reason.
+    """
+    request, topology = resolved.request, resolved.topology
+    if request.layers == "attention":
+        setup = Setup(resolved.workload, topology.n_ranks, topology.ranks_per_node)
+        pass_ = request.pass_ or default_pass(schedule)
+        check_program(schedule, setup, pass_)
+        filled = schedule.resolve(setup)
+        return Subject(filled, setup, pass_, 1, lambda sink: record_program(filled, setup, pass_, sink))
+    assert resolved.model is not None
+    plan = _plan(schedule, resolved, resolved.model)
+    if request.layers == "layer":
+        pass_ = request.pass_ or default_pass(schedule)
+        plan.check(training=pass_ != "forward")
+        filled = plan.resolved().schedule
+        return Subject(filled, plan.world, pass_, plan.grid.tp, lambda sink: record_layer(plan, pass_, sink))
+    pass_ = request.pass_ or "step"
+    plan.check(training=pass_ == "step")
+    copies = plan.shape.layers * plan.grid.dp * plan.grid.tp * plan.options.microbatches
+    return Subject(plan.resolved().schedule, plan.world, pass_, copies, lambda sink: MODEL_PASSES[pass_](plan, sink))
+
+
+def _plan(schedule: Schedule, resolved: ResolvedRequest, shape: ModelShape) -> Plan:
+    workload, topology = resolved.workload, resolved.topology
+    return Plan(
+        shape, schedule, workload.batch, workload.seq_len, workload.dtype, workload.mask, topology.n_ranks,
+        topology.ranks_per_node, resolved.step_options,
+    )  # fmt: skip

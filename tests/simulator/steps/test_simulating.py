@@ -1,0 +1,118 @@
+"""Layers and models through `simulate` and `compare`: what must hold of the results, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cost_models.models import load_model
+from simulator.compare import compare
+from simulator.request import SimulationRequest
+from simulator.result import SimulationResult
+from simulator.simulate import simulate
+from traces.errors import InputError
+
+BASE: dict[str, Any] = {"model": "llama-3.1-8b", "seq_len": "32k", "gpus": 8, "topology": "dgx-h100", "timeline": False}
+PAIRS = 32768 * 32769 // 2
+
+
+def run(**options: Any) -> SimulationResult:
+    return simulate(SimulationRequest(**(BASE | {"schedule": "ring", "layers": "model"} | options)))
+
+
+def linear_flop(tokens: int) -> int:
+    """Of the projections of all layers, forward."""
+    shape = load_model("llama-3.1-8b")
+    attention = shape.hidden * shape.head_dim * (2 * shape.heads + 2 * shape.kv_heads)
+    return 2 * tokens * shape.layers * (attention + 3 * shape.hidden * shape.intermediate)
+
+
+def attention_flop() -> int:
+    return 4 * 128 * 32 * PAIRS * 32
+
+
+@pytest.mark.parametrize(
+    ("options", "linears", "attentions", "heads"),
+    [
+        ({"zero": 3}, 3, 3.5, 3),
+        ({"zero": 3, "checkpoint": "full"}, 4, 4.5, 3),
+        ({"checkpoint": "attention"}, 4, 3.5, 3),
+        ({"tp": 2, "dp": 2, "batch": 2}, 6, 7, 6),
+        ({"tp": 2, "pp": 2, "batch": 4, "microbatches": 4}, 12, 14, 12),
+        ({"loss_chunks": 8}, 3, 3.5, 3),
+        ({"pass_": "prefill"}, 1, 1, 0),
+    ],
+)
+def test_flop_of_a_step(options: dict[str, Any], linears: int, attentions: float, heads: int) -> None:
+    """Section 2 of the fine-tuning facts: 3 Flin + 3.5 Fatt, a forward more where everything is recomputed."""
+    result, shape = run(**options), load_model("llama-3.1-8b")
+    head = 2 * shape.hidden * shape.vocab
+    want = linears * linear_flop(32768) + int(attentions * attention_flop()) + heads * head * 32768
+    last_tokens = 8 * head if options.get("pass_") == "prefill" else 0
+    assert result.flop_total == want + last_tokens
+    assert result.pairs_total == PAIRS
+    total = result.forward_s + result.backward_s + result.other_s
+    assert total == pytest.approx(result.time_s, abs=2e-9)
+
+
+def test_a_layer_both_ways() -> None:
+    result = run(layers="layer")
+    assert result.inputs["pass"] == "both"
+    assert result.flop_total * 32 == 3 * linear_flop(32768) + int(3.5 * attention_flop())
+    backward, forward = run(layers="layer", pass_="backward"), run(layers="layer", pass_="forward")
+    assert forward.flop_total + backward.flop_total == result.flop_total
+    assert forward.backward_s == 0 == backward.forward_s
+
+
+def test_zero_stages_trade_memory_for_communication() -> None:
+    results = [run(zero=zero, checkpoint="full", loss_chunks=8) for zero in range(4)]
+    memory = [result.peak_memory_bytes for result in results]
+    assert memory == sorted(memory, reverse=True) and len(set(memory)) == 4
+    sent = [result.bytes_sent_per_rank[0] for result in results]
+    assert sent[0] == sent[1] == sent[2], "an all-reduce is a reduce-scatter and an all-gather"
+    shape = load_model("llama-3.1-8b")
+    layers = shape.n_parameters - 2 * shape.vocab * shape.hidden - shape.hidden
+    gathered_twice = 2 * (layers + shape.vocab * shape.hidden)
+    assert sent[3] - sent[0] == gathered_twice * 7 // 8, "all but the head, which backward needs at once"
+
+
+def test_inputs_reproduce_the_run() -> None:
+    result = run(tp=2, tp_version=3, zero=1, checkpoint="full", pass_="step")
+    again = {("pass_" if name == "pass" else name): value for name, value in result.inputs.items()}
+    assert simulate(SimulationRequest(**again, timeline=False)).to_json() == result.to_json()
+
+
+def test_more_of_everything_takes_longer() -> None:
+    assert run(pass_="prefill").time_s < run(pass_="prefill", seq_len="64k").time_s
+    assert run(checkpoint="none", zero=3).time_s < run(checkpoint="attention", zero=3).time_s
+    assert run(checkpoint="attention", zero=3).time_s < run(checkpoint="full", zero=3).time_s
+    assert run(pass_="decode").time_s < run(pass_="decode", seq_len="1M", batch=2).time_s
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tp": 3}, "not divisible by tp x dp x pp"),
+        ({"tp": 16, "gpus": 16}, "heads of llama-3.1-8b are not divisible"),
+        ({"dp": 2}, "batch is not divisible"),
+        ({"pp": 2, "batch": 1}, "fewer microbatches than pipeline stages"),
+        ({"pp": 3, "batch": 3, "microbatches": 3, "gpus": 6}, "layers are not divisible by the pipeline stages"),
+        ({"zero": 4}, "unknown zero"),
+        ({"checkpoint": "some"}, "unknown checkpoint"),
+        ({"placement": "tp-cp"}, "placement is not an order"),
+        ({"schedule": "apb"}, "for inference only"),
+        ({"pass_": "forward"}, "pass does not go with layers model"),
+    ],
+)
+def test_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        run(**options)
+
+
+def test_compare_lists_approximate_schedules_for_prefill_only() -> None:
+    request = SimulationRequest(**(BASE | {"layers": "model", "pass_": "prefill"}))
+    assert any(not each.exact for each in compare(request) if isinstance(each, SimulationResult))
+    step = compare(SimulationRequest(**(BASE | {"layers": "model", "zero": 3, "checkpoint": "full"})))
+    results = [each for each in step if isinstance(each, SimulationResult)]
+    assert results and all(each.exact for each in results)
