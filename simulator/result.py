@@ -53,6 +53,23 @@ class Uncertainty(JsonRecord):
     extrapolated: bool = False
 
 
+@dataclass(frozen=True)
+class SlowedTransfer(JsonRecord):
+    """Transfers of one name (ring and ranks, or collective and group), and how long a link held them back."""
+
+    transfer: str
+    slowed_s: float
+
+
+@dataclass(frozen=True)
+class SaturatedLink(JsonRecord):
+    """A link that was full while transfers could have used more: for how long, and which it slowed."""
+
+    link: str
+    saturated_s: float
+    slowed: tuple[SlowedTransfer, ...]
+
+
 def _python_only() -> Any:
     return field(default=None, repr=False, compare=False, metadata={"json": False})
 
@@ -79,6 +96,7 @@ class SimulationResult(JsonRecord):
     pairs_total : attended pairs over ranks and steps, per head and batch row, forward.
     flop_total : operations of all passes.
     uncertainty : interval of ``time_s``.
+    saturated_links : links that were full while transfers could have used more, the longest first (engine ``des``).
     timeline : every operation of every rank, where it was asked for.
     breakdown : disjoint parts of the makespan on the critical rank (ns), as :func:`traces.metrics.breakdown` has them.
     memory_curve : operations in issue order with the bytes then in use, on the rank with the peak.
@@ -103,6 +121,7 @@ class SimulationResult(JsonRecord):
     flop_total: int
     uncertainty: Uncertainty
     other_s: float = 0.0
+    saturated_links: tuple[SaturatedLink, ...] = ()
     schema_version: int = SCHEMA_VERSION
     timeline: Timeline | None = _python_only()
     breakdown: Mapping[str, int] | None = _python_only()

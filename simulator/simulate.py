@@ -15,11 +15,13 @@ import numpy as np
 
 from cost_models.hardware import HardwareProfile, load_hardware
 from cost_models.kernels import choose_kernel
+from simulator.contention import MOST_RANKS, choose_engine, list_saturated
 from simulator.costing import CostModel
 from simulator.engines.des import DiscreteEvents
 from simulator.engines.maxplus import MaxPlus
 from simulator.engines.memory import Memory
 from simulator.engines.rows import Rows
+from simulator.engines.sharing import Sharing
 from simulator.engines.traffic import Traffic
 from simulator.fanout import Fanout
 from simulator.program.program import Program
@@ -27,7 +29,7 @@ from simulator.program.setup import Setup
 from simulator.program.tape import Sink
 from simulator.progress import Progress
 from simulator.request import ResolvedRequest, SimulationRequest
-from simulator.result import SimulationResult
+from simulator.result import SaturatedLink, SimulationResult
 from simulator.schedules import SCHEDULES, Schedule, parse_schedule
 from simulator.steps.record import Subject, subject_of
 from simulator.trust import Trust
@@ -35,7 +37,7 @@ from traces.errors import InputError
 from traces.metrics import breakdown, busy_ns, critical_rank, exposed_communication_ns, phase_split_ns
 from traces.timeline import Timeline
 
-KEPT_RANKS = 256
+KEPT_RANKS = MOST_RANKS
 """Ranks up to which a Program, and the timeline of all ranks, is kept."""
 
 
@@ -81,6 +83,8 @@ class Run:
     profile: HardwareProfile
     kernel: str
     progress: Progress | None
+    neglected: str | None = None
+    saturated: tuple[SaturatedLink, ...] = ()
 
     @staticmethod
     def prepare(schedule: Schedule, resolved: ResolvedRequest, progress: Progress | None) -> Run:
@@ -88,8 +92,7 @@ class Run:
         request, subject = resolved.request, subject_of(schedule, resolved)
         profile = _profile(resolved)
         kernel = choose_kernel(profile, request.kernel, resolved.workload)
-        engine = "maxplus" if request.engine == "auto" else request.engine
-        return Run(subject, resolved, engine, profile, kernel, progress)
+        return Run(subject, resolved, request.engine, profile, kernel, progress)
 
     @property
     def schedule(self) -> Schedule:
@@ -110,10 +113,14 @@ class Run:
         """Run the engine, and collect what does not depend on time."""
         self.memory = Memory(self.setup.n_ranks, self._costs.workspace_bytes)
         self.traffic, self.rows = Traffic(self.setup, self.subject.copies), self._all_rows()
+        kept = self._program if self._keeps_all else None
+        self.engine, self.neglected = choose_engine(self.engine, kept, lambda: self._sharing)
         if self.engine == "des":
             self._replay(self.memory, self.traffic)
             self.rows = self.rows or Rows(self.setup.n_ranks)
-            DiscreteEvents(self._program, self._costs, self.rows).run()
+            events = DiscreteEvents(self._program, self._costs, self.rows, self._sharing)
+            events.run()
+            self.saturated = list_saturated(events.saturation, self.resolved.topology)
             return
         engine = MaxPlus(self.setup.n_ranks, self._costs, self.rows)
         self._replay(self.memory, self.traffic, engine)
@@ -134,7 +141,7 @@ class Run:
             inputs=self._inputs(),
             engine=self.engine,
             provenance=trust.provenance(),
-            warnings=(*self.resolved.warnings, *beyond),
+            warnings=(*self.resolved.warnings, *beyond, *([self.neglected] if self.neglected else [])),
             **_times(timeline, self.pass_),
             peak_memory_bytes=peak,
             fits=peak <= self.profile.usable_memory_bytes,
@@ -145,6 +152,7 @@ class Run:
             uncertainty=trust.uncertainty(parts, extrapolated=bool(beyond)),
             timeline=timeline if self._keeps_all else None,
             breakdown=parts,
+            saturated_links=self.saturated,
             memory_curve=self._memory_curve() if self.resolved.request.timeline else None,
         )
 
@@ -163,6 +171,10 @@ class Run:
     @cached_property
     def _costs(self) -> CostModel:
         return CostModel(self.resolved.topology, self.profile, self.kernel)
+
+    @cached_property
+    def _sharing(self) -> Sharing:
+        return Sharing.find(self._program, self._costs, self.resolved.topology.link_capacities_bytes_per_s.tolist())
 
     @cached_property
     def _program(self) -> Program:

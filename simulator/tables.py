@@ -21,6 +21,9 @@ NUMBER_COLUMNS = ("forward", "backward", "total", "exposed\ncomm.", "peak\nmemor
 NUMBERS_WIDTH = 47
 """Terminal columns that the numbers take at most, without the gaps between them."""
 
+LISTED_LINKS, LISTED_TRANSFERS = 8, 4
+"""Saturated links, and transfers of each, that are listed."""
+
 WIDE = 100
 """Terminal columns from which there is room for wide gaps."""
 
@@ -48,7 +51,8 @@ def simulate_tables(result: SimulationResult) -> list[Table]:
     summary.show_header = False
     for name, text in _summary(result).items():
         summary.add_row(name, text)
-    return [summary, *([_breakdown_table(result.breakdown)] if result.breakdown else [])]
+    tables = [summary, *([_breakdown_table(result.breakdown)] if result.breakdown else [])]
+    return [*tables, *([_saturated_table(result)] if result.saturated_links else [])]
 
 
 def describe_inputs(inputs: Json) -> str:
@@ -138,6 +142,23 @@ def _breakdown_table(parts: Mapping[str, int]) -> Table:
     total_ns = sum(parts.values())
     for name, time_ns in parts.items():
         table.add_row(name.replace("_", " ").replace("/", ", "), format_ns(time_ns), f"{time_ns / (total_ns or 1):.1%}")
+    return table
+
+
+def _saturated_table(result: SimulationResult) -> Table:
+    from rich.markup import escape
+
+    found = result.saturated_links
+    table = _new_table("Saturated links" + (f", {LISTED_LINKS} of {len(found)}" if len(found) > LISTED_LINKS else ""))
+    table.add_column("link", overflow="fold")
+    table.add_column("full for", justify="right", no_wrap=True)
+    table.add_column("share", justify="right", no_wrap=True)
+    table.add_column("slowed most", overflow="fold")
+    for each in found[:LISTED_LINKS]:
+        slowed = ", ".join(one.transfer for one in each.slowed[:LISTED_TRANSFERS])
+        more = f" and {len(each.slowed) - LISTED_TRANSFERS} more" if len(each.slowed) > LISTED_TRANSFERS else ""
+        share = f"{each.saturated_s / (result.time_s or 1):.1%}"
+        table.add_row(escape(each.link), _time(each.saturated_s), share, escape(slowed + more))
     return table
 
 

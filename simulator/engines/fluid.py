@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from simulator.engines.maxmin import NONE, fill
+from simulator.engines.maxmin import fill
 from simulator.engines.saturation import Saturation
 
 SLACK = 1e-9
@@ -47,12 +47,12 @@ class Ask:
 class Flow:
     """A transfer under way."""
 
-    __slots__ = ("arrived", "ask", "ceiling", "crosses", "end_ns", "left_ns", "limit", "rate", "since_ns")
+    __slots__ = ("arrived", "ask", "ceiling", "crosses", "end_ns", "left_ns", "rate", "since_ns")
 
     def __init__(self, ask: Ask, now_ns: int, arrived: Callable[[], object]) -> None:
         self.ask, self.arrived = ask, arrived
         self.ceiling, self.crosses = ask.ceiling, ask.crosses
-        self.rate, self.limit = 0.0, NONE
+        self.rate = 0.0
         self.left_ns: float = ask.moving_ns
         self.since_ns, self.end_ns = now_ns, -1
 
@@ -137,11 +137,11 @@ class Network:
         """Give flows their rates after everything that happened in this instant."""
         reached, links = self._reach()
         rates = fill(reached, {link: self.capacities[link] for link in links}) if reached else []
-        for flow, (rate, limit) in zip(reached, rates, strict=True):
-            self._set_rate(flow, rate, limit, now_ns)
+        for flow, (rate, _) in zip(reached, rates, strict=True):
+            self._set_rate(flow, rate, now_ns)
         for flow in self._fresh:
             if not flow.rate:
-                self._set_rate(flow, flow.ceiling, NONE, now_ns)
+                self._set_rate(flow, flow.ceiling, now_ns)
         self._note_saturation(links, now_ns)
         self._fresh.clear()
         self._changed.clear()
@@ -171,20 +171,20 @@ class Network:
     def _is_tight(self, link: int) -> bool:
         return self._demand[link] > self.capacities[link] * (1 + SLACK)
 
-    def _set_rate(self, flow: Flow, rate: float, limit: int, now_ns: int) -> None:
+    def _set_rate(self, flow: Flow, rate: float, now_ns: int) -> None:
         if rate == flow.rate:
-            flow.limit = limit
             return
         self._advance(flow, now_ns)
-        flow.rate, flow.limit = rate, limit
+        flow.rate = rate
         due_ns = flow.due_ns()
         if due_ns != flow.end_ns:
             flow.end_ns = due_ns
             self._push(due_ns, flow, left=False)
 
     def _advance(self, flow: Flow, now_ns: int) -> None:
-        if flow.limit != NONE:
-            self.saturation.slowed(flow.limit, flow.ask.who, now_ns - flow.since_ns)
+        if flow.rate < flow.ceiling:
+            for link, _ in flow.crosses:
+                self.saturation.slowed(link, flow.ask.who, flow.since_ns, now_ns)
         flow.advance(now_ns)
 
     def _push(self, time_ns: int, flow: Flow, *, left: bool) -> None:

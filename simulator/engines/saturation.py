@@ -13,7 +13,7 @@ class Saturation:
     ----------
     full : links that are full now, and since when.
     full_ns : time for which each link was full.
-    slowed_ns : for each link, time for which it limited each of the transfers that did not get what they could use.
+    slowed_ns : for each link, how long the transfers that crossed it while it was full got less than they could use.
     """
 
     full: dict[int, int] = field(default_factory=dict)
@@ -27,8 +27,9 @@ class Saturation:
         elif link in self.full:
             self.full_ns[link] = self.full_ns.get(link, 0) + now_ns - self.full.pop(link)
 
-    def slowed(self, link: int, who: str, time_ns: int) -> None:
-        """A link has limited a transfer for so long."""
-        if time_ns > 0:
+    def slowed(self, link: int, who: str, since_ns: int, now_ns: int) -> None:
+        """A transfer got less than it could use since then, and crosses this link: noted if the link is full."""
+        full_since_ns = self.full.get(link)
+        if full_since_ns is not None and now_ns > max(since_ns, full_since_ns):
             by = self.slowed_ns.setdefault(link, {})
-            by[who] = by.get(who, 0) + time_ns
+            by[who] = by.get(who, 0) + now_ns - max(since_ns, full_since_ns)

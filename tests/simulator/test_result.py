@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.result import SCHEMA_VERSION, Refused, SimulationResult, Uncertainty, json_fields
+from simulator.result import (
+    SCHEMA_VERSION,
+    Refused,
+    SaturatedLink,
+    SimulationResult,
+    SlowedTransfer,
+    Uncertainty,
+    json_fields,
+)
 from tests.simulator.examples import example_result, example_timeline
 from traces.errors import InputError
 
@@ -35,6 +43,7 @@ RESULT_SCHEMA = {
     "flop_total": int,
     "other_s": float,
     "uncertainty": dict,
+    "saturated_links": list,
 }
 seconds = st.floats(0, 1e6)
 counts = st.integers(0, 2**70)
@@ -55,8 +64,14 @@ def test_result_schema() -> None:
 
 @given(seconds, counts, st.booleans(), st.lists(counts, max_size=4), st.lists(seconds, min_size=2, max_size=2))
 def test_round_trip(time_s: float, n: int, flag: bool, sent: list[int], bounds: list[float]) -> None:
+    links = (SaturatedLink("gpu:0->nvs:0", time_s, (SlowedTransfer("ring 0->1", time_s),)),) if flag else ()
     result = example_result(
-        time_s=time_s, fits=flag, pairs_total=n, bytes_sent_per_rank=tuple(sent), uncertainty=Uncertainty(*bounds)
+        time_s=time_s,
+        fits=flag,
+        pairs_total=n,
+        bytes_sent_per_rank=tuple(sent),
+        uncertainty=Uncertainty(*bounds),
+        saturated_links=links,
     )
     text = json.dumps(result.to_json(), allow_nan=False)
     assert SimulationResult.from_json(json.loads(text)) == result
