@@ -1,6 +1,8 @@
 """Chrome trace JSON, one file per rank, as Kineto writes it: for Perfetto, and for tools that read PyTorch profiles.
 
-    row -> {"ph": "X", "pid": rank, "tid": lane, "ts": start, "dur": end - start}   in microseconds, 3 decimals
+    row     -> {"ph": "X", "pid": rank, "tid": lane, "ts": start, "dur": end - start}   in microseconds, 3 decimals
+    launch  -> {"ph": "X", "cat": "cuda_runtime"} on the host's track, and a flow "ac2g" from it to the row
+    memory  -> {"ph": "C", "name": "memory"}
 
 Three decimals are nanoseconds, so that nothing is rounded. Holistic Trace Analysis (HTA 0.5.0, hta/utils/utils.py)
 finds the rank by a regular expression that needs the space in ``"rank": 0``, takes what has ``args.stream`` for work of
@@ -19,53 +21,142 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traces.atomic import Writer, write_folder_atomic
+from traces.errors import InputError
+from traces.invariants import MAX_RANKS
+from traces.launches import TraceDetails
+from traces.nccl_arguments import communication_arguments, kernel_name
 from traces.timeline import OperationInfo, Timeline
 
 CHUNK_ROWS = 65_536
-# Kineto's event category, and the prefix by which HTA knows it.
-EVENT_OF = {"compute": ("kernel", ""), "communication": ("kernel", "ncclKernel "), "copy": ("gpu_memcpy", "Memcpy "),
-            "host": ("cpu_op", "")}  # fmt: skip
+HOST_PID = MAX_RANKS
+"""Processes of hosts are numbered from here, those of devices by their rank."""
+CALLS = {"compute": "cudaLaunchKernel", "communication": "cudaLaunchKernelExC", "copy": "cudaMemcpyAsync"}
 
 
 class EventText(NamedTuple):
-    """What the events of an operation have in common: up to the name, the arguments, and whether a device runs it."""
+    """What the events of an operation have in common: up to the name, the arguments, and the call that launches it."""
 
     head: str
     arguments: str
-    on_device: bool
+    call: str | None
 
 
-def write_traces(timeline: Timeline, folder: str | os.PathLike[str]) -> None:
+def write_traces(timeline: Timeline, folder: str | os.PathLike[str], details: TraceDetails | None = None) -> None:
     """Write ``rank0.json``, ``rank1.json``, ... into a folder, whole or not at all.
 
     Each file has a track per lane. Rows are written one after another, so memory holds one rank's indexes at most.
 
+    Parameters
+    ----------
+    details : launches (and flows from them to the rows), arguments of communication, and memory, where known.
+
     Raises
     ------
     InputError
-        Where the folder holds other files or cannot be written.
+        Where the folder holds other files or cannot be written, or launches are not one per row.
     """
+    details = details or TraceDetails()
+    if details.launches is not None and len(details.launches.start_ns) != len(timeline):
+        raise InputError(
+            "launches of a trace", got=len(details.launches.start_ns), expected=f"{len(timeline)}, one per row"
+        )
     order = np.lexsort((timeline.end_ns, timeline.lane, timeline.start_ns, timeline.rank))
     bounds = np.searchsorted(timeline.rank[order], np.arange(timeline.n_ranks + 1))
     texts = [_event_text(info) for info in timeline.operations]
 
     def writer(rank: int) -> Writer:
         rows = order[bounds[rank] : bounds[rank + 1]]
-        return lambda file: _write_rank(file, timeline, rank, rows, texts)
+        return lambda file: _RankWriter(timeline, details, texts, rank).write(file, rows)
 
     write_folder_atomic(folder, {f"rank{rank}.json": writer(rank) for rank in range(timeline.n_ranks)})
 
 
-def _write_rank(file: TextIO, timeline: Timeline, rank: int, rows: NDArray[np.intp], texts: list[EventText]) -> None:
-    file.write(_preamble(timeline, rank))
-    file.write('"traceEvents": [\n')
-    file.write(",\n".join(json.dumps(event) for event in _metadata(timeline, rank, rows)))
-    for first in range(0, len(rows), CHUNK_ROWS):
-        file.writelines(_events(timeline, rank, rows[first : first + CHUNK_ROWS], texts))
-    file.write("\n]}\n")
+class _RankWriter:
+    """Writes one rank's file."""
+
+    def __init__(self, timeline: Timeline, details: TraceDetails, texts: list[EventText], rank: int) -> None:
+        self._timeline, self._details, self._texts, self._rank = timeline, details, texts, rank
+
+    def write(self, file: TextIO, rows: NDArray[np.intp]) -> None:
+        """Everything, to an open file."""
+        file.write(preamble(self._timeline, self._rank))
+        file.write('"traceEvents": [\n')
+        file.write(",\n".join(json.dumps(event) for event in self._metadata(rows)))
+        for first in range(0, len(rows), CHUNK_ROWS):
+            chunk = rows[first : first + CHUNK_ROWS]
+            file.writelines(self._events(chunk))
+            file.writelines(self._launches(chunk))
+        file.writelines(self._memory())
+        file.write("\n]}\n")
+
+    def _metadata(self, rows: NDArray[np.intp]) -> Iterator[dict[str, object]]:
+        """Names and order of the processes and their tracks."""
+        rank, timeline = self._rank, self._timeline
+        yield _named("process_name", rank, 0, {"name": f"rank {rank}"})
+        yield _named("process_sort_index", rank, 0, {"sort_index": rank})
+        for lane in np.unique(timeline.lane[rows]).tolist():
+            yield _named("thread_name", rank, lane, {"name": timeline.lanes[lane]})
+            yield _named("thread_sort_index", rank, lane, {"sort_index": lane})
+        if self._details.launches is not None:
+            yield _named("process_name", HOST_PID + rank, 0, {"name": f"host of rank {rank}"})
+            yield _named("process_sort_index", HOST_PID + rank, 0, {"sort_index": rank})
+            yield _named("thread_name", HOST_PID + rank, 0, {"name": "host"})
+
+    def _events(self, rows: NDArray[np.intp]) -> Iterator[str]:
+        timeline, rank, launches = self._timeline, self._rank, self._details.launches
+        columns = (timeline.operation, timeline.lane, timeline.start_ns, timeline.end_ns, timeline.bytes)
+        values = zip(rows.tolist(), *(column[rows].tolist() for column in columns), strict=True)
+        for row, operation, lane, start_ns, end_ns, n_bytes in values:
+            text = self._texts[operation]
+            place = f'"device": {rank}, "stream": {lane}, ' if text.call else ""
+            if launches is not None and text.call:
+                place += f'"correlation": {row + 1}, '
+            yield (
+                f'{text.head}, "pid": {rank}, "tid": {lane}, "ts": {_us(start_ns)}, "dur": {_us(end_ns - start_ns)}, '
+                f'"args": {{{place}"bytes": {n_bytes}, {self._communication(operation)}{text.arguments}}}}}'
+            )
+
+    def _launches(self, rows: NDArray[np.intp]) -> Iterator[str]:
+        """The host's calls, and flows from them to their rows."""
+        timeline, launches, rank = self._timeline, self._details.launches, self._rank
+        if launches is None:
+            return
+        columns = (timeline.operation, timeline.lane, timeline.start_ns, launches.start_ns, launches.end_ns)
+        values = zip((rows + 1).tolist(), *(column[rows].tolist() for column in columns), strict=True)
+        for number, operation, lane, start_ns, call_ns, return_ns in values:
+            call = self._texts[operation].call
+            if call is None or call_ns < 0:
+                continue
+            host = f'"pid": {HOST_PID + rank}, "tid": 0, "ts": {_us(call_ns)}'
+            flow = f'"id": {number}, "cat": "ac2g", "name": "ac2g"'
+            yield (
+                f',\n{{"ph": "X", "cat": "cuda_runtime", "name": "{call}", {host}, "dur": {_us(return_ns - call_ns)}, '
+                f'"args": {{"correlation": {number}}}}}'
+                f',\n{{"ph": "s", {flow}, {host}}}'
+                f',\n{{"ph": "f", {flow}, "pid": {rank}, "tid": {lane}, "ts": {_us(start_ns)}, "bp": "e"}}'
+            )
+
+    def _memory(self) -> Iterator[str]:
+        memory = self._details.memory
+        if memory is None:
+            return
+        mine = memory.rank == self._rank
+        for time_ns, n_bytes in zip(memory.time_ns[mine].tolist(), memory.bytes[mine].tolist(), strict=True):
+            yield (
+                f',\n{{"ph": "C", "name": "memory", "pid": {self._rank}, "tid": 0, "ts": {_us(time_ns)}, '
+                f'"args": {{"bytes": {n_bytes}}}}}'
+            )
+
+    def _communication(self, operation: int) -> str:
+        found = self._details.communication.get(operation)
+        if found is None:
+            return ""
+        kind = self._timeline.operations[operation].kind
+        return json.dumps(communication_arguments(kind, found, self._rank))[1:-1] + ", "
 
 
-def _preamble(timeline: Timeline, rank: int) -> str:
+def preamble(timeline: Timeline, rank: int) -> str:
+    """What stands before the events."""
     fields = {
         "schemaVersion": 1,
         "deviceProperties": [],
@@ -78,36 +169,15 @@ def _preamble(timeline: Timeline, rank: int) -> str:
     return "{" + "".join(f"{json.dumps(key)}: {json.dumps(value)},\n" for key, value in fields.items())
 
 
-def _metadata(timeline: Timeline, rank: int, rows: NDArray[np.intp]) -> Iterator[dict[str, object]]:
-    """Names and order of the process and its tracks."""
-    yield _named("process_name", rank, 0, {"name": f"rank {rank}"})
-    yield _named("process_sort_index", rank, 0, {"sort_index": rank})
-    for lane in np.unique(timeline.lane[rows]).tolist():
-        yield _named("thread_name", rank, lane, {"name": timeline.lanes[lane]})
-        yield _named("thread_sort_index", rank, lane, {"sort_index": lane})
-
-
 def _named(name: str, pid: int, tid: int, args: dict[str, object]) -> dict[str, object]:
     return {"ph": "M", "ts": 0, "name": name, "pid": pid, "tid": tid, "args": args}
 
 
 def _event_text(info: OperationInfo) -> EventText:
-    category, prefix = EVENT_OF[info.category]
-    name = info.name if info.name.startswith(prefix) else prefix + info.name
+    category = {"host": "cpu_op", "copy": "gpu_memcpy"}.get(info.category, "kernel")
     args = {"operation": info.id, "step": info.step, "phase": info.phase, "kind": info.kind, "category": info.category}
-    head = f',\n{{"ph": "X", "cat": "{category}", "name": {json.dumps(name)}'
-    return EventText(head, json.dumps(args)[1:-1], info.category != "host")
-
-
-def _events(timeline: Timeline, rank: int, rows: NDArray[np.intp], texts: list[EventText]) -> Iterator[str]:
-    columns = (timeline.operation, timeline.lane, timeline.start_ns, timeline.end_ns, timeline.bytes)
-    for operation, lane, start_ns, end_ns, n_bytes in zip(*(column[rows].tolist() for column in columns), strict=True):
-        text = texts[operation]
-        place = f'"device": {rank}, "stream": {lane}, ' if text.on_device else ""
-        yield (
-            f'{text.head}, "pid": {rank}, "tid": {lane}, "ts": {_us(start_ns)}, "dur": {_us(end_ns - start_ns)}, '
-            f'"args": {{{place}"bytes": {n_bytes}, {text.arguments}}}}}'
-        )
+    head = f',\n{{"ph": "X", "cat": "{category}", "name": {json.dumps(kernel_name(info))}'
+    return EventText(head, json.dumps(args)[1:-1], CALLS.get(info.category))
 
 
 def _us(time_ns: int) -> str:

@@ -1,0 +1,115 @@
+"""What a rank's trace file says, as columns of numbers and few names; times are nanoseconds on the rank's own clock."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from traces.kineto.classify import Kind
+
+IntArray = NDArray[np.int64]
+
+
+class Label(NamedTuple):
+    """What rows have in common; group, phase and step as the file itself says them ("" and -1: it does not)."""
+
+    name: str
+    kind: Kind
+    group: str = ""
+    phase: str = ""
+    step: int = -1
+
+
+class Window(NamedTuple):
+    """A step or a phase on the host's clock."""
+
+    name: str
+    start_ns: int
+    end_ns: int
+
+
+class Sync(NamedTuple):
+    """The host waits for a stream, or (-1) for the device."""
+
+    start_ns: int
+    end_ns: int
+    stream: int
+
+
+class Wait(NamedTuple):
+    """At ``host_ns`` a stream was told to wait for work of another, or (-1) of one that the trace does not name."""
+
+    host_ns: int
+    stream: int
+    source: int
+
+
+class Columns:
+    """Rows that grow: start, end, lane, label, bytes, correlation, operation."""
+
+    NAMES = ("start_ns", "end_ns", "lane", "label", "bytes", "correlation", "operation")
+
+    def __init__(self) -> None:
+        self.of = {name: array("q") for name in self.NAMES}
+
+    def append(self, *values: int) -> None:
+        """One row."""
+        for name, value in zip(self.NAMES, values, strict=True):
+            self.of[name].append(value)
+
+    def numpy(self, name: str) -> IntArray:
+        """A column as an array that shares its memory; the column cannot grow while it is used."""
+        return np.frombuffer(self.of[name], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.of["start_ns"])
+
+    def __getitem__(self, name: str) -> array[int]:
+        return self.of[name]
+
+
+@dataclass
+class RankTrace:
+    """What a trace file says of its rank.
+
+    Attributes
+    ----------
+    rank : as the file says; None where it does not.
+    rows : the device's work.
+    lanes : number of each lane, by (process, thread) or stream, and their names.
+    launches : correlation to (start, end) of the host's call, nanoseconds.
+    windows, phases : the host's annotations.
+    skipped : events that were not understood, by category.
+    """
+
+    path: Path
+    rank: int | None = None
+    world_size: int = 1
+    host_name: str = ""
+    on_device: bool = False
+    rows: Columns = field(default_factory=Columns)
+    labels: list[Label] = field(default_factory=list)
+    lanes: list[str] = field(default_factory=list)
+    launches: dict[int, tuple[int, int]] = field(default_factory=dict)
+    windows: list[Window] = field(default_factory=list)
+    phases: list[Window] = field(default_factory=list)
+    syncs: list[Sync] = field(default_factory=list)
+    waits: list[Wait] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)
+    stream_lanes: dict[int, int] = field(default_factory=dict)
+
+    def shift(self, by_ns: int) -> None:
+        """Move everything in time."""
+        for name in ("start_ns", "end_ns"):
+            column = self.rows.numpy(name)
+            column += by_ns
+        self.launches = {key: (start + by_ns, end + by_ns) for key, (start, end) in self.launches.items()}
+        self.windows = [Window(name, start + by_ns, end + by_ns) for name, start, end in self.windows]
+        self.phases = [Window(name, start + by_ns, end + by_ns) for name, start, end in self.phases]
+        self.syncs = [Sync(start + by_ns, end + by_ns, stream) for start, end, stream in self.syncs]
+        self.waits = [Wait(host + by_ns, stream, source) for host, stream, source in self.waits]

@@ -1,0 +1,87 @@
+"""Which rows of different ranks are one operation.
+
+Ranks run the same program, though some skip parts of it. Communication anchors them: the n-th communication of a kind
+in a process group is the same operation on all its ranks. Other work is the i-th of its kind and phase since the last
+communication was issued. A trace that attnsim wrote names its operations itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from traces.kineto.facts import Label, RankTrace, Window
+
+IntArray = NDArray[np.int64]
+
+
+Key = tuple[object, ...]
+
+
+class Issued(NamedTuple):
+    """A rank's rows in the order of their issue: positions, and phase and step of each."""
+
+    order: IntArray
+    launch_start_ns: IntArray
+    launch_end_ns: IntArray
+    phase: list[str]
+    step: list[int]
+
+
+def in_order_of_issue(trace: RankTrace) -> Issued:
+    """Sort a rank's rows by the host's call, or where it is unknown by their start."""
+    rows, start = trace.rows, trace.rows.numpy("start_ns")
+    calls = [trace.launches.get(each, (-1, -1)) for each in rows["correlation"]]
+    launch = np.array(calls, dtype=np.int64).reshape(-1, 2)
+    issued = np.where(launch[:, 0] >= 0, launch[:, 0], start)
+    order = np.lexsort((start, issued))
+    phase_of, step_of = _Lookup(trace.phases), _Lookup(trace.windows)
+    phases, steps = [], []
+    for row, time_ns in zip(order.tolist(), issued[order].tolist(), strict=True):
+        label = trace.labels[rows["label"][row]]
+        phases.append(label.phase or phase_of.name(time_ns) or ("other" if trace.phases else _phase_by_kind(label)))
+        steps.append(label.step if label.step >= 0 else int(step_of.name(time_ns) or 0))
+    return Issued(order, launch[:, 0], launch[:, 1], phases, steps)
+
+
+def operation_keys(trace: RankTrace, issued: Issued) -> Iterator[Key]:
+    """A name for each row, in order of issue, that other ranks give to the same operation; unique on this rank."""
+    seen: Counter[Key] = Counter()
+    communications = 0
+    for place, row in enumerate(issued.order.tolist()):
+        label, phase = trace.labels[trace.rows["label"][row]], issued.phase[place]
+        own = trace.rows["operation"][row]
+        if own >= 0:
+            key: Key = ("own", own, label.kind)
+        elif label.kind.category == "communication":
+            communications += 1
+            key = ("communication", label.group or trace.lanes[trace.rows["lane"][row]], label.kind)
+        else:
+            key = (label.kind, phase, communications)
+        yield (*key, seen[key])
+        seen[key] += 1
+
+
+class _Lookup:
+    """Which of some windows contains a time; of nested ones the innermost."""
+
+    def __init__(self, windows: Sequence[Window]) -> None:
+        self._windows = sorted(windows, key=lambda each: (each.start_ns, -each.end_ns))
+        self._starts = np.array([each.start_ns for each in self._windows], dtype=np.int64)
+
+    def name(self, time_ns: int) -> str:
+        """Its name; "" where there is none."""
+        at = int(np.searchsorted(self._starts, time_ns, side="right")) - 1
+        while at >= 0 and self._windows[at].end_ns <= time_ns:
+            at -= 1
+            if at >= 0 and self._windows[at].end_ns <= self._windows[at + 1].start_ns:
+                return ""
+        return self._windows[at].name if at >= 0 else ""
+
+
+def _phase_by_kind(label: Label) -> str:
+    return "backward" if label.kind.kind.endswith("backward") else "forward"
