@@ -56,10 +56,9 @@ def write_traces(timeline: Timeline, folder: str | os.PathLike[str], details: Tr
         Where the folder holds other files or cannot be written, or launches are not one per row.
     """
     details = details or TraceDetails()
-    if details.launches is not None and len(details.launches.start_ns) != len(timeline):
-        raise InputError(
-            "launches of a trace", got=len(details.launches.start_ns), expected=f"{len(timeline)}, one per row"
-        )
+    known = None if details.launches is None else len(details.launches.start_ns)
+    if known not in (None, len(timeline)):
+        raise InputError("launches of a trace", got=known, expected=f"{len(timeline)}, one per row")
     order = np.lexsort((timeline.end_ns, timeline.lane, timeline.start_ns, timeline.rank))
     bounds = np.searchsorted(timeline.rank[order], np.arange(timeline.n_ranks + 1))
     texts = [_event_text(info) for info in timeline.operations]

@@ -109,7 +109,7 @@ def test_facts_that_holistic_trace_analysis_needs(tmp_path):
     found = events(read(tmp_path / "t")[0], "X")
     assert [(event["cat"], event["name"]) for event in found] == [
         ("kernel", "attention"),
-        ("kernel", "ncclKernel send KV"),
+        ("kernel", "ncclDevKernel_SendRecv send KV"),
         ("gpu_memcpy", "Memcpy DtoD"),
         ("gpu_memcpy", "Memcpy pack"),
         ("cpu_op", "launch"),

@@ -134,9 +134,17 @@ class _Reader:
         )  # fmt: skip
 
     def _operator(self, event: Event) -> None:
-        name = str(event["name"])
-        label = Label(name, classify_operator_cached(name))
+        name, args = str(event["name"]), arguments(event)
+        own = own_kind(args)
+        if own is not None:
+            lane = self._lane("stream", event.get("pid"), event.get("tid"))
+            label = Label(name, own, "", str(args.get("phase", "")), int(args.get("step", -1)))
+            self._trace.rows.append(
+                *span_ns(event), lane, self._label(label), int(args.get("bytes", 0)), -1, int(args.get("operation", -1))
+            )
+            return
         lane = self._lane("thread", event.get("pid"), event.get("tid"))
+        label = Label(name, classify_operator_cached(name))
         self._operators.append(*span_ns(event), lane, self._label(label), 0, -1, -1)
 
     def _annotation(self, event: Event) -> None:
@@ -214,9 +222,10 @@ class _Reader:
 
     def _name_lanes(self) -> None:
         """Streams as the file names them; threads by the order in which they appear, as their numbers are chance."""
+        used = set(self._trace.rows["lane"])
         threads = 0
-        for kind, process, thread in self._lanes:
-            threads += kind == "thread"
+        for number, (kind, process, thread) in enumerate(self._lanes):
+            threads += kind == "thread" and number in used
             name = {"stream": f"stream {thread}", "thread": f"cpu {threads}"}.get(kind, kind)
             if kind == "stream":
                 name = self._thread_names.get((process, thread)) or name
