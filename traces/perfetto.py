@@ -30,6 +30,8 @@ from traces.timeline import OperationInfo, Timeline
 CHUNK_ROWS = 65_536
 HOST_PID = MAX_RANKS
 """Processes of hosts are numbered from here, those of devices by their rank."""
+FIRST_CORRELATION = 1 << 16
+"""Numbers over 16 bits: HTA 0.5.0 with pandas 3 puts positions of events into a column of their correlations' width."""
 CALLS = {"compute": "cudaLaunchKernel", "communication": "cudaLaunchKernelExC", "copy": "cudaMemcpyAsync"}
 
 
@@ -109,7 +111,7 @@ class _RankWriter:
             text = self._texts[operation]
             place = f'"device": {rank}, "stream": {lane}, ' if text.call else ""
             if launches is not None and text.call:
-                place += f'"correlation": {row + 1}, '
+                place += f'"correlation": {FIRST_CORRELATION + row}, '
             yield (
                 f'{text.head}, "pid": {rank}, "tid": {lane}, "ts": {_us(start_ns)}, "dur": {_us(end_ns - start_ns)}, '
                 f'"args": {{{place}"bytes": {n_bytes}, {self._communication(operation)}{text.arguments}}}}}'
@@ -121,7 +123,7 @@ class _RankWriter:
         if launches is None:
             return
         columns = (timeline.operation, timeline.lane, timeline.start_ns, launches.start_ns, launches.end_ns)
-        values = zip((rows + 1).tolist(), *(column[rows].tolist() for column in columns), strict=True)
+        values = zip((rows + FIRST_CORRELATION).tolist(), *(column[rows].tolist() for column in columns), strict=True)
         for number, operation, lane, start_ns, call_ns, return_ns in values:
             call = self._texts[operation].call
             if call is None or call_ns < 0:

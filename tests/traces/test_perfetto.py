@@ -142,14 +142,14 @@ def test_failure_in_the_last_rank_leaves_the_older_traces(tmp_path, monkeypatch)
     folder = tmp_path / "t"
     write_traces(ring_timeline(3), folder)
     before = read(folder)
-    preamble = perfetto._preamble
+    preamble = perfetto.preamble
 
     def full(timeline: Timeline, rank: int) -> str:
         if rank == 1:
             raise OSError(28, "No space left on device")
         return preamble(timeline, rank)
 
-    monkeypatch.setattr(perfetto, "_preamble", full)
+    monkeypatch.setattr(perfetto, "preamble", full)
     with pytest.raises(InputError, match="cannot write .*: got No space left on device"):
         write_traces(ring_timeline(2), folder)
     assert read(folder) == before

@@ -80,6 +80,8 @@ class RankTrace:
     Attributes
     ----------
     rank : as the file says; None where it does not.
+    on_device : whether GPUs did the work, else the CPU's threads.
+    simulated : whether attnsim wrote it: its clock is then everyone's.
     rows : the device's work.
     lanes : number of each lane, by (process, thread) or stream, and their names.
     launches : correlation to (start, end) of the host's call, nanoseconds.
@@ -92,6 +94,7 @@ class RankTrace:
     world_size: int = 1
     host_name: str = ""
     on_device: bool = False
+    simulated: bool = False
     rows: Columns = field(default_factory=Columns)
     labels: list[Label] = field(default_factory=list)
     lanes: list[str] = field(default_factory=list)

@@ -192,6 +192,7 @@ class _Reader:
             self._trace.rank = info["rank"]
             self._trace.world_size = int(info.get("world_size") or 1)
         self._trace.host_name = str(header.get("host_name", ""))
+        self._trace.simulated = "provenance" in header
 
     def _keep_outermost(self) -> None:
         """Operators that nothing else of their thread contains; communication, whose thread is in ``correlation``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,9 +106,7 @@ def _check_ranks(traces: Sequence[RankTrace], paths: Sequence[Path]) -> None:
 def _combine(traces: Sequence[RankTrace]) -> Recording:
     issued = [in_order_of_issue(trace) for trace in traces]
     keys = [list(operation_keys(*each)) for each in zip(traces, issued, strict=True)]
-    clocks = align_clocks(
-        [_communication(*each) for each in zip(traces, issued, keys, strict=True)], [t.host_name for t in traces]
-    )
+    clocks = _align(traces, [_communication(*each) for each in zip(traces, issued, keys, strict=True)])
     moved_ns = _start_at_zero(traces, clocks)
     lanes = _Names()
     parts = [_columns(*each, lanes) for each in zip(range(len(traces)), traces, issued, moved_ns.tolist(), strict=True)]
@@ -162,6 +160,12 @@ def _communication(trace: RankTrace, issued: Issued, keys: Sequence[Key]) -> dic
         for key, row in zip(keys, issued.order.tolist(), strict=True)
         if trace.labels[rows["label"][row]].kind.category == "communication"
     }
+
+
+def _align(traces: Sequence[RankTrace], communication: Sequence[Mapping[object, Span]]) -> Clocks:
+    if all(trace.simulated for trace in traces):
+        return Clocks(np.zeros(len(traces), dtype=np.int64), ())
+    return align_clocks(communication, [trace.host_name for trace in traces])
 
 
 def _start_at_zero(traces: Sequence[RankTrace], clocks: Clocks) -> IntArray:

@@ -22,6 +22,7 @@ from traces.errors import InputError
 PIECE_CHARACTERS = 1 << 20
 MAX_EVENT_CHARACTERS = 16 << 20
 MAX_HEADER_MEMBERS = 1000
+GZIP_MAGIC = b"\x1f\x8b"
 SPACE = " \t\r\n"
 WHOLE_FILE = "a whole Chrome trace, as PyTorch's profiler exports it"
 
@@ -51,7 +52,7 @@ class EventStream:
 
     def __iter__(self) -> Iterator[Event]:
         try:
-            with self._open() as file:
+            with self.path.open("rb") as raw, _decoded(raw) as file:
                 yield from _Scanner(file, self.header).events()
         except InputError as error:
             raise InputError(f"cannot read trace {self.path}: {error.message}") from error
@@ -62,11 +63,10 @@ class EventStream:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read trace {self.path}", got=error, expected=WHOLE_FILE) from error
 
-    def _open(self) -> IO[str]:
-        file = self.path.open("rb")
-        if file.peek(2)[:2] == b"\x1f\x8b":
-            return io.TextIOWrapper(gzip.GzipFile(fileobj=file), encoding="utf-8")
-        return io.TextIOWrapper(file, encoding="utf-8")
+
+def _decoded(raw: io.BufferedReader) -> IO[str]:
+    zipped = raw.peek(2)[:2] == GZIP_MAGIC
+    return io.TextIOWrapper(gzip.GzipFile(fileobj=raw) if zipped else raw, encoding="utf-8")
 
 
 class _Scanner:

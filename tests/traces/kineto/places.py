@@ -1,0 +1,9 @@
+"""Where recorded traces are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+RECORDED = Path(__file__).parent / "recorded"
+SINGLE = ("h100-kernels.json.gz", "h100-small.json.gz", "h100-nccl1.json.gz", "cpu-kernels.json.gz")
+PAIRS = ("gloo-collectives", "gloo-ring")
