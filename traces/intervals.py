@@ -57,6 +57,15 @@ def subtract(intervals: Intervals, removed: Intervals) -> Intervals:
     return unite(Intervals(edges[cells], edges[cells + 1]))
 
 
+def intersect(a: Intervals, b: Intervals) -> Intervals:
+    """The time that is in both.
+
+    >>> intersect(Intervals(np.array([0]), np.array([9])), Intervals(np.array([2, 8]), np.array([4, 12])))
+    Intervals(start=array([2, 8]), end=array([4, 9]))
+    """
+    return subtract(a, subtract(a, b))
+
+
 def _covers(intervals: Intervals, points: IntArray) -> NDArray[np.bool_]:
     begun = np.searchsorted(np.sort(intervals.start), points, side="right")
     ended = np.searchsorted(np.sort(intervals.end), points, side="right")

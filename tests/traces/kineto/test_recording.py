@@ -206,7 +206,7 @@ def test_a_folder_without_traces(tmp_path):
 
 def test_overlap_in_a_stream_is_cut_and_said(tmp_path):
     event = '{"ph": "X", "cat": "kernel", "name": "k", "pid": 0, "tid": 7, "ts": %s, "dur": 10, "args": {"stream": 7}}'
-    (tmp_path / "t.json").write_text('{"traceEvents": [%s, %s]}' % (event % 0, event % 8))
+    (tmp_path / "t.json").write_text(f'{{"traceEvents": [{event % 0}, {event % 8}]}}')
     read = read_recording(tmp_path)
     assert sorted(read.timeline.end_ns.tolist()) == [8000, 18000]
     assert "cut by 2000 ns" in read.warnings[0]
