@@ -10,6 +10,8 @@ no debris. Every OSError becomes an :class:`InputError` that names the path.
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import re
 import secrets
@@ -46,6 +48,25 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
         temporary = _sibling(target)
         try:
             _write_durably(temporary, data)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_stream_atomic(path: str | os.PathLike[str], write: Writer) -> None:
+    """Write a text file whole or not at all, piece by piece; gzip where its name ends in ``.gz``.
+
+    Raises
+    ------
+    InputError
+        Where the path cannot be written.
+    """
+    target = Path(path).resolve()
+    with _explained(path):
+        temporary = _sibling(target)
+        try:
+            with _text_file(temporary, zipped=target.name.endswith(".gz")) as file:
+                write(file)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -94,6 +115,12 @@ def _write_member(path: Path, content: bytes | Writer) -> None:
         return
     with path.open("x", encoding="utf-8", newline="\n") as file:
         content(file)
+
+
+def _text_file(path: Path, *, zipped: bool) -> TextIO:
+    if zipped:
+        return io.TextIOWrapper(gzip.GzipFile(path, "xb", compresslevel=4, mtime=0), encoding="utf-8", newline="\n")
+    return path.open("x", encoding="utf-8", newline="\n")
 
 
 def _check_replaceable(target: Path) -> None:

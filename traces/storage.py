@@ -100,34 +100,36 @@ def _read(archive: zipfile.ZipFile) -> Timeline:
     header_bytes = archive.getinfo("header.json").file_size
     if header_bytes > MAX_HEADER_BYTES:
         raise InputError("header is too long", got=header_bytes, expected=f"at most {MAX_HEADER_BYTES} bytes")
-    header = _checked(json.loads(archive.read("header.json")), dict)
+    header = checked(json.loads(archive.read("header.json")), dict)
     if (header["format"], header["version"]) != (FORMAT, VERSION):
         raise InputError("version", got=f"{header['format']} {header['version']}", expected=f"{FORMAT} {VERSION}")
-    rows = _checked(header["rows"], int)
+    rows = checked(header["rows"], int)
     if not 0 <= rows <= MAX_ROWS:
         raise InputError("number of rows", got=rows, expected=f"0 to {MAX_ROWS}")
     return Timeline(
-        operations=tuple(_operation(fields) for fields in header["operations"]),
-        lanes=tuple(_checked(lane, str) for lane in header["lanes"]),
-        n_ranks=_checked(header["n_ranks"], int),
-        provenance=_checked(header["provenance"], dict),
+        operations=tuple(read_operation(fields) for fields in header["operations"]),
+        lanes=tuple(checked(lane, str) for lane in header["lanes"]),
+        n_ranks=checked(header["n_ranks"], int),
+        provenance=checked(header["provenance"], dict),
         **{name: _array(archive, name, dtype, rows) for name, dtype in COLUMNS.items()},
     )
 
 
-def _operation(fields: list[object]) -> OperationInfo:
+def read_operation(fields: list[object]) -> OperationInfo:
+    """An operation from the list of its fields."""
     number, name, kind, phase, step, category = fields
     return OperationInfo(
-        _checked(number, int),
-        _checked(name, str),
-        _checked(kind, str),
-        _checked(phase, str),
-        _checked(step, int),
-        _checked(category, str),
+        checked(number, int),
+        checked(name, str),
+        checked(kind, str),
+        checked(phase, str),
+        checked(step, int),
+        checked(category, str),
     )
 
 
-def _checked(value: object, expected: type[T]) -> T:
+def checked(value: object, expected: type[T]) -> T:
+    """The value itself, refused if it is of another type."""
     if type(value) is not expected:
         raise InputError("header field has the wrong type", got=repr(value)[:80], expected=expected.__name__)
     return value
