@@ -50,6 +50,7 @@ _COMMANDS = {
     "compare": "simulator.commands",
     "topology": "simulator.commands",
     "replay": "simulator.replay.commands",
+    "trace": "simulator.trace_commands",
 }
 """Commands and the modules whose ``app`` has them."""
 

@@ -87,7 +87,8 @@ def convert(
 
     recording = _load([source])
     save_recording(recording, target)
-    print_warnings(recording.warnings)
+    left = ("records and traces hold the timeline: steps, calls and waits of the host stay behind",)
+    print_warnings((*recording.warnings, *(left if any(recording.windows) or any(recording.syncs) else ())))
 
 
 def _load(paths: list[Path]) -> Recording:

@@ -117,10 +117,16 @@ def _write_member(path: Path, content: bytes | Writer) -> None:
         content(file)
 
 
-def _text_file(path: Path, *, zipped: bool) -> TextIO:
-    if zipped:
-        return io.TextIOWrapper(gzip.GzipFile(path, "xb", compresslevel=4, mtime=0), encoding="utf-8", newline="\n")
-    return path.open("x", encoding="utf-8", newline="\n")
+@contextmanager
+def _text_file(path: Path, *, zipped: bool) -> Iterator[TextIO]:
+    """A new file; gzip without name and date, so that the same text gives the same bytes."""
+    if not zipped:
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            yield file
+        return
+    with path.open("xb") as raw, gzip.GzipFile("", "wb", 4, raw, mtime=0) as packed:
+        with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as file:
+            yield file
 
 
 def _check_replaceable(target: Path) -> None:
