@@ -124,9 +124,12 @@ def _text_file(path: Path, *, zipped: bool) -> Iterator[TextIO]:
         with path.open("x", encoding="utf-8", newline="\n") as file:
             yield file
         return
-    with path.open("xb") as raw, gzip.GzipFile("", "wb", 4, raw, mtime=0) as packed:
-        with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as file:
-            yield file
+    with (
+        path.open("xb") as raw,
+        gzip.GzipFile("", "wb", 4, raw, mtime=0) as packed,
+        io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as file,
+    ):
+        yield file
 
 
 def _check_replaceable(target: Path) -> None:

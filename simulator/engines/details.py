@@ -13,6 +13,7 @@ import numpy as np
 
 from simulator.engines.costs import Costs
 from simulator.program.operations import Buffer, Collective, Column, Exchange, IntArray, Operation, Transfer
+from simulator.program.rings import Ring
 from simulator.program.tape import Ignore
 from traces.launches import Communication, Launches, MemoryCurve, TraceDetails
 
@@ -86,7 +87,7 @@ def _communication(operation: Operation, n_ranks: int) -> Communication | None:
     if isinstance(work, Exchange):
         ring = work.ring
         sent = np.broadcast_to(np.asarray(work.bytes), n_ranks)
-        group = np.arange(n_ranks) // (ring.size * ring.step) * ring.step + np.arange(n_ranks) % ring.step
+        group = _ring_numbers(ring) if isinstance(ring, Ring) else np.zeros(n_ranks, dtype=np.int64)
         return Communication(name, group, sent, sent[ring.source], ring.to, ring.source)
     if isinstance(work, Collective):
         group = np.zeros(n_ranks, dtype=np.int64) if work.groups is None else work.groups
@@ -97,6 +98,11 @@ def _communication(operation: Operation, n_ranks: int) -> Communication | None:
             return Communication(name, group, given, received, work.to, _sources(work.to))
         return Communication(name, group, given, received)
     return None
+
+
+def _ring_numbers(ring: Ring) -> IntArray:
+    ranks = np.arange(ring.n_ranks)
+    return np.asarray(ranks // (ring.size * ring.step) * ring.step + ranks % ring.step)
 
 
 def _sources(to: IntArray) -> IntArray:
