@@ -1,8 +1,10 @@
 """How long a call takes on an otherwise idle device.
 
-Each sample is one isolated call, as in the cross-check: the device is idle before and synchronised after. On a GPU
+Each sample is one isolated call, as in the cross-check: the device is idle before and synchronised after. Before calls
+of more than a millisecond it rests for a while, because the power limit lowers the clock after some 25 ms of hard work
+and would make a sample depend on those before it; work without rest is measured on its own (`measure_train`). On a GPU
 events stand around the call, and a short wait kernel before them lets the host run ahead, so that the time is the
-GPU's and not the host's; what the host needs is measured on its own (`host`).
+GPU's and not the host's; what the host needs is measured on its own, too (`host`).
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ import torch
 
 Call = Callable[[], object]
 
-LEAD_CYCLES = 600_000
-"""Of the wait kernel, about 0.3 ms: longer than the host needs to issue any call here."""
+LEAD_CYCLES = 2_000_000
+"""The device rests before calls of more than the first: the second and the call's time, at most the third."""
+REST_FROM_S, REST_S, LONGEST_REST_S = 1e-3, 0.03, 0.08
+"""The device rests before calls longer than the first: for the second and the call's time, at most the third."""
 FLUSH_BYTES = 160 << 20
 """Written before a call whose inputs should not lie in the L2 cache: three times its size on Hopper."""
 
@@ -30,7 +34,7 @@ class Timer:
     most, least : bounds of the number of samples.
     """
 
-    def __init__(self, device: torch.device, *, seconds: float = 0.3, most: int = 12, least: int = 3) -> None:
+    def __init__(self, device: torch.device, *, seconds: float = 0.3, most: int = 8, least: int = 3) -> None:
         self.device, self._seconds, self._most, self._least = device, seconds, most, least
         self._flushed: torch.Tensor | None = None
 
@@ -41,7 +45,13 @@ class Timer:
         """
         first = self._once(call, cold)
         count = max(self._least, min(self._most, int(self._seconds / max(first, 1e-6))))
-        return [self._once(call, cold) for _ in range(count)]
+        rest = min(REST_S + first, LONGEST_REST_S) if first > REST_FROM_S and self.device.type == "cuda" else 0.0
+        samples = []
+        for _ in range(count):
+            self.synchronize()
+            time.sleep(rest)
+            samples.append(self._once(call, cold))
+        return samples
 
     def measure_train(self, call: Call, seconds: float) -> list[float]:
         """Seconds of each of many calls that follow each other without a pause."""

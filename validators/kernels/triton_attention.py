@@ -189,54 +189,56 @@ def _visit_rows(
     dk, dv, k, v, q, do, lse, delta, columns, dims, v_dims, begin, end, row_stop, stop, low, high, scale, q_n, o_n,
     width, v_width, CUT: tl.constexpr, TILE_M: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dK (unscaled) and dV of a tile of columns over rows [begin, end)."""
+    """dK (unscaled) and dV of a tile of columns over rows [begin, end); scores are transposed: P^T is at hand."""
     for start in range(begin, end, TILE_M):
         rows = start + tl.arange(0, TILE_M)
         queries = _rows(q, rows, row_stop, dims, q_n, width)
         change = _rows(do, rows, row_stop, v_dims, o_n, v_width)
         base_2, dot = _statistics(lse, delta, rows, row_stop)
-        score = tl.dot(queries, tl.trans(k), input_precision=PRECISION) * scale
-        p = _probabilities(score, base_2, rows, columns, row_stop, stop, low, high, CUT)
-        dv += tl.dot(tl.trans(p.to(change.dtype)), change, input_precision=PRECISION)
-        dp = tl.dot(change, tl.trans(v), input_precision=PRECISION)
-        ds = p * (dp - dot[:, None])
-        dk += tl.dot(tl.trans(ds.to(queries.dtype)), queries, input_precision=PRECISION)
+        score = tl.dot(k, tl.trans(queries), input_precision=PRECISION) * scale
+        p = tl.exp2(score - tl.where(base_2 == float("-inf"), 0.0, base_2)[None, :])
+        if CUT:
+            apart = columns[:, None] - rows[None, :]
+            seen = (apart >= low) & (apart <= high) & (columns < stop)[:, None] & (rows < row_stop)[None, :]
+            p = tl.where(seen, p, 0.0)
+        dv += tl.dot(p.to(change.dtype), change, input_precision=PRECISION)
+        dp = tl.dot(v, tl.trans(change), input_precision=PRECISION)
+        ds = p * (dp - dot[None, :])
+        dk += tl.dot(ds.to(queries.dtype), queries, input_precision=PRECISION)
     return dk, dv
 
 
 @triton.jit
 def backward_kv(
-    q, k, v, do, lse, delta, dk, dv, table, kv_heads, group, scale, factor,
+    q, k, v, do, lse, delta, dk, dv, table, heads, group, scale, factor,
     q_b, q_n, q_h, k_b, k_n, k_h, v_b, v_n, v_h, o_b, o_n, o_h, l_b, l_h, r_b, r_h, gk_b, gk_n, gk_h, gv_b, gv_n, gv_h,
     width, v_width,
     D: tl.constexpr, DV: tl.constexpr, TILE_M: tl.constexpr, TILE_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dK and dV of a tile of columns, over all query heads of its group."""
-    line, batch, kv_head = table + tl.program_id(0) * LINE, tl.program_id(1) // kv_heads, tl.program_id(1) % kv_heads
+    """dK and dV of a tile of columns, from one query head."""
+    line, batch, head = table + tl.program_id(0) * LINE, tl.program_id(1) // heads, tl.program_id(1) % heads
     first, stop, row_stop = tl.load(line), tl.load(line + 1), tl.load(line + 3)
     begin, end, inner_begin, inner_end = (
         tl.load(line + 4), tl.load(line + 5), tl.load(line + 6), tl.load(line + 7),
     )  # fmt: skip
     low, high = tl.load(line + 8), tl.load(line + 9)
     columns, dims, v_dims = first + tl.arange(0, TILE_N), tl.arange(0, D), tl.arange(0, DV)
-    keys = _rows(_head(k, batch, kv_head, k_b, k_h), columns, stop, dims, k_n, width)
-    values = _rows(_head(v, batch, kv_head, v_b, v_h), columns, stop, v_dims, v_n, v_width)
+    keys = _rows(_head(k, batch, head // group, k_b, k_h), columns, stop, dims, k_n, width)
+    values = _rows(_head(v, batch, head // group, v_b, v_h), columns, stop, v_dims, v_n, v_width)
     total_k, total_v = tl.zeros([TILE_N, D], tl.float32), tl.zeros([TILE_N, DV], tl.float32)
-    for member in range(group):
-        head = kv_head * group + member
-        queries, change = _head(q, batch, head, q_b, q_h), _head(do, batch, head, o_b, o_h)
-        base_2, dot = _head(lse, batch, head, l_b, l_h), _head(delta, batch, head, r_b, r_h)
-        total_k, total_v = _visit_rows(
-            total_k, total_v, keys, values, queries, change, base_2, dot, columns, dims, v_dims, begin, inner_begin,
-            row_stop, stop, low, high, scale, q_n, o_n, width, v_width, True, TILE_M, PRECISION,
-        )  # fmt: skip
-        total_k, total_v = _visit_rows(
-            total_k, total_v, keys, values, queries, change, base_2, dot, columns, dims, v_dims, inner_begin, inner_end,
-            row_stop, stop, low, high, scale, q_n, o_n, width, v_width, False, TILE_M, PRECISION,
-        )  # fmt: skip
-        total_k, total_v = _visit_rows(
-            total_k, total_v, keys, values, queries, change, base_2, dot, columns, dims, v_dims, inner_end, end,
-            row_stop, stop, low, high, scale, q_n, o_n, width, v_width, True, TILE_M, PRECISION,
-        )  # fmt: skip
-    _put(_head(dk, batch, kv_head, gk_b, gk_h), columns, stop, dims, gk_n, width, total_k * factor)
-    _put(_head(dv, batch, kv_head, gv_b, gv_h), columns, stop, v_dims, gv_n, v_width, total_v)
+    queries, change = _head(q, batch, head, q_b, q_h), _head(do, batch, head, o_b, o_h)
+    base_2, dot = _head(lse, batch, head, l_b, l_h), _head(delta, batch, head, r_b, r_h)
+    total_k, total_v = _visit_rows(
+        total_k, total_v, keys, values, queries, change, base_2, dot, columns, dims, v_dims, begin, inner_begin,
+        row_stop, stop, low, high, scale, q_n, o_n, width, v_width, True, TILE_M, PRECISION,
+    )  # fmt: skip
+    total_k, total_v = _visit_rows(
+        total_k, total_v, keys, values, queries, change, base_2, dot, columns, dims, v_dims, inner_begin, inner_end,
+        row_stop, stop, low, high, scale, q_n, o_n, width, v_width, False, TILE_M, PRECISION,
+    )  # fmt: skip
+    total_k, total_v = _visit_rows(
+        total_k, total_v, keys, values, queries, change, base_2, dot, columns, dims, v_dims, inner_end, end, row_stop,
+        stop, low, high, scale, q_n, o_n, width, v_width, True, TILE_M, PRECISION,
+    )  # fmt: skip
+    _put(_head(dk, batch, head, gk_b, gk_h), columns, stop, dims, gk_n, width, total_k * factor)
+    _put(_head(dv, batch, head, gv_b, gv_h), columns, stop, v_dims, gv_n, v_width, total_v)

@@ -93,15 +93,32 @@ class TritonKernel:
         shared = (*_strides(q), *_strides(k), *_strides(v), *_strides(do), *lse.stride()[:2], *delta.stride()[:2])
         inputs = (q, k, v, do, lse, delta)
         table = column_table(call, tiles_kv.columns, tiles_kv.rows, q.device)
-        kernels.backward_kv[(len(table), k.shape[0] * k.shape[2])](
-            *inputs, dk, dv, table, k.shape[2], group, LOG2_E * factor, factor, *shared, *_strides(dk), *_strides(dv),
-            q.shape[3], v.shape[3], **_dims(q, v), **_options(tiles_kv, q),
+        per_head = [_per_query_head(each, q.shape[2]) for each in (dk, dv)] if group > 1 else [dk, dv]
+        kernels.backward_kv[(len(table), q.shape[0] * q.shape[2])](
+            *inputs, *per_head, table, q.shape[2], group, LOG2_E * factor, factor, *shared, *_strides(per_head[0]),
+            *_strides(per_head[1]), q.shape[3], v.shape[3], **_dims(q, v), **_options(tiles_kv, q),
         )  # fmt: skip
+        if group > 1:
+            _sum_groups(call, per_head, (dk, dv))
         table = row_table(call, tiles.rows, tiles.columns, q.device)
         kernels.backward_q[(len(table), q.shape[0] * q.shape[2])](
             *inputs, dq, table, q.shape[2], group, LOG2_E * factor, factor, *shared, *_strides(dq),
             q.shape[3], v.shape[3], **_dims(q, v), **_options(tiles, q),
         )  # fmt: skip
+
+
+def _per_query_head(gradient: Tensor, heads: int) -> Tensor:
+    """Room for a gradient of keys or values from each query head."""
+    return gradient.new_empty(gradient.shape[0], gradient.shape[1], heads, gradient.shape[3])
+
+
+def _sum_groups(call: KernelCall, per_head: list[Tensor], gradients: tuple[Tensor, Tensor]) -> None:
+    """Sum over the query heads of each group, in fp32, on the columns of the launch."""
+    for source, target in zip(per_head, gradients, strict=True):
+        for segment in call.segments:
+            columns = slice(segment.k_start, segment.k_stop)
+            grouped = source[:, columns].unflatten(2, (target.shape[2], -1))
+            target[:, columns] = grouped.sum(dim=3, dtype=torch.float32)
 
 
 def _whole(call: KernelCall, q: Tensor, k: Tensor) -> KernelCall:
