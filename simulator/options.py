@@ -125,6 +125,7 @@ def _request_options(
         int | None, typer.Option(metavar="N", help="Fuse head and loss over N chunks. Default: whole logits.")
     ] = None,
     optimizer: Annotated[str, typer.Option(metavar="adamw|adamw-8bit", help="Optimizer of a step.")] = "adamw",
+    method: Annotated[str, typer.Option(metavar="NAME[:key=value,...]", help="Fine-tuning method of a step.")] = "full",
     json: JsonTarget = None,
     trace: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write Chrome traces for Perfetto, a file per GPU.")

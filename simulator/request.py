@@ -69,6 +69,7 @@ class RequestOptions(TypedDict, total=False):
     microbatches: int
     loss_chunks: int | None
     optimizer: str
+    method: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ class SimulationRequest:
     peers : whether ``compare`` lists other people's implementations.
     timeline : whether results keep their timeline.
     tp, dp, pp : tensor, data and pipeline parallel ranks of layers and models; all others are context parallel.
-    placement, tp_version, zero, checkpoint, microbatches, loss_chunks, optimizer : as `simulator.steps.plan` has them.
+    placement, tp_version, zero, checkpoint, microbatches, loss_chunks, optimizer, method : as in `StepOptions`.
     """
 
     seq_len: int | str
@@ -122,6 +123,7 @@ class SimulationRequest:
     microbatches: int = 1
     loss_chunks: int | None = None
     optimizer: str = "adamw"
+    method: str = "full"
 
     def resolve(self) -> ResolvedRequest:
         """Load and check everything that needs no simulation.

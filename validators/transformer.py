@@ -40,16 +40,35 @@ def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:
     return torch.einsum("bhqk,bkhd->bqhd", scores.masked_fill(~allowed, -torch.inf).softmax(dim=-1), v)
 
 
+def project(w: Weights, name: str, x: Tensor) -> Tensor:
+    """A projection with its low-rank update and trained row lengths, where it has them."""
+    if name + ".lora_a" not in w:
+        return x @ w[name].T
+    total = w[name] + w[name + ".lora_b"] @ w[name + ".lora_a"]
+    if name + ".length" in w:
+        total = total * (w[name + ".length"] / total.detach().norm(dim=1))[:, None]
+    return x @ total.T
+
+
+def adapt(w: Weights, name: str, x: Tensor) -> Tensor:
+    """A bottleneck after a sublayer, where there is one."""
+    if name + ".down" not in w:
+        return x
+    h = torch.nn.functional.gelu(x @ w[name + ".down"].T + w[name + ".down_bias"])
+    return x + h @ w[name + ".up"].T + w[name + ".up_bias"]
+
+
 def dense_layer(shape: ModelShape, w: Weights, at: str, x: Tensor, allowed: Tensor) -> Tensor:
     """One layer on [B, S, hidden]."""
     n, (batch, tokens, _) = rms_norm(x, w[at + "input_norm"]), x.shape
-    q = (n @ w[at + "q_proj"].T).view(batch, tokens, shape.heads, shape.head_dim)
-    k = (n @ w[at + "k_proj"].T).view(batch, tokens, shape.kv_heads, shape.head_dim)
-    v = (n @ w[at + "v_proj"].T).view(batch, tokens, shape.kv_heads, shape.v_head_dim)
+    q = project(w, at + "q_proj", n).view(batch, tokens, shape.heads, shape.head_dim)
+    k = project(w, at + "k_proj", n).view(batch, tokens, shape.kv_heads, shape.head_dim)
+    v = project(w, at + "v_proj", n).view(batch, tokens, shape.kv_heads, shape.v_head_dim)
     o = attend(rotate(q, shape.head_dim), rotate(k, shape.head_dim), v, allowed)
-    x = x + o.flatten(2) @ w[at + "o_proj"].T
+    x = x + adapt(w, at + "attention", project(w, at + "o_proj", o.flatten(2)))
     n = rms_norm(x, w[at + "post_norm"])
-    return x + (torch.nn.functional.silu(n @ w[at + "gate_proj"].T) * (n @ w[at + "up_proj"].T)) @ w[at + "down_proj"].T
+    h = torch.nn.functional.silu(project(w, at + "gate_proj", n)) * project(w, at + "up_proj", n)
+    return x + adapt(w, at + "feed_forward", project(w, at + "down_proj", h))
 
 
 def prefill(shape: ModelShape, w: Weights, ids: Tensor, allowed: Tensor) -> dict[str, Tensor]:

@@ -17,6 +17,10 @@ this table with option ``accumulate`` is a gradient that is added to.
 | append | Elementwise | rows, cache -> cache: the rows at its end, on the last rank of a context parallel group |
 | swiglu, swiglu_backward | Elementwise | gate, up -> silu(gate) up; dh, gate, up -> dgate, dup |
 | gelu, gelu_backward | Elementwise | x -> gelu(x) (exact); dy, x -> dx |
+| bias, bias_dw | Elementwise | x, b -> x + b in place; dy (, db) -> db |
+| row_lengths | Elementwise | w, ba, m -> m / norm of each row of w + ba (DoRA) |
+| scale | Elementwise | x, s -> x s, a factor per feature |
+| length_dw | Elementwise | dy, y, s, m (, dm) -> dm = sum over tokens of dy y s / m |
 | add | Elementwise | a, b -> a + b in a new tensor |
 | split, join | Elementwise | features of x cut into several tensors, and put together again |
 | take_tokens | Elementwise | tokens `rows` of x, copied |

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cost_models.models import ModelShape
+from simulator.layers.adapters import bottleneck, project
 from simulator.layers.cache import KvCache
 from simulator.layers.core import Kept, attention_core
-from simulator.layers.linear import linear
 from simulator.layers.net import Net, Var
 from simulator.layers.pointwise import residual, rms_norm, rope, swiglu
 from simulator.layers.tensor_parallel import TensorParallel
@@ -56,9 +56,9 @@ def attention_block(
     shape, parallel = context.shape, context.parallel
     x, positions = parallel.enter(net, x, context.home), cache.positions if cache else None
     heads, kv_heads = shape.heads // parallel.size, shape.kv_heads // parallel.size
-    q = rope(net, linear(net, x, weights["q_proj"], "q", heads), shape.head_dim, positions)
-    k = rope(net, linear(net, x, weights["k_proj"], "k", kv_heads), shape.head_dim, positions)
-    v = linear(net, x, weights["v_proj"], "v", kv_heads)
+    q = rope(net, project(net, weights, "q_proj", x, "q", heads), shape.head_dim, positions)
+    k = rope(net, project(net, weights, "k_proj", x, "k", kv_heads), shape.head_dim, positions)
+    v = project(net, weights, "v_proj", x, "v", kv_heads)
     del x
     if cache is not None and cache.filled:
         o = Var(cache.attend(net, q.tensor, k.tensor, v.tensor), None)
@@ -67,14 +67,20 @@ def attention_block(
         if cache is not None:
             cache.keep(net, k.tensor, v.tensor, context.schedule.repeated_rows(net.r.setup))
     del q, k, v
-    return parallel.leave(net, linear(net, o, weights["o_proj"], "x"))
+    return _leave(net, context, weights, "attention", project(net, weights, "o_proj", o, "x"))
 
 
 def feed_forward(net: Net, context: Context, weights: Weights, x: Var) -> Var:
     """SwiGLU."""
     x = context.parallel.enter(net, x, context.home)
-    gate, up = linear(net, x, weights["gate_proj"], "gate"), linear(net, x, weights["up_proj"], "up")
+    gate, up = project(net, weights, "gate_proj", x, "gate"), project(net, weights, "up_proj", x, "up")
     del x
     h = swiglu(net, gate, up)
     del gate, up
-    return context.parallel.leave(net, linear(net, h, weights["down_proj"], "x"))
+    return _leave(net, context, weights, "feed_forward", project(net, weights, "down_proj", h, "x"))
+
+
+def _leave(net: Net, context: Context, weights: Weights, place: str, x: Var) -> Var:
+    """The end of a sublayer: summed over tensor parallel ranks, then an adapter, where there is one."""
+    leave = context.parallel.leave
+    return bottleneck(net, weights, place, leave(net, x), lambda each: leave(net, each))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from cost_models.finetuning import FullFineTuning, Method
+from simulator.layers.adapters import adapt, freeze_ends
 from simulator.layers.cache import KvCache
 from simulator.layers.core import Kept
 from simulator.layers.ends import Rows, full_loss, fused_loss
@@ -28,18 +30,21 @@ class Model:
     ----------
     context : shape, schedule and parallel ranks.
     loss_chunks : chunks of the sequence over which head and loss are fused; None for whole logits.
+    method : of fine-tuning.
     """
 
     context: Context
     maker: WeightMaker
     loss_chunks: int | None = None
+    method: Method = FullFineTuning()
     layers: list[Weights] = field(default_factory=list)
     ends: Weights = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.maker.check()
-        self.layers = [self.maker.layer(index) for index in range(self.context.shape.layers)]
-        self.ends = self.maker.ends()
+        layers = range(self.context.shape.layers)
+        self.layers = [adapt(self.method, self.maker, index, self.maker.layer(index)) for index in layers]
+        self.ends = freeze_ends(self.method, self.maker.ends())
 
     def stage_layers(self, stage: int, stages: int) -> range:
         """Layers of a pipeline stage."""

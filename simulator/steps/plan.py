@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from cost_models.finetuning import Method, parse_method
 from cost_models.masks import Mask
 from cost_models.models import ModelShape
 from cost_models.workload import AttentionWorkload
@@ -30,6 +31,7 @@ class StepOptions:
     microbatches : of each data parallel rank's sequences.
     loss_chunks : chunks over which head and loss are fused; None for whole logits.
     optimizer : adamw or adamw-8bit.
+    method : of fine-tuning, ``NAME:key=value,...`` (`cost_models.finetuning`).
     """
 
     tp: int = 1
@@ -42,6 +44,7 @@ class StepOptions:
     microbatches: int = 1
     loss_chunks: int | None = None
     optimizer: str = "adamw"
+    method: str = "full"
 
     def __post_init__(self) -> None:
         for name, value, choices in (
@@ -50,12 +53,18 @@ class StepOptions:
         ):  # fmt: skip
             if value not in choices:
                 raise InputError(f"unknown {name}", got=repr(value), expected="one of " + ", ".join(map(str, choices)))
+        parse_method(self.method)
         for name in ("tp", "dp", "pp", "microbatches", "loss_chunks"):
             value = getattr(self, name)
             if name == "loss_chunks" and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} is not a positive whole number", got=repr(value))
+
+    @cached_property
+    def parsed_method(self) -> Method:
+        """The method of fine-tuning."""
+        return parse_method(self.method)
 
     def grid(self, ranks: int) -> Grid:
         """The ranks as a grid.

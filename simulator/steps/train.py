@@ -52,8 +52,9 @@ class TrainingStep:
     def __init__(self, plan: Plan, sink: Sink) -> None:
         self.plan, self._ranks = plan, Ranks(plan, sink)
         self.r, context = self._ranks.r, self._ranks.context
-        self.model = Model(context, WeightMaker(plan.shape, context.parallel, plan.dtype), plan.options.loss_chunks)
-        self.store = ParameterStore(self.r, plan.grid, plan.options.zero, plan.options.optimizer)
+        maker, options = WeightMaker(plan.shape, context.parallel, plan.dtype), plan.options
+        self.model = Model(context, maker, options.loss_chunks, options.parsed_method)
+        self.store = ParameterStore(self.r, plan.grid, options.zero, options.optimizer)
         self.losses: list[Rows] = []
         self._microbatch = 0
         self._passes: dict[tuple[int, int], _Pass] = {}

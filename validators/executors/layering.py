@@ -161,6 +161,38 @@ def wait(local: LocalOperations, operation: Operation) -> None:
     """Nothing to do: what is read is there."""
 
 
+# -- fine-tuning -----------------------------------------------------------------------------------------------
+
+
+def bias(local: LocalOperations, operation: Operation) -> None:
+    """Add a vector to every token, in place."""
+    local.writes(operation)[0].add_(local.reads(operation)[1].view(-1))
+
+
+def bias_dw(local: LocalOperations, operation: Operation) -> None:
+    """Sum of dy over tokens."""
+    _store(operation, local.writes(operation)[0], local.reads(operation)[0].sum(dim=(0, 1, 2)))
+
+
+def row_lengths(local: LocalOperations, operation: Operation) -> None:
+    """Trained length over actual length of each row."""
+    base, product, length = local.reads(operation)
+    local.writes(operation)[0].copy_((length.view(-1) / (matrix(base) + matrix(product)).norm(dim=1)).view(1, 1, 1, -1))
+
+
+def scale(local: LocalOperations, operation: Operation) -> None:
+    """A factor per feature; features are numbered through all heads."""
+    (x, factors), (y,) = local.reads(operation), local.writes(operation)
+    y.copy_(x * factors.view(*x.shape[2:]))
+
+
+def length_dw(local: LocalOperations, operation: Operation) -> None:
+    """Dm = sum of dy y s / m."""
+    dy, y, factors, length = local.reads(operation)[:4]
+    grad = (dy * y).sum(dim=(0, 1)).view(-1) * factors.view(-1) / length.view(-1)
+    _store(operation, local.writes(operation)[0], grad)
+
+
 # -- loss --------------------------------------------------------------------------------------------------------
 
 
@@ -276,6 +308,11 @@ KINDS: dict[str, Perform] = {
         add,
         append,
         wait,
+        bias,
+        bias_dw,
+        row_lengths,
+        scale,
+        length_dw,
         take_tokens,
         drop_tokens,
         cross_entropy,

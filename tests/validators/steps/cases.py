@@ -10,6 +10,8 @@ import torch
 from cost_models.masks import parse_mask
 from cost_models.models import ModelShape
 from simulator.grid import Grid
+from simulator.layers.adapters import adapt, freeze_ends
+from simulator.layers.parameter import Parameter
 from simulator.layers.tensor_parallel import TensorParallel
 from simulator.layers.weights import WeightMaker
 from simulator.program.program import Program
@@ -51,15 +53,19 @@ class StepCase:
         record_training_step(self.plan, program)
         return program
 
-    def weights(self) -> dict[str, torch.Tensor]:
+    def parameters(self) -> dict[str, Parameter]:
         """Of the whole model."""
-        maker = WeightMaker(self.shape, TensorParallel(Grid()))
-        made = [maker.ends(), *[maker.layer(index) for index in range(self.shape.layers)]]
-        shapes = {}
-        for each in made:
-            for parameter in each.values():
-                matrix = (parameter.rows, parameter.columns)
-                shapes[parameter.name] = matrix if parameter.rows > 1 else (parameter.columns,)
+        maker, method = WeightMaker(self.shape, TensorParallel(Grid())), self.plan.options.parsed_method
+        layers = [adapt(method, maker, index, maker.layer(index)) for index in range(self.shape.layers)]
+        made = [freeze_ends(method, maker.ends()), *layers]
+        return {parameter.name: parameter for each in made for parameter in each.values()}
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Of the whole model, as matrices [out, in] and vectors."""
+        shapes = {
+            name: (each.rows, each.columns) if each.rows > 1 else (each.columns,)
+            for name, each in self.parameters().items()
+        }
         return draw_weights(shapes)
 
     def moments(self) -> dict[str, torch.Tensor]:
@@ -89,12 +95,13 @@ class StepCase:
 
 def reference_step(case: StepCase) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Loss of each token; weights and first moments after a step of AdamW, by autograd."""
-    weights = {name: each.requires_grad_() for name, each in case.weights().items()}
+    parameters = case.parameters()
+    weights = {name: each.requires_grad_(parameters[name].trainable) for name, each in case.weights().items()}
     tokens = {name: each[:, 0] for name, each in case.tokens().items()}
     allowed = mask_matrix(parse_mask(case.mask, case.seq_len), case.seq_len)
     loss = model_loss(case.shape, weights, tokens["ids"], tokens["labels"], allowed)
     loss.mean().backward()
-    o = ADAMW
+    weights, o = {name: each for name, each in weights.items() if each.requires_grad}, ADAMW
     optimizer = torch.optim.AdamW(
         weights.values(), o["learning_rate"], (o["beta1"], o["beta2"]), o["epsilon"], o["weight_decay"]
     )

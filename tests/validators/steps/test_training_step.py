@@ -27,7 +27,20 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+METHOD_CASES = [
+    StepCase("ring", 2, {"method": "lora:rank=3"}),
+    StepCase("ring", 2, {"method": "lora:rank=3,targets=all", "checkpoint": "full"}),
+    StepCase("ring", 4, {"method": "qlora:rank=3", "tp": 2, "zero": 3}, batch=2),
+    StepCase("ulysses", 4, {"method": "lora:rank=2,targets=all", "tp": 2, "tp_version": 3}),
+    StepCase("burst", 2, {"method": "lora:rank=2,targets=k+o+down", "loss_chunks": 2, "checkpoint": "attention"}),
+    StepCase("ring", 4, {"method": "lora:rank=2,targets=all", "pp": 2, "microbatches": 2, "zero": 2}, batch=2),
+    StepCase("ring", 2, {"method": "dora:rank=3,targets=all"}),
+    StepCase("ring", 2, {"method": "adapters:size=5", "zero": 3}),
+    StepCase("ring", 2, {"method": "half:seed=1"}),
+]
+
+
+@pytest.mark.parametrize("case", CASES + METHOD_CASES, ids=str)
 def test_equals_autograd(case: StepCase) -> None:
     done = case.execute()
     loss, wanted = reference_step(case)

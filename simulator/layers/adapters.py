@@ -1,0 +1,171 @@
+"""Fine-tuning methods as changes to a layer's weights and projections.
+
+    LoRA        y = W x + B A x           A [r, in], B [out, r]: forward 2 T r (in + out) FLOP, backward twice that
+    DoRA        y = s (W x + B A x)       s = m / |W + B A| by row, the norm a constant in backward (section 4.3)
+    adapters    y = h + U gelu(D h + c) + b     D [m, d], U [d, m]: forward 4 T d m FLOP, two per layer
+    half        some matrices are frozen: no dW of theirs
+
+The frozen matrix still needs dX, where anything below is trained, but not its own dW. With tensor parallelism a matrix
+whose rows are split has A whole and B split; one whose columns are split has A split and B whole, so that B A x is a
+part of the sum that is reduced anyway. What is whole is summed over the group in backward.
+Source: Hu et al. 2021 (arXiv 2106.09685) section 4; order of operations as in Hugging Face PEFT 0.18 (lora/layer.py).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from cost_models.finetuning import Adapters, HalfFineTuning, Method
+from cost_models.finetuning.methods import Dora, FullFineTuning, QLora
+from simulator.layers.linear import linear
+from simulator.layers.net import Net, Var
+from simulator.layers.parameter import Parameter
+from simulator.layers.pointwise import gelu, residual
+from simulator.layers.weights import WeightMaker, Weights
+from simulator.program.operations import Elementwise, Gemm
+from simulator.program.tape import Tensor
+from traces.errors import InputError
+
+SPLIT_COLUMNS = ("o", "down")
+
+
+def adapt(method: Method, maker: WeightMaker, index: int, weights: Weights) -> Weights:
+    """A layer's weights under a method: some frozen, some added."""
+    if isinstance(method, HalfFineTuning):
+        freeze_half(method, index, maker.shape.layers, weights)
+    elif not isinstance(method, FullFineTuning) and (method.low_rank or isinstance(method, Adapters)):
+        for each in weights.values():
+            each.trainable = False
+    if isinstance(method, QLora):
+        for each in weights.values():
+            each.bits = method.bits if each.rows > 1 else None
+    added: Weights = {}
+    if method.low_rank:
+        rank, targets = method.low_rank
+        for target in targets:
+            added |= _low_rank(maker, weights, f"{target}_proj", rank, target in SPLIT_COLUMNS)
+    if isinstance(method, Dora):
+        if maker.parallel.size > 1:
+            raise InputError("dora is not available with tensor parallel ranks: norms of split rows would be reduced",
+                             got=f"tp {maker.parallel.size}", remedy="use tp 1")  # fmt: skip
+        for target in method.low_rank[1]:
+            base = weights[f"{target}_proj"]
+            added[f"{target}_proj.length"] = maker.gain(f"{base.name}.length", base.rows)
+    if isinstance(method, Adapters):
+        for place in ("attention", "feed_forward"):
+            added |= _bottleneck(maker, f"layers.{index}.", place, method.size)
+    return weights | added
+
+
+def freeze_ends(method: Method, ends: Weights) -> Weights:
+    """Embedding, last norm and head are trained with everything, or with half of everything."""
+    if method.low_rank or isinstance(method, Adapters):
+        for each in ends.values():
+            each.trainable = False
+    return ends
+
+
+def project(net: Net, weights: Weights, target: str, x: Var, name: str, heads: int = 1) -> Var:
+    """A projection, with what a method adds to it."""
+    y = linear(net, x, weights[target], name, heads)
+    if f"{target}.lora_a" not in weights:
+        return y
+    low = linear(net, x, weights[f"{target}.lora_a"], "low")
+    y = residual(net, y, linear(net, low, weights[f"{target}.lora_b"], name, heads))
+    return y if f"{target}.length" not in weights else _scale(net, weights, target, y)
+
+
+def bottleneck(net: Net, weights: Weights, place: str, x: Var, leave: Callable[[Var], Var]) -> Var:
+    """An adapter after a sublayer, where there is one; ``leave`` sums what tensor parallel ranks have."""
+    if f"{place}.down" not in weights:
+        return x
+    h = add_bias(net, linear(net, x, weights[f"{place}.down"], "bottleneck"), weights[f"{place}.down_bias"])
+    up = linear(net, gelu(net, h), weights[f"{place}.up"], x.tensor.buffer.name)
+    return residual(net, x, add_bias(net, leave(up), weights[f"{place}.up_bias"]))
+
+
+def add_bias(net: Net, x: Var, bias: Parameter) -> Var:
+    """Add a vector to every token, in place."""
+    size = x.tensor.buffer.bytes
+    net.r.emit("bias", Elementwise("copy", size, size), (x.tensor, bias.held), (x.tensor,))
+    out = net.var(x.tensor, x, bias)
+    if out.slot and net.saves:
+        slot, out_slot = x.slot, out.slot
+
+        def backward() -> None:
+            shared, dy = out_slot.shared, out_slot.take()
+            if bias.trainable:
+                net.weight_grad(bias, (dy,), "bias_dw", Elementwise("reduce", dy.buffer.bytes, 0))
+            net.give(slot, dy, shared=shared)
+
+        net.push(backward)
+    return out
+
+
+def freeze_half(method: HalfFineTuning, index: int, layers: int, weights: Weights) -> None:
+    """Two of four attention matrices; of three of the feed-forward two in one half of the layers, one in the other."""
+    draw = random.Random(f"{method.seed} {index}")
+    attention = draw.sample(("q_proj", "k_proj", "v_proj", "o_proj"), 2)
+    many = random.Random(method.seed).sample(range(layers), (layers + 1) // 2)
+    forward = draw.sample(("gate_proj", "up_proj", "down_proj"), 2 if index in many else 1)
+    norm = draw.sample(("input_norm", "post_norm"), 1)
+    for name, each in weights.items():
+        each.trainable = name in (*attention, *forward, *norm)
+
+
+def _low_rank(maker: WeightMaker, weights: Weights, target: str, rank: int, split_columns: bool) -> Weights:
+    base, size = weights[target], maker.parallel.size
+    rows, columns = (base.rows, base.columns * size) if split_columns else (base.rows * size, base.columns)
+    if split_columns:
+        a, b = maker.columns(f"{base.name}.lora_a", rank, columns), maker.whole(f"{base.name}.lora_b", rows, rank)
+    else:
+        a, b = maker.whole(f"{base.name}.lora_a", rank, columns), maker.rows(f"{base.name}.lora_b", rows, rank)
+    return {f"{target}.lora_a": a, f"{target}.lora_b": b}
+
+
+def _bottleneck(maker: WeightMaker, at: str, place: str, size: int) -> Weights:
+    hidden, name = maker.shape.hidden, f"{at}{place}"
+    if maker.parallel.size > 1:
+        raise InputError("adapters are not available with tensor parallel ranks", got=f"tp {maker.parallel.size}",
+                         remedy="use tp 1, or lora")  # fmt: skip
+    return {
+        f"{place}.down": maker.rows(f"{name}.down", size, hidden),
+        f"{place}.down_bias": maker.gain(f"{name}.down_bias", size),
+        f"{place}.up": maker.rows(f"{name}.up", hidden, size),
+        f"{place}.up_bias": maker.gain(f"{name}.up_bias", hidden),
+    }
+
+
+def _scale(net: Net, weights: Weights, target: str, y: Var) -> Var:
+    """DoRA: rows of the sum get their trained lengths."""
+    r, length, base = net.r, weights[f"{target}.length"], weights[target]
+    a, b = weights[f"{target}.lora_a"], weights[f"{target}.lora_b"]
+    product = r.tensor(f"{target} sum", None, 1, base.columns, base.dtype, tokens=base.rows, batch=1)
+    r.emit("linear_dx", Gemm(base.rows, ((base.columns, a.rows),), base.dtype), (b.held, a.held), (product,))
+    scale = r.tensor(f"{target} scale", None, 1, base.rows, "fp32", tokens=1, batch=1)
+    read = base.held.buffer.bytes + product.buffer.bytes
+    r.emit("row_lengths", Elementwise("reduce", read, scale.buffer.bytes), (base.held, product, length.held), (scale,))
+    del product
+    size = y.tensor.buffer.bytes
+    scaled = r.like(y.tensor, y.tensor.buffer.name)
+    r.emit("scale", Elementwise("copy", size, size), (y.tensor, scale), (scaled,))
+    out = net.var(scaled, y, length)
+    if out.slot and net.saves:
+        net.push(_scale_backward(net, y, length, out, scale))
+    return out
+
+
+def _scale_backward(net: Net, y: Var, length: Parameter, out: Var, scale: Tensor) -> Callable[[], None]:
+    tensor, slot, out_slot = y.tensor, y.slot, out.slot
+    assert out_slot is not None
+
+    def backward() -> None:
+        dy, size = out_slot.take(), tensor.buffer.bytes
+        work = Elementwise("reduce", 2 * size, 0)
+        net.weight_grad(length, (dy, tensor, scale, length.held), "length_dw", work)
+        dx = net.r.like(tensor, f"d {tensor.buffer.name}")
+        net.r.emit("scale", Elementwise("copy", size, size), (dy, scale), (dx,))
+        net.give(slot, dx)
+
+    return backward
