@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cost_models.finetuning import Method, parse_method
+from cost_models.finetuning import Adapters, Method, parse_method
 from cost_models.finetuning.formulas import (
     attention_flop,
     gradient_bytes,
@@ -59,8 +59,9 @@ def record(method: str, **options: Any) -> tuple[Traffic, Held, Memory]:
 def unneeded_flop(method: Method) -> float:
     """Gradients in the lowest layer that nothing needs, because what lies below is frozen (embedding included)."""
     size = layer_matrices(SHAPE)
-    if method.name == "adapters":  # they come after attention
-        return sum(2 * TOKENS * size[name].size for name in "qkvo") + 2.5 * attention_flop(SHAPE, TOKENS)
+    if isinstance(method, Adapters):  # they come after attention
+        own = 2 * TOKENS * method.size * SHAPE.hidden
+        return own + sum(2 * TOKENS * size[name].size for name in "qkvo") + 2.5 * attention_flop(SHAPE, TOKENS)
     if method.low_rank is None:
         return 0
     rank, targets = method.low_rank
