@@ -58,14 +58,18 @@ def _nic(busid: str, port: Port, generation: int) -> PciDevice:
     return PciDevice(busid, pcie_generation_bytes_per_s(generation), ports=[port])
 
 
-def _dgx_a100(model: GpuModel, _spec: Spec) -> Host:
-    """8 GPUs and 8 HDR ports; 4 switches, each with 2 GPUs and 2 ports, on the odd NUMA nodes of 2 EPYC Rome."""
+def _dgx_a100(model: GpuModel, spec: Spec) -> Host:
+    """8 GPUs and 8 (or 4) HDR ports; 4 switches, each with 2 GPUs and 2 (1), on odd NUMA nodes of 2 EPYC Rome."""
+    ports = spec.options.get("ports", "8")
+    if ports not in ("4", "8"):
+        raise InputError("ports of a node", got=ports, expected="8 or 4")
+    per_switch = int(ports) // 4
     cpus = []
     for group, numa in enumerate((3, 1, 7, 5)):
         gpus = [_gpu(f"0000:{group}0:0{i}.0", 2 * group + i, model) for i in range(2)]
         nics = [
-            _nic(f"0000:{group}0:1{i}.0", Port(f"mlx5_{2 * group + i}", HDR_BYTES_PER_S, rail=2 * group + i), 4)
-            for i in range(2)
+            _nic(f"0000:{group}0:1{i}.0", Port(f"mlx5_{port}", HDR_BYTES_PER_S, rail=port), 4)
+            for i, port in enumerate(range(per_switch * group, per_switch * (group + 1)))
         ]
         switch = PciDevice(f"0000:{group}0:00.0", pcie_generation_bytes_per_s(4), [*gpus, *nics])
         cpus.append(Cpu(str(numa), vendor="AuthenticAMD", family=23, model=49, children=[switch]))
@@ -151,11 +155,15 @@ PRESETS = {
     "dgx-a100": Preset(
         _dgx_a100,
         "a100-80",
-        "NVIDIA DGX A100 user guide: 8x A100, NVSwitch, PCIe Gen4, 8x 200 Gb/s HDR",
-        other_gpus=("a100-40",),
+        "NVIDIA DGX A100 user guide: 8x A100, NVSwitch, PCIe Gen4, 8x 200 Gb/s HDR; ports=4 as many clouds have",
+        ("fabric", "oversubscription", "nodes-per-leaf", "ports"),
+        other_gpus=("a100-40", "a800"),
     ),
     "dgx-h100": Preset(
-        _hgx_hopper, "h100-sxm", "NVIDIA DGX H100 user guide: 8x H100, NVSwitch, PCIe Gen5, 8x 400 Gb/s ConnectX-7"
+        _hgx_hopper,
+        "h100-sxm",
+        "NVIDIA DGX H100 user guide: 8x H100, NVSwitch, PCIe Gen5, 8x 400 Gb/s ConnectX-7",
+        other_gpus=("h800",),
     ),
     "hgx-h200": Preset(
         _hgx_hopper, "h200-sxm", "NVIDIA HGX H200 datasheet: 8x H200, NVSwitch, PCIe Gen5; 8x 400 Gb/s as DGX H200"

@@ -17,8 +17,11 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from cost_models.hardware import HardwareProfile, load_hardware
+from simulator.replay.attention import Machine
 from simulator.replay.rows import Row, Skip
 from simulator.replay.source import DATA
+from simulator.replay.sources.burst_bench import TOPOLOGY, BurstBench
+from simulator.replay.sources.burst_profile import BurstProfile
 from simulator.replay.sources.magi_kernels import KERNELS, MagiKernels, is_dense
 from traces.atomic import write_text_atomic
 
@@ -156,10 +159,76 @@ def _write(
     write_text_atomic(DATA / f"{source.name}.fit.toml", text)
 
 
+def refit_burst_bench() -> None:
+    """Forward and backward efficiency from the profiled run, the network's from the flat ring's forward."""
+    source, base = BurstBench(), load_hardware("a800")
+    rows = [row for row in source.rows if source.in_fit(row) and "Burst" in row["method"]]
+    published = np.array([source.published(row)[0] for row in rows])
+
+    def residuals(x: Any) -> Any:
+        vars(source)["machine"] = Machine(TOPOLOGY, with_shares(base, "flash2", *x), "a800", "flash2")
+        return np.log([source.predict(row) for row in rows] / published)
+
+    found = least_squares(residuals, (0.65, 0.6, 0.85), bounds=(0.05, 0.999), diff_step=[1e-3] * 3)
+    _write_shares(
+        source.name,
+        "a800",
+        "flash2",
+        found.x,
+        "Burst's profiled 512K run and the flat ring's forward; balance of ring-first USP",
+    )
+
+
+def refit_burst_profile() -> None:
+    """Forward and backward efficiency from Burst's steps beyond the first."""
+    source, base = BurstProfile(), load_hardware("a800")
+    rows = [row for row in source.rows if source.in_fit(row)]
+    published = np.array([source.published(row)[0] for row in rows])
+
+    def residuals(x: Any) -> Any:
+        vars(source)["hardware"] = with_shares(base, "flash2", *x, base.links["net"].efficiency)
+        return np.log([source.predict(row) for row in rows] / published)
+
+    found = least_squares(residuals, (0.65, 0.6), bounds=(0.05, 0.999), diff_step=[1e-3] * 2)
+    shares = (*found.x, base.links["net"].efficiency)
+    _write_shares(source.name, "a800", "flash2", shares, "Burst's main kernels beyond the first step")
+
+
+def with_shares(base: HardwareProfile, kernel: str, forward: float, backward: float, net: float) -> HardwareProfile:
+    """A profile with other efficiencies of one kernel at head dim 128, and of the network."""
+    curve, link = base.kernels[kernel], base.links["net"]
+    passes = {
+        direction: curve.direction(direction).model_copy(update={"efficiency": ((128, float(share)),)})
+        for direction, share in (("forward", forward), ("backward", backward))
+    }
+    return base.model_copy(
+        update={
+            "kernels": {**base.kernels, kernel: curve.model_copy(update=passes)},
+            "links": {**base.links, "net": link.model_copy(update={"efficiency": float(net)})},
+        }
+    )
+
+
+def _write_shares(name: str, base: str, kernel: str, shares: Any, rows: str) -> None:
+    forward, backward, net = shares
+    terms = f'["kernels.{kernel}", "links.net"]'
+    text = (
+        f'# Fitted; made by python -m simulator.replay.refit {name}\nbase = "{base}"\n\n'
+        f"[kernels.{kernel}.forward]\nefficiency = {{ 128 = {forward:.4g} }}\n\n"
+        f"[kernels.{kernel}.backward]\nefficiency = {{ 128 = {backward:.4g} }}\n\n"
+        f"[links.net]\nefficiency = {net:.4g}\n\n"
+        f'[[source]]\nterms = {terms}\nbasis = "published"\nreference = "{name}: {rows}"\n'
+    )
+    write_text_atomic(DATA / f"{name}.hardware.toml", text)
+    write_text_atomic(DATA / f"{name}.fit.toml", f'fitted_on = "{name}: {rows}"\n')
+
+
 FITTED_ON = (
     "magi-kernels: full, causal and sliding-window masks at 2K and 32K tokens, full documents at 16K (SDPA: full "
     "documents at 2K and 8K); time of a call from full documents at 1K (SDPA, FlexAttention: causal at 1K)"
 )
 
 if __name__ == "__main__":
-    {"magi-kernels": refit_magi_kernels}[sys.argv[1]]()
+    {"magi-kernels": refit_magi_kernels, "burst-bench": refit_burst_bench, "burst-profile": refit_burst_profile}[
+        sys.argv[1]
+    ]()

@@ -13,6 +13,9 @@ from traces.errors import InputError
 
 SOURCES: dict[str, str] = {
     "magi-kernels": "magi_kernels",
+    "burst-bench": "burst_bench",
+    "burst-profile": "burst_profile",
+    "ring-flash-attention": "ring_flash_attention",
 }
 """Modules in ``sources/`` by the name on the command line."""
 

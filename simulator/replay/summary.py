@@ -1,8 +1,8 @@
 """How wrong the predictions are, by source and method, and whether they put methods in the right order.
 
 The error of a row is predicted / published - 1. Rows that constants were fitted on are counted apart. Two methods of
-one configuration that differ by more than 10 % as published are a pair; it is ordered right if the predictions differ
-in the same direction.
+one configuration whose published values (medians of their runs) differ by more than 10 % are a pair; it is ordered
+right if the predictions differ in the same direction.
 """
 
 from __future__ import annotations
@@ -62,13 +62,15 @@ def summarise(rows: Sequence[ReplayRow]) -> list[Summary]:
 
 def order_of_pairs(rows: Iterable[ReplayRow]) -> tuple[int, int]:
     """(pairs of methods that differ as published, those that are ordered right)."""
-    groups: dict[tuple[str, ...], list[tuple[float, float]]] = {}
+    groups: dict[tuple[str, ...], dict[str, list[tuple[float, float]]]] = {}
     for row in rows:
         if row.predicted is not None and row.published is not None:
-            groups.setdefault(row.configuration, []).append((row.published, row.predicted))
+            runs = groups.setdefault(row.configuration, {}).setdefault(row.method, [])
+            runs.append((row.published, row.predicted))
     pairs = ordered = 0
-    for group in groups.values():
-        for (one, predicted_one), (other, predicted_other) in combinations(group, 2):
+    for methods in groups.values():
+        medians = [np.median(runs, axis=0) for runs in methods.values()]
+        for (one, predicted_one), (other, predicted_other) in combinations(medians, 2):
             if max(one, other) > (1 + DIFFERENCE) * min(one, other):
                 pairs += 1
                 ordered += (one > other) == (predicted_one > predicted_other) and predicted_one != predicted_other
