@@ -186,7 +186,7 @@ def refit_burst_profile() -> None:
     published = np.array([source.published(row)[0] for row in rows])
 
     def residuals(x: Any) -> Any:
-        vars(source)["hardware"] = with_shares(base, "flash2", *x, base.links["net"].efficiency)
+        vars(source)["hardware"] = with_shares(base, "flash2", x[0], x[1], base.links["net"].efficiency)
         return np.log([source.predict(row) for row in rows] / published)
 
     found = least_squares(residuals, (0.65, 0.6), bounds=(0.05, 0.999), diff_step=[1e-3] * 2)

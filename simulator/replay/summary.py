@@ -73,7 +73,7 @@ def order_of_pairs(rows: Iterable[ReplayRow]) -> tuple[int, int]:
         for (one, predicted_one), (other, predicted_other) in combinations(medians, 2):
             if max(one, other) > (1 + DIFFERENCE) * min(one, other):
                 pairs += 1
-                ordered += (one > other) == (predicted_one > predicted_other) and predicted_one != predicted_other
+                ordered += bool((one - other) * (predicted_one - predicted_other) > 0)
     return pairs, ordered
 
 
