@@ -18,6 +18,7 @@ from cost_models.masks.explicit import BlockMask, apb_mask
 from cost_models.masks.launches import KernelCall, Segment
 from cost_models.masks.lowering import MAX_LAUNCHES, Lowering, lower
 from cost_models.masks.mask import Mask
+from cost_models.masks.needed import needed_keys
 from cost_models.masks.parse import MASKS, parse_mask
 from cost_models.masks.sparse import BlockSparse
 from cost_models.masks.static import CausalMask, FullMask, GlobalSliding, PrefixCausal, SlidingWindow
@@ -52,5 +53,6 @@ __all__ = [
     "gather_tokens",
     "join_ranges",
     "lower",
+    "needed_keys",
     "parse_mask",
 ]

@@ -69,6 +69,12 @@ class LoweringColumn:
             column[start:stop] = per_lowering[lowering]
         return column
 
+    def moved(self, source: IntArray) -> LoweringColumn:
+        """What each rank's source launched; nothing where that is the rank itself."""
+        nothing = self.table.add(Lowering((), 0, True))
+        index = np.where(source == np.arange(len(source)), nothing, self.index[source])
+        return LoweringColumn(self.table, index)
+
     @property
     def pairs(self) -> IntArray | int:
         """Attended (query, key) pairs of each rank, per head and batch row."""

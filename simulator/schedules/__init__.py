@@ -12,13 +12,15 @@ from simulator.schedules.apb import Apb
 from simulator.schedules.base import Schedule
 from simulator.schedules.burst import Burst
 from simulator.schedules.flash import Flash
+from simulator.schedules.lightseq import LightSeq
 from simulator.schedules.loongtrain import LoongTrain
+from simulator.schedules.magi import Magi
 from simulator.schedules.ring import Ring
 from simulator.schedules.ulysses import Ulysses
 from simulator.schedules.usp import Usp
 from traces.errors import InputError
 
-_ALL: tuple[type[Schedule], ...] = (Flash, Ring, Ulysses, Burst, AllGather, Usp, LoongTrain, Apb)
+_ALL: tuple[type[Schedule], ...] = (Flash, Ring, Ulysses, Burst, AllGather, Usp, LoongTrain, LightSeq, Magi, Apb)
 SCHEDULES: dict[str, type[Schedule]] = {each.name: each for each in _ALL}
 
 __all__ = [
@@ -27,7 +29,9 @@ __all__ = [
     "Apb",
     "Burst",
     "Flash",
+    "LightSeq",
     "LoongTrain",
+    "Magi",
     "Ring",
     "Schedule",
     "Ulysses",

@@ -55,9 +55,9 @@ def reorder(local: LocalOperations, operation: Operation) -> None:
     wanted = torch.from_numpy(rows).to(source.device)
     result = _in_a_row(source, batch).index_select(1, wanted.clamp(min=0))
     result[:, wanted < 0] = 0
-    target.view(-1, batch, *target.shape[1:]).copy_(
-        result.view(batch, -1, *target.shape[1:]).transpose(0, 1)
-    )  # fmt: skip
+    groups = target.shape[0] // batch
+    shape = batch, groups, *target.shape[1:]
+    target.view(groups, batch, *target.shape[1:]).copy_(result.view(shape).transpose(0, 1))
 
 
 def place(local: LocalOperations, operation: Operation) -> None:
@@ -70,7 +70,7 @@ def place(local: LocalOperations, operation: Operation) -> None:
 
 def _in_a_row(tensor: Tensor, batch: int) -> Tensor:
     """[P B, tokens, ...] as [B, P tokens, ...]."""
-    return tensor.view(-1, batch, *tensor.shape[1:]).transpose(0, 1).flatten(1, 2)
+    return tensor.view(tensor.shape[0] // batch, batch, *tensor.shape[1:]).transpose(0, 1).flatten(1, 2)
 
 
 def pack(local: LocalOperations, operation: Operation) -> None:
