@@ -6,7 +6,6 @@ start, like Q, K, V and dO.
 
 from __future__ import annotations
 
-from simulator.program.partition import Layout
 from simulator.program.program import Program
 from simulator.program.recorder import Recorder
 from simulator.program.setup import Setup
@@ -43,18 +42,18 @@ def record_program(schedule: Schedule, setup: Setup, pass_: str, sink: Sink) -> 
     check_program(schedule, setup, pass_)
     schedule = schedule.resolve(setup)
     r, w = Recorder(setup, sink), setup.workload
-    home = Layout.home(schedule.input_partition(setup))
+    shards = schedule.input_shards(setup)
     r.muted = pass_ == "backward"
-    q = r.tensor("q", home, w.heads, w.head_dim, w.dtype, is_input=True)
-    k = r.tensor("k", home, w.kv_heads, w.head_dim, w.dtype, is_input=True)
-    v = r.tensor("v", home, w.kv_heads, w.v_head_dim, w.dtype, is_input=True)
+    q = r.tensor("q", *shards["q"], w.head_dim, w.dtype, is_input=True)
+    k = r.tensor("k", *shards["k"], w.head_dim, w.dtype, is_input=True)
+    v = r.tensor("v", *shards["v"], w.v_head_dim, w.dtype, is_input=True)
     saved = schedule.forward(r, q, k, v)
     outputs = {"o": saved[0], "lse": saved[1]} if pass_ != "backward" else {}
     if pass_ != "forward":
         r.phase, r.step = "backward", 0
         if r.muted:
             r.unmute()
-        do = r.like(saved[0], "do", layout=home, is_input=True)
+        do = r.tensor("do", *shards["do"], w.v_head_dim, w.dtype, is_input=True)
         gradients = schedule.backward(r, q, k, v, saved, do)
         outputs |= dict(zip(("dq", "dk", "dv"), gradients, strict=True))
     r.close(outputs)

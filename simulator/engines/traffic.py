@@ -53,6 +53,7 @@ class Traffic(Ignore):
         elif isinstance(work, Gemm):
             rows = self._total(work.m, operation)
             self.flop += sum(2 * rows * m * n for m, n in work.shapes)
+            self._head_pairs += work.head_pairs
         else:
             sent = sent_bytes(operation)
             self._sent = self._sent + (sent if operation.ranks is None else np.where(operation.ranks, sent, 0))

@@ -14,6 +14,9 @@ computed or sent, never how long it takes: costing prices its ``work``, executor
 | cast | Elementwise | b <- a in another dtype, or contiguous; with `covered`, zero outside what its kernels wrote |
 | reorder | Elementwise | b <- the rows of a of the same tokens (layouts `have`, `want`), zero where a lacks one |
 | place | Elementwise | b <- a at the heads from `first_head` on, zero elsewhere |
+| scores, softmax, softmax_backward, weigh, weigh_transposed | Gemm, Elementwise | attention with stored scores (`simulator.schedules.rsa`) |
+| vertical_slash_scores, vertical_slash_select | Gemm, Elementwise | MInference: weights of key columns and of diagonals; those with the highest |
+| attention_sparse | Attention | o, lse <- (q, k, v) on the chosen columns and diagonals, priced as a window of as many keys |
 | pack, unpack | Elementwise | reorder before or after an all-to-all, `axis` heads or tokens; pack may replicate heads |
 | reduce_replicas | Elementwise | sum the gradients of replicated KV heads |
 | concat, select | Elementwise | APB: passed keys before own ones; the keys with the highest scores |
@@ -131,11 +134,12 @@ class Elementwise:
 
 @dataclass(slots=True, eq=False)
 class Gemm:
-    """Dense products, (m, n, k) of each in order."""
+    """Dense products, (m, n, k) of each in order; ``head_pairs`` are the attended pairs, of all heads, that it stands for."""
 
     m: Column
     shapes: tuple[tuple[int, int], ...]
     dtype: str
+    head_pairs: int = 0
 
 
 @dataclass(slots=True, eq=False)

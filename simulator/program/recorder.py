@@ -210,9 +210,15 @@ class Recorder(Communicator):
         self.emit("accumulate", Elementwise("accumulate", read, written), parts, totals, by_token=True)
         return tuple(totals)
 
-    def place_heads(self, tensor: Tensor, target: Tensor, first_head: IntArray) -> Tensor:
-        """``target`` = the tensor at its heads, zero elsewhere."""
-        return self.copy("place", (tensor,), target, "fill", first_head=first_head)
+    def stand_in(self, kind: str, tensor: Tensor, target: Tensor, **options: Any) -> Tensor:
+        """Fill ``target`` from the tensor where a product stands that belongs to the layer around: at no cost."""
+        self.emit(kind, Elementwise("copy", 0, 0), (tensor,), (target,), **options)
+        return target
+
+    def product(self, kind: str, reads: Sequence[Tensor], target: Tensor, work: Gemm, **options: Any) -> Tensor:
+        """Fill, or add to, ``target`` by dense products."""
+        self.emit(kind, work, reads, (target,), **options)
+        return target
 
     def select(self, scores: Tensor, source: Sequence[Tensor], kept: Sequence[Tensor], **options: Any) -> None:
         """Of each rank's rows, per head, those with the highest scores, in order; not the ``skip`` leading ones."""

@@ -12,15 +12,18 @@ from simulator.schedules.apb import Apb
 from simulator.schedules.base import Schedule
 from simulator.schedules.burst import Burst
 from simulator.schedules.flash import Flash
+from simulator.schedules.hybrid_cp import HybridCp
 from simulator.schedules.lightseq import LightSeq
 from simulator.schedules.loongtrain import LoongTrain
 from simulator.schedules.magi import Magi
 from simulator.schedules.ring import Ring
+from simulator.schedules.star import Star
+from simulator.schedules.tp import TensorParallel
 from simulator.schedules.ulysses import Ulysses
 from simulator.schedules.usp import Usp
 from traces.errors import InputError
 
-_ALL: tuple[type[Schedule], ...] = (Flash, Ring, Ulysses, Burst, AllGather, Usp, LoongTrain, LightSeq, Magi, Apb)
+_ALL: tuple[type[Schedule], ...] = (Flash, Ring, Ulysses, Burst, AllGather, Usp, LoongTrain, LightSeq, Magi, HybridCp, TensorParallel, Apb, Star)
 SCHEDULES: dict[str, type[Schedule]] = {each.name: each for each in _ALL}
 
 __all__ = [
@@ -29,11 +32,14 @@ __all__ = [
     "Apb",
     "Burst",
     "Flash",
+    "HybridCp",
     "LightSeq",
     "LoongTrain",
     "Magi",
     "Ring",
     "Schedule",
+    "Star",
+    "TensorParallel",
     "Ulysses",
     "Usp",
     "parse_schedule",

@@ -86,15 +86,7 @@ class Apb(Schedule):
 
     def input_partition(self, setup: Setup) -> Partition:
         """[anchor | local] on every host but the first."""
-        ranks = setup.n_ranks
-        edge = np.arange(ranks + 1) * (setup.workload.seq_len // ranks)
-        anchor = self.repeated_rows(setup)
-        start = np.stack([np.zeros(ranks, dtype=np.int64), edge[:-1]], axis=1)
-        return Partition("anchored", start, np.stack([anchor, edge[1:]], axis=1))
-
-    def repeated_rows(self, setup: Setup) -> IntArray:
-        """The anchor."""
-        return np.where(np.arange(setup.n_ranks) > 0, self._lengths(setup)[0], 0)
+        return anchored_partition(setup, self._lengths(setup)[0])
 
     def forward(self, r: Recorder, q: Tensor, k: Tensor, v: Tensor) -> Saved:
         """Score, select, gather, concatenate, attend."""
@@ -142,6 +134,14 @@ class Apb(Schedule):
             mask, rows = apb_mask(before, own_anchor, block), own_anchor + block
             found.append(lower(mask, (TokenRange(0, rows),), (TokenRange(0, before + rows),), before + rows))
         return found
+
+
+def anchored_partition(setup: Setup, anchor: int) -> Partition:
+    """[anchor | local] on every host but the first, which holds its local rows."""
+    ranks = setup.n_ranks
+    edge = np.arange(ranks + 1) * (setup.workload.seq_len // ranks)
+    start = np.stack([np.zeros(ranks, dtype=np.int64), edge[:-1]], axis=1)
+    return Partition("anchored", start, np.stack([np.where(np.arange(ranks) > 0, anchor, 0), edge[1:]], axis=1))
 
 
 def decode(r: Recorder, q: Tensor, k: Tensor, v: Tensor) -> Saved:

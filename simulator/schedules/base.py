@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 from cost_models.masks import Mask
 from cost_models.units import format_count
 from simulator.program.operations import Column
-from simulator.program.partition import Partition
+from simulator.program.partition import Layout, Partition
 from simulator.program.partitioners import build_partition
 from simulator.program.recorder import Recorder
 from simulator.program.setup import Setup
@@ -24,6 +24,7 @@ from simulator.program.tape import Tensor
 from traces.errors import InputError
 
 Saved = tuple[Tensor, ...]
+Shard = tuple[Layout, int]
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,13 @@ class Schedule(ABC):
     ----------
     name : as users write it.
     exact : whether it computes dense attention under the workload's mask.
+    in_layers : whether a layer's Q, K, V, cut by ranks' tokens, are what it takes.
     source : paper and section, or code, that it follows.
     """
 
     name: ClassVar[str]
     exact: ClassVar[bool] = True
+    in_layers: ClassVar[bool] = True
     source: ClassVar[str]
 
     @abstractmethod
@@ -58,6 +61,11 @@ class Schedule(ABC):
     @abstractmethod
     def input_partition(self, setup: Setup) -> Partition:
         """Which tokens of Q, K, V (and dO) each rank holds at the start."""
+
+    def input_shards(self, setup: Setup) -> dict[str, Shard]:
+        """Layout and heads of Q, K, V and dO on each rank: all heads of the tokens in its part, but for `tp`."""
+        home, w = Layout.home(self.input_partition(setup)), setup.workload
+        return {"q": (home, w.heads), "k": (home, w.kv_heads), "v": (home, w.kv_heads), "do": (home, w.heads)}
 
     @abstractmethod
     def forward(self, r: Recorder, q: Tensor, k: Tensor, v: Tensor) -> Saved:

@@ -13,6 +13,7 @@ from torch import Tensor
 from simulator.program.operations import Operation
 from simulator.program.partition import rows_of
 from validators.executors.local import LocalOperations, gaps
+from validators.executors.store import token_dim
 
 
 def accumulate(local: LocalOperations, operation: Operation) -> None:
@@ -38,13 +39,13 @@ def _add_by_token(local: LocalOperations, operation: Operation) -> None:
 
 def cast(local: LocalOperations, operation: Operation) -> None:
     """The same values in another dtype; zero outside what ``covered`` covers."""
-    (target,) = local.writes(operation)
+    (target,), dim = local.writes(operation), token_dim(operation.writes[0])
     covered = local.covered(operation)
-    slices = [(0, target.shape[1])] if covered is None else covered
+    slices = [(0, target.shape[dim])] if covered is None else covered
     for part in local.store.pieces(operation.reads[0], slices):
-        target[:, part.start : part.stop] = part.tensor
-    for start, stop in gaps(slices, target.shape[1]):
-        target[:, start:stop] = 0
+        target.narrow(dim, part.start, part.stop - part.start).copy_(part.tensor)
+    for start, stop in gaps(slices, target.shape[dim]):
+        target.narrow(dim, start, stop - start).zero_()
 
 
 def reorder(local: LocalOperations, operation: Operation) -> None:
