@@ -1,7 +1,8 @@
 """Which keys some queries see at all: what a group-cast has to bring them.
 
-Queries [a, b) of a block with band lo <= q - k <= hi see the keys a - hi <= k <= b - 1 - lo of its columns: one interval,
-because each query's keys are those of the one before moved on by one. The union over blocks and ranges is exact.
+Queries [a, b) of a block with band lo <= q - k <= hi see the keys a - hi <= k <= b - 1 - lo of its columns: one
+interval, because each query's keys are those of the one before moved on by one. The union over blocks and ranges is
+exact.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ class Elementwise:
 
 @dataclass(slots=True, eq=False)
 class Gemm:
-    """Dense products, (m, n, k) of each in order; ``head_pairs`` are the attended pairs, of all heads, that it stands for."""
+    """Dense products, (m, n, k) of each in order; ``head_pairs`` are the attended pairs, of all heads, among them."""
 
     m: Column
     shapes: tuple[tuple[int, int], ...]

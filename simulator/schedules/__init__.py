@@ -16,14 +16,32 @@ from simulator.schedules.hybrid_cp import HybridCp
 from simulator.schedules.lightseq import LightSeq
 from simulator.schedules.loongtrain import LoongTrain
 from simulator.schedules.magi import Magi
+from simulator.schedules.minference import MInference
 from simulator.schedules.ring import Ring
+from simulator.schedules.rsa import Rsa
 from simulator.schedules.star import Star
 from simulator.schedules.tp import TensorParallel
 from simulator.schedules.ulysses import Ulysses
 from simulator.schedules.usp import Usp
 from traces.errors import InputError
 
-_ALL: tuple[type[Schedule], ...] = (Flash, Ring, Ulysses, Burst, AllGather, Usp, LoongTrain, LightSeq, Magi, HybridCp, TensorParallel, Apb, Star)
+_ALL: tuple[type[Schedule], ...] = (
+    Flash,
+    Ring,
+    Ulysses,
+    Burst,
+    AllGather,
+    Usp,
+    LoongTrain,
+    LightSeq,
+    Magi,
+    HybridCp,
+    TensorParallel,
+    Rsa,
+    Apb,
+    Star,
+    MInference,
+)
 SCHEDULES: dict[str, type[Schedule]] = {each.name: each for each in _ALL}
 
 __all__ = [
@@ -35,8 +53,10 @@ __all__ = [
     "HybridCp",
     "LightSeq",
     "LoongTrain",
+    "MInference",
     "Magi",
     "Ring",
+    "Rsa",
     "Schedule",
     "Star",
     "TensorParallel",

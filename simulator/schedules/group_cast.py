@@ -1,9 +1,10 @@
 """Group-cast: each rank receives the key rows that its queries need and it has not, and nothing else.
 
-What rank r lacks is (keys its queries see) less (its own), in the order of the sequence, cut into n stages of equal size.
-Of a stage, each owner sends its rows to each rank that needs them, as one all-to-all of uneven rows: gathered by
-receiver before, put in the order of the sequence after. Group-reduce is the way back, with sums where the rows belong.
-Source: MagiAttention (github SandAI-org/MagiAttention, docs/source/blog/magi_attn.md: group collectives on all-to-all-v).
+What rank r lacks is (keys its queries see) less (its own), in the order of the sequence, cut into n stages of equal
+size. Of a stage, each owner sends its rows to each rank that needs them, as one all-to-all of uneven rows: gathered
+by receiver before, put in the order of the sequence after. Group-reduce is the way back, with sums where the rows
+belong. Source: MagiAttention (github SandAI-org/MagiAttention, docs/source/blog/magi_attn.md: group collectives on
+all-to-all-v).
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class Cast:
 @lru_cache(maxsize=32)
 def plan_casts(partition: Partition, mask: Mask, seq_len: int, stages: int) -> tuple[Cast, ...]:
     """The stages that bring every part's queries their keys; those in which nothing moves are left out."""
-    lacking = [_lacking(partition, owners, rank, mask, seq_len) for owners in [_owners(partition)]
-               for rank in range(partition.parts)]  # fmt: skip
+    owners = _owners(partition)
+    lacking = [_lacking(partition, owners, rank, mask, seq_len) for rank in range(partition.parts)]
     staged = [_in_stages(pieces, stages) for pieces in lacking]
     casts = [_build([each[stage] for each in staged]) for stage in range(stages)]
     return tuple([cast for cast in casts if cast.splits.any()])
@@ -61,9 +62,8 @@ def _lacking(
     pieces: list[Piece] = []
     for needed in needed_keys(mask, queries, seq_len):
         first, last = np.searchsorted(stop, needed.start, side="right"), np.searchsorted(start, needed.stop)
-        for i in range(int(first), int(last)):
-            if owner[i] != rank:
-                pieces.append((max(int(start[i]), needed.start), min(int(stop[i]), needed.stop), int(owner[i])))
+        meets = zip(start[first:last].tolist(), stop[first:last].tolist(), owner[first:last].tolist(), strict=True)
+        pieces += [(max(a, needed.start), min(b, needed.stop), of) for a, b, of in meets if of != rank]
     return pieces
 
 
@@ -92,9 +92,11 @@ def _build(lacking: list[list[Piece]]) -> Cast:
     sent = [[each for to in ranks for each in by_owner[to][source]] for source in ranks]
     received = [[each for source in ranks for each in by_owner[to][source]] for to in ranks]
     used = [join_ranges([TokenRange(a, b) for a, b, _ in pieces]) for pieces in lacking]
-    layouts = [Layout.home(Partition.of(name, parts)) for name, parts in
-               (("sent", sent), ("received", received), ("used", used))]  # fmt: skip
-    return Cast(*layouts, splits)
+    return Cast(_home("sent", sent), _home("received", received), _home("used", used), splits)
+
+
+def _home(name: str, parts: list[list[TokenRange]]) -> Layout:
+    return Layout.home(Partition.of(name, parts))
 
 
 def start_cast(r: Recorder, cast: Cast, tensors: tuple[Tensor, ...]) -> list[Tensor]:

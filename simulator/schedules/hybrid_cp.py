@@ -1,10 +1,10 @@
 """Megatron's hybrid context parallelism: each packed sample gets as many ranks as its length needs, and no more.
 
-A document of L tokens goes to the smallest power of two g >= L / t of neighbouring ranks, t tokens a rank at most, to the
-aligned group of g ranks that has the least work (L^2 / g a rank) so far, longest documents first. Within its g ranks it
-is a zigzag ring: padded to a multiple of 2 g, g - 1 hops of its K and V. Samples of a group size run one after the
-other, of all sizes from the largest down; short documents move nothing. Masks that join documents (full, causal, ...)
-are one sample: a plain ring.
+A document of L tokens goes to the smallest power of two g >= L / t of neighbouring ranks, t tokens a rank at most, to
+the aligned group of g ranks that has the least work (L^2 / g a rank) so far, longest documents first. Within its g
+ranks it is a zigzag ring: padded to a multiple of 2 g, g - 1 hops of its K and V. Samples of a group size run one
+after the other, of all sizes from the largest down; short documents move nothing. Masks that join documents (full,
+causal, ...) are one sample: a plain ring.
 
     forward, rank      sum over g > 1 of (g - 1) 2 A_kv(g) e,   A_kv(g) of the rank's rows of samples on g ranks
 Source: Megatron-LM's hybrid_context_parallel (BalancedCPScheduler, max_seqlen_per_dp_cp_rank), as described in

@@ -1,10 +1,11 @@
-"""DistFlashAttn (LightSeq): contiguous parts of a causal sequence, where ranks that would idle help those that have most.
+"""DistFlashAttn (LightSeq): contiguous parts of a causal sequence, where ranks that would idle help others.
 
-Rank p has p + 1 blocks to compute. In step t = 1, 2, ..., P/2 rank p >= t attends its queries to the keys of p - t, and
-rank p < t, which has no such keys, takes the queries of p - t + P and attends them to its own keys: a pair of blocks
-d > P/2 apart is thus computed by the one that has the keys, and its result (o, lse) sent back to be merged. One exchange
-per step, from r to r + t mod P: keys and values, or queries where it wraps around. For even P nobody helps in the last
-step, so that ranks idle for 1 / 2P of the time on average; for odd P never; unbalanced it would be (P-1) / 2P.
+Rank p has p + 1 blocks to compute. In step t = 1, 2, ..., P/2 rank p >= t attends its queries to the keys of p - t,
+and rank p < t, which has no such keys, takes the queries of p - t + P and attends them to its own keys: a pair of
+blocks d > P/2 apart is thus computed by the one that has the keys, and its result (o, lse) sent back to be merged.
+One exchange per step, from r to r + t mod P: keys and values, or queries where it wraps around. For even P nobody
+helps in the last step, so that ranks idle for 1 / 2P of the time on average; for odd P never; unbalanced it would be
+(P-1) / 2P.
 
     forward, rank r    K, V  2 A_kv e to each of r + t < P, else Q  A e;  back, for p < t:  O  A e  and LSE  4 R bytes
     backward           K, V, else Q, dO, O (A e each), LSE (4 R);  back: dK, dV in fp32 (8 A_kv), or dQ (4 A)

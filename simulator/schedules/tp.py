@@ -93,7 +93,10 @@ class TensorParallel(Schedule):
         ranks, b = r.setup.all_ranks(), hidden.buffer
         if self.version == 3:
             hidden = in_order(r, start_gather(r, hidden, hidden.layout), hidden.layout)
-        layout, own = with_heads(Layout.whole(r.setup.workload.seq_len, ranks.size), ranks, b.heads), b.heads // ranks.size
+        layout, own = (
+            with_heads(Layout.whole(r.setup.workload.seq_len, ranks.size), ranks, b.heads),
+            b.heads // ranks.size,
+        )
         part = r.view(hidden, b.name, heads=(ranks.position * own, own))
         return r.stand_in("cast", part, r.tensor(b.name, layout, own, b.dim, b.dtype))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simulator.program.operations import Operation
-from validators.executors import attending, layering, moving, selecting
+from validators.executors import attending, layering, moving, selecting, unfused, vertical_slash
 from validators.executors.local import LocalOperations, Perform
 
 KINDS: dict[str, Perform] = {
@@ -23,6 +23,14 @@ KINDS: dict[str, Perform] = {
     "score": selecting.score,
     "select": selecting.select,
     "concat": selecting.concat,
+    "scores": unfused.scores,
+    "softmax": unfused.softmax,
+    "softmax_backward": unfused.softmax_backward,
+    "weigh": unfused.weigh,
+    "weigh_transposed": unfused.weigh_transposed,
+    "vertical_slash_scores": vertical_slash.vertical_slash_scores,
+    "vertical_slash_select": vertical_slash.vertical_slash_select,
+    "attention_sparse": vertical_slash.attention_sparse,
     **layering.KINDS,
 }
 

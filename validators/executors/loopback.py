@@ -63,7 +63,7 @@ class Loopback:
 
     @property
     def selected(self) -> dict[int, Tensor]:
-        """Indices that APB's selection chose, by rank."""
+        """Indices that a selection by score chose, by rank: APB's keys, or MInference's columns and then diagonals."""
         return {local.store.rank: local.selected for local in self._ranks if local.selected is not None}
 
     def allocate(self, buffer: Buffer) -> None:

@@ -12,6 +12,7 @@ from simulator.engines.des import DiscreteEvents
 from simulator.engines.maxplus import MaxPlus
 from simulator.engines.rows import Rows
 from simulator.program.program import Program
+from simulator.schedules import parse_schedule
 from tests.simulator.engines.random_programs import RandomCosts, evaluate_rules, random_program
 from tests.simulator.workloads import small_program, small_setup
 from traces.timeline import Timeline
@@ -31,6 +32,14 @@ SCHEDULES = [
     ("usp:ulysses=2", 8, 4),
     ("loongtrain:head=2", 8, 4),
     ("ring:partition=document-zigzag", 5, 5),
+    ("lightseq", 5, 5),
+    ("lightseq", 6, 3),
+    ("magi", 6, 3),
+    ("hybrid-cp", 8, 4),
+    ("tp:version=3", 4, 4),
+    ("rsa", 4, 2),
+    ("star:anchor=8", 4, 4),
+    ("minference:vertical=20,slash=40", 4, 4),
     ("apb:anchor=8,passing=4", 5, 5),
     ("ring", 1, 1),
 ]
@@ -63,7 +72,7 @@ def assert_same(program: Program, costs: Costs) -> Timeline:
 @pytest.mark.parametrize(("spec", "ranks", "per_node"), SCHEDULES)
 @pytest.mark.parametrize("pass_", ["forward", "both", "backward"])
 def test_schedules(spec: str, ranks: int, per_node: int, pass_: str) -> None:
-    if spec.startswith("apb") and pass_ != "forward":
+    if not parse_schedule(spec).has_backward and pass_ != "forward":
         pass_ = "forward"
     program = small_program(spec, small_setup(ranks, ranks_per_node=per_node, kv_heads=8), pass_)
     for seed in range(3):

@@ -27,6 +27,31 @@ def test_names_its_source(name: str) -> None:
         ("burst", 4, "causal", "burst:ring=flat,partition=zigzag,grad=bf16"),
         ("burst", 2, "causal", "burst:ring=double,partition=zigzag,grad=bf16"),
         ("ulysses", 4, "causal", "ulysses"),
+        (
+            "ring:messages=separate,buffers=all",
+            4,
+            "full",
+            "ring:partition=contiguous,grad=fp32,messages=separate,buffers=all",
+        ),
+        ("flash", 4, "causal", "flash"),
+        ("allgather", 4, "causal", "allgather:partition=zigzag,grad=bf16"),
+        ("allgather:head-group=2", 4, "full", "allgather:head-group=2,partition=contiguous,grad=bf16"),
+        ("usp", 4, "causal", "usp:ulysses=4,ring=1,placement=head-first,partition=zigzag,grad=fp32"),
+        ("usp", 2, "causal", "usp:ulysses=2,ring=2,placement=head-first,partition=zigzag,grad=fp32"),
+        ("usp:ring=4", 2, "causal", "usp:ulysses=1,ring=4,placement=head-first,partition=zigzag,grad=fp32"),
+        (
+            "loongtrain:context=4",
+            2,
+            "causal",
+            "loongtrain:head=1,context=4,window=2,placement=head-first,partition=zigzag,grad=mixed",
+        ),
+        ("lightseq", 4, "causal", "lightseq"),
+        ("magi", 4, "causal", "magi:chunk=6,stages=2"),
+        ("hybrid-cp", 4, "causal", "hybrid-cp:tokens=60"),
+        ("tp", 4, "causal", "tp:version=1"),
+        ("rsa", 4, "causal", "rsa"),
+        ("star", 4, "causal", "star:anchor=60"),
+        ("minference", 4, "causal", "minference:vertical=240,slash=240"),
         ("apb:anchor=8,passing=4", 4, "causal", "apb:anchor=8,passing=4"),
         ("apb", 4, "causal", "apb:anchor=30,passing=30"),
     ],
@@ -89,6 +114,36 @@ def test_bad_specs(spec: str, message: str) -> None:
             "forward",
             "apb: passing does not fit a host's block without the anchor: got 53",
         ),
+        ("flash", {}, "both", "flash runs on one GPU: got 4 ranks"),
+        ("allgather:partition=striped", {}, "both", "allgather: unknown partition: got 'striped'"),
+        ("allgather:head-group=3", {}, "both", "allgather: head-group 3 does not divide 4 KV heads"),
+        ("usp:ulysses=2,ring=4", {}, "both", "ulysses 2 x ring 4 is not 4 ranks; give one of the two"),
+        ("usp:ulysses=3", {}, "both", "ulysses 3 x ring 1 is not 4 ranks"),
+        ("usp:ulysses=4", {"heads": 6, "kv_heads": 6}, "both", "6 heads are not divisible by 4 ranks"),
+        ("usp:ulysses=2", {"seq_len": 90}, "both", "seq_len 90 is not divisible by 2 x 2 zigzag chunks"),
+        ("usp:placement=upside-down", {}, "both", "usp: unknown placement: got 'upside-down'"),
+        ("loongtrain:context=4,window=3", {}, "both", "loongtrain: window 3 does not divide context 4"),
+        ("lightseq", {"mask": "full"}, "both", "lightseq is defined for causal masks: got full"),
+        ("magi:chunk=7", {}, "both", "seq_len 240 is not divisible by 4 x 7, area-balanced chunks"),
+        ("magi:stages=0", {}, "both", "magi: stages is too small: got 0, expected at least 1"),
+        (
+            "hybrid-cp:tokens=50",
+            {},
+            "both",
+            "hybrid-cp: a document of 240 tokens does not fit 4 ranks of 50; use tokens=60",
+        ),
+        ("tp", {"kv_heads": 2}, "both", "2 KV heads are not divisible by 4 ranks"),
+        ("tp:version=2", {}, "both", "tp: unknown version: got 2, expected 1 or 3"),
+        ("star", {}, "both", "star is for inference only: it has no backward pass"),
+        ("star", {"mask": "full"}, "forward", "star is defined for the causal mask, not full"),
+        ("star:anchor=61", {}, "forward", "star: anchor does not fit a block: got 61, expected 1 to 60 tokens"),
+        (
+            "minference:slash=241",
+            {},
+            "forward",
+            "minference: slash is not a number of keys: got 241, expected 1 to 240",
+        ),
+        ("minference", {"mask": "full"}, "forward", "minference is defined for the causal mask, not full"),
         ("ring", {}, "sideways", "unknown pass: got sideways, expected one of forward, backward, both"),
     ],
 )
@@ -99,7 +154,11 @@ def test_refusals_say_why(spec: str, options: dict[str, object], pass_: str, mes
     assert refused.value.message.startswith(message)
 
 
-@pytest.mark.parametrize("spec", ["ring", "burst", "burst:ring=double", "ulysses"])
+EXACT = ["ring", "burst", "burst:ring=double", "ulysses", "allgather:head-group=1", "usp", "loongtrain", "lightseq",
+         "magi", "hybrid-cp", "tp:version=3", "rsa"]  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", EXACT)
 def test_backward_alone_is_the_second_half_of_both(spec: str) -> None:
     setup = small_setup(4, ranks_per_node=2)
     alone = small_program(spec, setup, "backward").operations
@@ -110,7 +169,12 @@ def test_backward_alone_is_the_second_half_of_both(spec: str) -> None:
 
 @pytest.mark.parametrize(
     ("spec", "pass_"),
-    [*product(("ring", "burst", "ulysses"), ("both", "forward", "backward")), ("apb:anchor=8,passing=4", "forward")],
+    [
+        *product(EXACT, ("both", "forward", "backward")),
+        ("apb:anchor=8,passing=4", "forward"),
+        ("star", "forward"),
+        ("minference:vertical=9,slash=9", "forward"),
+    ],
 )
 def test_every_buffer_but_outputs_and_inputs_is_released_once(spec: str, pass_: str) -> None:
     program = small_program(spec, small_setup(4), pass_)

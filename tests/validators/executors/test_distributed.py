@@ -26,12 +26,15 @@ CASES = [
     Case("ring:partition=contiguous", 3),
     Case("burst:partition=striped", 3, kv_heads=2),
     Case("ulysses", 3, heads=6, kv_heads=3, batch=2),
-    *[Case(name, 4, kv_heads=4) for name in SCHEDULES if name not in ("apb", "flash")],
+    *[Case(name, 4, kv_heads=4) for name in SCHEDULES if name not in ("apb", "flash", "minference")],
+    Case("minference:vertical=5,slash=6,sink=1,local=2", 4, kv_heads=4),
     Case("apb:anchor=4,passing=3", 4, batch=2),
     Case("ring:partition=contiguous", 4, DOCUMENTS),
     Case("burst", 4, WINDOW),
     Case("burst:ring=double", 4, ranks_per_node=2),
     Case("ulysses", 4, DOCUMENTS, kv_heads=2),
+    Case("magi:chunk=2", 4, DOCUMENTS, batch=2),
+    Case("hybrid-cp:tokens=12", 4, DOCUMENTS),
 ]
 SIZES = sorted({case.ranks for case in CASES})
 
