@@ -56,6 +56,8 @@ BENCHMARKS = (
     Benchmark("max-plus, ring of 16,384, memory", _case("maxplus-16384"), "peak_rss_bytes", 200e6, 1),
     Benchmark("SimPy, ring of 256", _case("des-256"), "rank_operations/s", 150_000, 3),
     Benchmark("SimPy, ring of 1,024", _case("des-1024"), "rank_operations/s", None, 1),
+    Benchmark("flows, synchronous rings of 256", _case("flows-synchronous"), "flow_starts/s", 20_000, 3),
+    Benchmark("flows, random arrivals, 256 ranks", _case("flows-random"), "flow_starts/s", 2_000, 3),
     Benchmark("attnsim --help", _attnsim("--help"), "wall_s", 0.3, 5),
     Benchmark(
         "compare, 8 GPUs, 128k tokens",

@@ -20,7 +20,8 @@ import simpy
 from simpy.events import EventPriority
 
 from simulator.engines.costs import Costs, Observer
-from simulator.engines.fluid import Ask, Network
+from simulator.engines.flows import Ask
+from simulator.engines.fluid import Network
 from simulator.engines.planner import Planner, Task
 from simulator.engines.saturation import Saturation
 from simulator.engines.sharing import Sharing
@@ -92,7 +93,7 @@ class _Late(simpy.Event):
         env.schedule(self, priority=AFTER_ALL_ELSE)
 
 
-class _Links:
+class Links:
     """The network of flows, driven by the clock: settled at the end of an instant, woken when data arrive."""
 
     def __init__(self, env: simpy.Environment, capacities: list[float]) -> None:
@@ -149,7 +150,7 @@ class DiscreteEvents:
         self._n_ranks = program.setup.n_ranks
         self._tasks = Planner(self._n_ranks, costs, sharing).plan(program)
         self._env = simpy.Environment(initial_time=0)
-        self._links = _Links(self._env, list(sharing.capacities) if sharing else [])
+        self._links = Links(self._env, list(sharing.capacities) if sharing else [])
         self._progress: dict[str, list[_Progress]] = {}
         self._started: dict[int, list[_Flag]] = {}
         self._arrived: dict[int, list[_Flag]] = {}

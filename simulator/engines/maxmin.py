@@ -20,7 +20,7 @@ NONE = -1
 
 
 class Sharer(Protocol):
-    """What competes: its ceiling, and (link, weight) of what it crosses."""
+    """What competes."""
 
     @property
     def ceiling(self) -> float:
@@ -37,47 +37,41 @@ def fill(flows: Sequence[Sharer], capacities: Mapping[int, float]) -> list[tuple
     Parameters
     ----------
     flows : those that compete; none without a ceiling.
-    capacities : of the links that may limit; others that flows cross are ignored.
+    capacities : for them, on the links that may limit; others are ignored.
     """
+    left = dict(capacities)
+    crossed = [[each for each in flow.crosses if each[0] in left] for flow in flows]
     on: dict[int, list[int]] = {}
     taken: dict[int, float] = {}
-    for number, flow in enumerate(flows):
-        for link, weight in flow.crosses:
-            if link in capacities:
-                on.setdefault(link, []).append(number)
-                taken[link] = taken.get(link, 0.0) + weight
-    left = {link: capacities[link] for link in on}
+    for number, links in enumerate(crossed):
+        for link, weight in links:
+            if link in on:
+                on[link].append(number)
+                taken[link] += weight
+            else:
+                on[link], taken[link] = [number], weight
     waiting = {link: len(numbers) for link, numbers in on.items()}
-    heap = [(left[link] / taken[link], link) for link in on]
+    heap = [(max(left[link], 0.0) / taken[link], link) for link in on]
     heapify(heap)
     rates: list[tuple[float, int]] = [(-1.0, NONE)] * len(flows)
-
-    def settle(number: int, rate: float, limit: int) -> None:
-        rates[number] = (rate, limit)
-        for link, weight in flows[number].crosses:
-            if link in left:
-                left[link] -= weight * rate
-                taken[link] -= weight
-                waiting[link] -= 1
-
-    by_ceiling = sorted(range(len(flows)), key=lambda number: flows[number].ceiling)
-    place = 0
-    while place < len(by_ceiling):
-        share, link = _next_full(heap, left, taken, waiting)
-        ceiling = flows[by_ceiling[place]].ceiling
-        if rates[by_ceiling[place]][0] >= 0:
-            place += 1
-        elif ceiling <= share:
-            settle(by_ceiling[place], ceiling, NONE)
-        else:
-            for number in on[link]:
-                if rates[number][0] < 0:
-                    settle(number, share, link)
+    for number in sorted(range(len(flows)), key=lambda number: flows[number].ceiling):
+        ceiling = flows[number].ceiling
+        while rates[number][0] < 0:
+            share, link = _next_full(heap, left, taken, waiting)
+            full = on[link] if share < ceiling else [number]
+            rate = (share, link) if share < ceiling else (ceiling, NONE)
+            for each in full:
+                if rates[each][0] < 0:
+                    rates[each] = rate
+                    for crossing, weight in crossed[each]:
+                        left[crossing] -= weight * rate[0]
+                        taken[crossing] -= weight
+                        waiting[crossing] -= 1
     return rates
 
 
 def _next_full(
-    heap: list[tuple[float, int]], left: Mapping[int, float], taken: Mapping[int, float], waiting: Mapping[int, int]
+    heap: list[tuple[float, int]], left: dict[int, float], taken: dict[int, float], waiting: dict[int, int]
 ) -> tuple[float, int]:
     """The link that fills next, and the rate at which it does."""
     while heap:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from simulator.engines.costs import Costs
-from simulator.engines.fluid import Ask
+from simulator.engines.flows import Ask
 from simulator.engines.sharing import Sharing
 from simulator.program.operations import COMPUTE, Collective, Column, Exchange, Operation
 from simulator.program.program import Program

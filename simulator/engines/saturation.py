@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -27,9 +28,12 @@ class Saturation:
         elif link in self.full:
             self.full_ns[link] = self.full_ns.get(link, 0) + now_ns - self.full.pop(link)
 
-    def slowed(self, link: int, who: str, since_ns: int, now_ns: int) -> None:
-        """A transfer got less than it could use since then, and crosses this link: noted if the link is full."""
-        full_since_ns = self.full.get(link)
-        if full_since_ns is not None and now_ns > max(since_ns, full_since_ns):
-            by = self.slowed_ns.setdefault(link, {})
-            by[who] = by.get(who, 0) + now_ns - max(since_ns, full_since_ns)
+    def slowed(self, links: Iterable[tuple[int, float]], who: str, since_ns: int, now_ns: int) -> None:
+        """A transfer got less than it could use since then: noted at each link that it crosses and that is full."""
+        full = self.full
+        for link, _ in links:
+            if link in full:
+                time_ns = now_ns - max(since_ns, full[link])
+                if time_ns > 0:
+                    by = self.slowed_ns.setdefault(link, {})
+                    by[who] = by.get(who, 0) + time_ns

@@ -1,20 +1,22 @@
 """Which transfers of a Program may have to share a link, and what those ask of it.
 
 A lane of a rank sends one thing at a time, so a link is *tight* only if the most that each (lane, rank) ever asks of it
-adds up to more than its capacity. Only tight links enter the simulation; a transfer that crosses none takes its time
+adds up to more than its capacity. Of links that always carry the same transfers (a GPU's way to its port) only the
+narrowest can limit. Only tight and narrowest links enter the simulation; a transfer that crosses none takes its time
 alone, whatever else happens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from cost_models.network import Demand
-from simulator.engines.fluid import SLACK, Ask
+from simulator.engines.flows import Ask
+from simulator.engines.shares import SLACK
 from simulator.program.operations import Collective, Exchange, Operation, Transfer
 from simulator.program.program import Program
 
@@ -51,13 +53,39 @@ class Sharing:
                 for link, rate in _asked(demand):
                     by = most.setdefault(link, {})
                     by[operation.lane, rank] = max(by.get((operation.lane, rank), 0.0), rate)
-        tight = frozenset(link for link, by in most.items() if sum(by.values()) > capacities[link] * (1 + SLACK))
+        narrowest = narrowest_links([each for by_user in demands.values() for each in by_user], capacities)
+        tight = frozenset(link for link in narrowest if sum(most[link].values()) > capacities[link] * (1 + SLACK))
         asks = {key: _asks(distinct[key], demands[key], tight) for key in distinct}
         return Sharing(capacities, tight, asks)
 
     def asks(self, operation: Operation) -> Sequence[Ask | None]:
         """By sending rank or group, what it asks for; None where it takes its time alone in any case."""
         return self._asks.get(_key(operation), ())
+
+
+def narrowest_links(demands: Iterable[Demand | None], capacities: Sequence[float]) -> list[int]:
+    """Links that may limit: of those that the same transfers cross, the ones of which no other is narrower for all.
+
+    >>> way = Demand(0.0, 1.0, 1e9, (0, 1, 2), (1.0, 1.0, 1.0))
+    >>> narrowest_links([way, Demand(0.0, 1.0, 1e9, (2,), (1.0,))], [5e9, 4e9, 9e9])
+    [1, 2]
+    """
+    shares: dict[int, dict[int, float]] = {}
+    for number, demand in enumerate(demands):
+        if demand is not None:
+            for link, weight in zip(demand.links, demand.weights, strict=True):
+                shares.setdefault(link, {})[number] = weight / capacities[link]
+    alike: dict[frozenset[int], list[int]] = {}
+    for link, by in shares.items():
+        kept = alike.setdefault(frozenset(by), [])
+        if not any(_is_narrower(shares[other], by) for other in kept):
+            kept[:] = [other for other in kept if not _is_narrower(by, shares[other])] + [link]
+    return sorted(link for kept in alike.values() for link in kept)
+
+
+def _is_narrower(one: Mapping[int, float], other: Mapping[int, float]) -> bool:
+    """Whether every transfer takes at least as large a share of one link as of another."""
+    return all(share >= other[number] for number, share in one.items())
 
 
 def _moves(operation: Operation) -> bool:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from cost_models.hardware import load_hardware
 from cost_models.network import exchange_demands
 from cost_models.topology import load_topology
-from simulator.engines.fluid import Ask, Network
+from simulator.engines.flows import Ask
+from simulator.engines.fluid import Network
 from simulator.engines.maxmin import fill
 from tests.simulator.engines.textbook import PlainFlow, end_times_ns, max_min
 
@@ -80,7 +81,7 @@ def run(flows: list[PlainFlow], capacities: list[float], overhead_ns: int = 0) -
         network.finish(now)
         network.settle(now)
         loads = dict.fromkeys(range(len(capacities)), 0.0)
-        rates = {int(flow.ask.who): flow.rate for on in network._on.values() for flow in on}
+        rates = {int(flow.ask.who): flow.rate for on in network._shares._on.values() for flow in on}
         for number, rate in rates.items():
             for link, weight in flows[number].crosses:
                 loads[link] += weight * rate
@@ -133,14 +134,14 @@ def test_a_flow_that_meets_nobody_takes_its_time_alone_to_the_nanosecond() -> No
     assert run(flows, [1e9], overhead_ns=17).ends_ns == expected
 
 
-def test_only_flows_connected_by_tight_links_are_given_new_rates() -> None:
+def test_only_flows_that_a_change_reaches_are_given_new_rates() -> None:
     network = Network([1e9, 1e9, 10e9])
     for link in (0, 0, 1, 1):
         network.start(Ask(1000, 0, 1e9, ((link, 1.0), (2, 1.0)), str(link)), 0, lambda: None)
     network.settle(0)
     network.start(Ask(1000, 0, 1e9, ((0, 1.0), (2, 1.0)), "0"), 100, lambda: None)
-    reached, tight = network._reach()
-    assert {flow.ask.who for flow in reached} == {"0"} and list(tight) == [0]
+    changes, _ = network._shares.resolve()
+    assert [(flow.ask.who, rate) for flow, rate in changes] == [("0", pytest.approx(1e9 / 3))] * 3
 
 
 @pytest.mark.parametrize("name", ["pcie-8x", "dgx-h100:fabric=fat-tree,oversubscription=4,nodes-per-leaf=1"])
