@@ -196,8 +196,9 @@ class CostModel:
             return [None]
         if isinstance(work, Transfer):
             sent = exchange_demands(self._topology, self._profile, np.arange(n_ranks), work.to, work.bytes)
-            senders = {int(group): rank for rank, group in enumerate(group_numbers(work, n_ranks)) if sent[rank]}
-            return [sent[senders[group]] if group in senders else None for group in range(max(senders, default=-1) + 1)]
+            groups = group_numbers(work, n_ranks).tolist()
+            senders = {group: rank for rank, group in enumerate(groups) if sent[rank]}
+            return [sent[senders[group]] if group in senders else None for group in range(max(groups) + 1)]
         size, groups = int(np.max(work.bytes)), group_numbers(work, n_ranks)
         seconds = np.broadcast_to(np.asarray(self._collective(work)), n_ranks) / 1e9
         members = [np.flatnonzero(groups == group) for group in range(int(groups.max()) + 1)]

@@ -92,6 +92,20 @@ def model_loss(shape: ModelShape, w: Weights, ids: Tensor, labels: Tensor, allow
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
 
 
+def pair_loss(
+    name: str, policy: Tensor, reference: Tensor | None, settings: Mapping[str, float], tokens: int
+) -> Tensor:
+    """Mean loss over pairs, from log-probabilities of sequences [2 n]; chosen and rejected take turns."""
+    chosen, rejected = policy[0::2], policy[1::2]
+    if name == "dpo":
+        assert reference is not None
+        margin = chosen - rejected - reference[0::2] + reference[1::2]
+        return -torch.nn.functional.logsigmoid(settings["beta"] * margin).mean()
+    odds = [each / tokens - torch.log(1 - torch.exp(each / tokens)) for each in (chosen, rejected)]
+    ratio = torch.nn.functional.logsigmoid(odds[0] - odds[1])
+    return -(chosen / tokens + settings["weight"] * ratio).mean()
+
+
 def draw_weights(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, Tensor]:
     """Weights in float64: matrices normal with variance 1 / in, gains about 1."""
     generator, drawn = torch.Generator().manual_seed(seed), {}

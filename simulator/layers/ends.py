@@ -28,12 +28,12 @@ Rows = tuple[Tensor, Tensor]
 def full_loss(net: Net, parallel: TensorParallel, x: Var, head: Parameter, labels: Tensor, scale: float) -> Rows:
     """Loss from the logits of all tokens."""
     logits = linear(net, x, head, "logits")
-    rows = _cross_entropy(net, parallel, logits.tensor, labels)
+    rows = cross_entropy(net, parallel, logits.tensor, labels)
     if logits.slot and net.saves:
         tensor, slot = logits.tensor, logits.slot
 
         def backward() -> None:
-            net.give(slot, _cross_entropy_backward(net, parallel, tensor, labels, rows[0], scale))
+            net.give(slot, cross_entropy_backward(net, parallel, tensor, labels, rows[0], scale))
 
         net.push(backward)
     return rows
@@ -53,10 +53,10 @@ def fused_loss(
             continue
         logits = _chunk_logits(net, x.tensor, head, (start, stop))
         part = _take_tokens(net, labels, (start, stop))
-        found.append(_cross_entropy(net, parallel, logits, part))
+        found.append(cross_entropy(net, parallel, logits, part))
         if not net.wants(x, head):
             continue
-        _cross_entropy_backward(net, parallel, logits, part, found[-1][0], scale)
+        cross_entropy_backward(net, parallel, logits, part, found[-1][0], scale)
         if dx is not None:
             matrix = use_weight(net, head)
             work = Gemm(token_rows(logits), ((head.columns, head.rows),), b.dtype)
@@ -85,7 +85,8 @@ def _take_tokens(net: Net, ids: Tensor, rows: tuple[int, int]) -> Tensor:
     return part
 
 
-def _cross_entropy(net: Net, parallel: TensorParallel, logits: Tensor, labels: Tensor) -> Rows:
+def cross_entropy(net: Net, parallel: TensorParallel, logits: Tensor, labels: Tensor) -> Rows:
+    """Log-sum-exp and the label's logit of each token, over the words of all tensor parallel ranks."""
     r, b = net.r, labels.buffer
     lse, target = [r.tensor(name, b.layout, 1, 1, "fp32", tokens=b.tokens, batch=b.batch) for name in ("lse", "target")]
     read, written = logits.buffer.bytes + b.bytes, 2 * lse.buffer.bytes
@@ -104,11 +105,14 @@ def _cross_entropy(net: Net, parallel: TensorParallel, logits: Tensor, labels: T
     return lse, target
 
 
-def _cross_entropy_backward(
-    net: Net, parallel: TensorParallel, logits: Tensor, labels: Tensor, lse: Tensor, scale: float
-) -> Tensor:
+def cross_entropy_backward(
+    net: Net, parallel: TensorParallel, logits: Tensor, labels: Tensor, lse: Tensor, scale: float,
+    factor: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Gradient of the logits, in place: (softmax - onehot) ``scale``, or a ``factor`` for each sequence."""
     size = logits.buffer.bytes
     offset = parallel.grid.coordinate("tp") * logits.buffer.dim
     work = Elementwise("copy", size + labels.buffer.bytes, size)
-    net.r.emit("cross_entropy_backward", work, (logits, labels, lse), (logits,), scale=scale, offset=offset)
+    reads = (logits, labels, lse) if factor is None else (logits, labels, lse, factor)
+    net.r.emit("cross_entropy_backward", work, reads, (logits,), scale=scale, offset=offset)
     return logits

@@ -63,6 +63,10 @@ class Model:
         """Hidden states after a layer."""
         return transformer_layer(net, self.context, self.layers[index], x, kept, cache)
 
+    def entered(self, net: Net, x: Var) -> Var:
+        """The head's input, on all tensor parallel ranks."""
+        return self.context.parallel.enter(net, rms_norm(net, x, self.ends["norm"]), self.context.home)
+
     def last_logits(self, net: Net, x: Var) -> Tensor:
         """Logits after the last token that each rank has."""
         last = _last_token(net, x.tensor)
@@ -73,8 +77,7 @@ class Model:
 
     def loss(self, net: Net, x: Var, labels: Tensor, scale: float) -> list[Rows]:
         """Loss of the hidden states after the last layer."""
-        x = rms_norm(net, x, self.ends["norm"])
-        x = self.context.parallel.enter(net, x, self.context.home)
+        x = self.entered(net, x)
         head, parallel = self.ends["lm_head"], self.context.parallel
         if self.loss_chunks:
             return fused_loss(net, parallel, x, head, labels, scale, self.loss_chunks)

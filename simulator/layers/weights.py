@@ -26,6 +26,7 @@ class WeightMaker:
     shape: ModelShape
     parallel: TensorParallel
     dtype: str = "bf16"
+    prefix: str = ""
 
     def check(self) -> None:
         """Refuse heads, features and words that the ranks cannot share evenly."""
@@ -71,17 +72,17 @@ class WeightMaker:
     def rows(self, name: str, rows: int, columns: int) -> Parameter:
         """A matrix whose output features are split."""
         part = rows // self.parallel.size
-        return Parameter(name, part, columns, slices=self._split(0, part), dtype=self.dtype)
+        return Parameter(self.prefix + name, part, columns, slices=self._split(0, part), dtype=self.dtype)
 
     def columns(self, name: str, rows: int, columns: int) -> Parameter:
         """A matrix whose input features are split."""
         part = columns // self.parallel.size
-        return Parameter(name, rows, part, slices=self._split(1, part), dtype=self.dtype)
+        return Parameter(self.prefix + name, rows, part, slices=self._split(1, part), dtype=self.dtype)
 
     def gain(self, name: str, size: int) -> Parameter:
         """A vector that every rank has."""
         replicas = ("tp",) if self.parallel.splits_tokens else ()
-        return Parameter(name, 1, size, replicas=replicas, dtype=self.dtype)
+        return Parameter(self.prefix + name, 1, size, replicas=replicas, dtype=self.dtype)
 
     def whole(self, name: str, rows: int, columns: int, *, sees_all: bool = False) -> Parameter:
         """A matrix that every rank has; its gradient is summed over the group unless every rank sees all tokens."""

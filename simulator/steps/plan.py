@@ -90,7 +90,7 @@ class Plan:
     ----------
     shape : the model.
     schedule : of the attention, among the context parallel ranks.
-    batch, seq_len, dtype, mask : all sequences of a step, over all ranks.
+    batch, seq_len, dtype, mask : all sequences (or prompts, with two answers each) of a step, over all ranks.
     ranks, ranks_per_node : of the machine.
     options : of the step.
     """
@@ -121,6 +121,11 @@ class Plan:
             )
         return self.batch // parts
 
+    @property
+    def sequences(self) -> int:
+        """Sequences of one microbatch: two answers to each prompt where a method compares them."""
+        return self.micro_batch * self.options.parsed_method.answers
+
     @cached_property
     def setup(self) -> Setup:
         """What one context parallel group attends to, on the heads of one tensor parallel rank."""
@@ -131,7 +136,7 @@ class Plan:
                 got=f"{shape.heads} heads and {shape.kv_heads} kv heads / {tp}",
             )
         workload = AttentionWorkload(
-            self.micro_batch, self.seq_len, shape.heads // tp, shape.kv_heads // tp, shape.head_dim, shape.v_head_dim,
+            self.sequences, self.seq_len, shape.heads // tp, shape.kv_heads // tp, shape.head_dim, shape.v_head_dim,
             self.dtype, self.mask,
         )  # fmt: skip
         return Setup(workload, self.grid.cp, self.grid.context_per_node(self.ranks_per_node))
@@ -153,6 +158,14 @@ class Plan:
         if self.grid.pp > 1 and training and self.options.microbatches < self.grid.pp:
             raise InputError("fewer microbatches than pipeline stages", got=f"{self.options.microbatches} microbatches",
                              expected=f"at least {self.grid.pp}")  # fmt: skip
+        method = self.options.parsed_method
+        if method.answers > 1 and training:
+            for name, value in (("pp", self.grid.pp > 1), ("loss_chunks", self.options.loss_chunks)):
+                if value:
+                    raise InputError(f"{name} does not go with {method.name}: its gradient needs all logits of a pair",
+                                     remedy=f"leave {name} out")  # fmt: skip
+        if method.name == "merged" and training:
+            raise InputError("merged adapters are served, not trained", remedy="ask for prefill or decode")
         local = self.setup.workload.seq_len // self.grid.cp
         if self.options.tp_version == 3 and local % self.grid.tp:
             raise InputError(

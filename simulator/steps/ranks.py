@@ -45,8 +45,8 @@ class Ranks:
     def sequences(self, microbatch: int) -> Slices:
         """The sequences of a microbatch that each rank has."""
         start = self.plan.grid.coordinate("dp") * self.plan.options.microbatches + microbatch
-        start = start * self.plan.micro_batch
-        return Slices(0, start, start + self.plan.micro_batch)
+        start = start * self.plan.sequences
+        return Slices(0, start, start + self.plan.sequences)
 
     def heads(self, per_rank: int) -> Slices:
         """The heads that each rank has of tensors [batch, tokens, heads, dim]."""
@@ -60,7 +60,8 @@ class Ranks:
         received = self.r.tensor(b.name, b.layout, b.heads, b.dim, b.dtype, tokens=b.tokens, batch=b.batch)
         self.on(source, target)
         stage, others = grid.coordinate("pp"), grid.groups("pp")
-        groups = others + np.where(stage == target, source, stage) * (int(others.max()) + 1)
+        numbers = others + np.where(stage == target, source, stage) * (int(others.max()) + 1)
+        groups = np.unique(numbers, return_inverse=True)[1].reshape(-1)
         sends = stage == source
         to = np.arange(grid.n_ranks) + np.where(sends, (target - source) * grid.stride("pp"), 0)
         work = Transfer("send", b.bytes, np.where(sends, b.bytes, 0), groups, to=to)

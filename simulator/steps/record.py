@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cost_models.finetuning import Dpo
 from cost_models.models import ModelShape
 from simulator.program.setup import Setup
 from simulator.program.tape import Sink
@@ -28,7 +29,8 @@ class Subject:
     schedule : with its defaults filled in.
     setup : all ranks, and the attention of one of them.
     pass_ : as the contract names it.
-    copies : how often the heads of ``setup`` are attended: layers x microbatches x replicas x tensor parallel ranks.
+    copies : how often the heads of ``setup`` are attended: layers x microbatches x replicas x tensor parallel ranks,
+        and once more by the reference of a preference.
     record : records it, into a sink.
     """
 
@@ -63,7 +65,9 @@ def subject_of(schedule: Schedule, resolved: ResolvedRequest) -> Subject:
         return Subject(filled, plan.world, pass_, plan.grid.tp, lambda sink: record_layer(plan, pass_, sink))
     pass_ = request.pass_ or "step"
     plan.check(training=pass_ == "step")
-    copies = plan.shape.layers * plan.grid.dp * plan.grid.tp * plan.options.microbatches
+    method = plan.options.parsed_method
+    passes = 2 if pass_ == "step" and isinstance(method, Dpo) and method.where != "stored" else 1
+    copies = passes * plan.shape.layers * plan.grid.dp * plan.grid.tp * plan.options.microbatches
     return Subject(plan.resolved().schedule, plan.world, pass_, copies, lambda sink: MODEL_PASSES[pass_](plan, sink))
 
 

@@ -15,12 +15,14 @@ from simulator.layers.ends import Rows
 from simulator.layers.model import Model
 from simulator.layers.net import Net, Slot, Var
 from simulator.layers.parameter import Parameter
+from simulator.layers.preference import preference_loss
 from simulator.layers.weights import WeightMaker
 from simulator.program.tape import Sink, Tensor
 from simulator.steps.parameters import ParameterStore
 from simulator.steps.pipeline import BACKWARD, one_forward_one_backward
 from simulator.steps.plan import Plan
 from simulator.steps.ranks import Ranks
+from simulator.steps.reference import reference_of
 
 Unit = tuple[Sequence[Parameter], Callable[[Net, Var | None], Var | None]]
 
@@ -57,8 +59,10 @@ class TrainingStep:
         self.store = ParameterStore(self.r, plan.grid, options.zero, options.optimizer)
         self.losses: list[Rows] = []
         self._microbatch = 0
+        self._log_probability: Tensor | None = None
         self._passes: dict[tuple[int, int], _Pass] = {}
         self._gradients: dict[tuple[int, int], Tensor] = {}
+        self._reference = reference_of(self.model, self.plan, self._ranks, self.store)
 
     def record(self) -> None:
         """Record everything."""
@@ -111,14 +115,22 @@ class TrainingStep:
 
     def _loss(self, net: Net, x: Var | None) -> None:
         assert x is not None
+        method, labels = self.plan.options.parsed_method, self._ranks.ids("labels", self._microbatch)
+        if method.answers > 1:
+            head, parallel = self.model.ends["lm_head"], self.model.context.parallel
+            size = self.plan.batch, self.plan.seq_len
+            x, reference = self.model.entered(net, x), self._log_probability
+            self.losses.append(preference_loss(net, parallel, x, head, labels, method, reference, *size))
+            return
         scale = 1 / (self.plan.batch * self.plan.seq_len)
-        self.losses += self.model.loss(net, x, self._ranks.ids("labels", self._microbatch), scale)
+        self.losses += self.model.loss(net, x, labels, scale)
 
     # -- passes ------------------------------------------------------------------------------------------------------
 
     def _forward(self, stage: int, microbatch: int, units: Sequence[Unit]) -> None:
         self._microbatch, self.r.phase = microbatch, "forward"
         run = self._passes[stage, microbatch] = _Pass(Net(self.r, training=True))
+        self._log_probability = self._reference(microbatch) if self._reference else None
         x = self._receive_forward(stage, microbatch)
         run.entry = x.slot if x else None
         self._ranks.on(stage)

@@ -233,13 +233,40 @@ def cross_entropy_join(local: LocalOperations, operation: Operation) -> None:
 def cross_entropy_backward(local: LocalOperations, operation: Operation) -> None:
     """(softmax - onehot) scale, in place of the logits."""
     reads, writes = local.reads(operation), local.writes(operation)
-    logits, labels, lse = reads
+    logits, labels, lse = reads[:3]
     ids = labels[:, 0].long() - _offset(local, operation)
     flat = writes[0].flatten(2)
     grad = torch.exp(logits.flatten(2) - lse.transpose(1, 2))
     mine = (ids >= 0) & (ids < grad.shape[-1])
     grad.scatter_add_(-1, ids.clamp(0, grad.shape[-1] - 1).unsqueeze(-1), -mine.to(grad.dtype).unsqueeze(-1))
-    flat.copy_(grad * typing.cast(float, operation.options["scale"]))
+    factor = typing.cast(float, operation.options["scale"]) if len(reads) == 3 else reads[3]
+    flat.copy_(grad * factor)
+
+
+def sequence_sum(local: LocalOperations, operation: Operation) -> None:
+    """Log-probability of each sequence's tokens on this rank."""
+    lse, target = local.reads(operation)
+    local.writes(operation)[0].copy_((target - lse).sum(dim=2, keepdim=True))
+
+
+def preference(local: LocalOperations, operation: Operation) -> None:
+    """Minus the derivative of the loss by the log-probability of each sequence."""
+    reads, (factor,) = local.reads(operation), local.writes(operation)
+    o = operation.options
+    settings, pairs = typing.cast(dict[str, float], o["settings"]), typing.cast(int, o["pairs"])
+    chosen, rejected = reads[0][0::2], reads[0][1::2]
+    if o["method"] == "dpo":
+        margin = chosen - rejected - (reads[1][0::2] - reads[1][1::2])
+        push = settings["beta"] * torch.sigmoid(-settings["beta"] * margin)
+        factor[0::2], factor[1::2] = push, -push
+    else:
+        tokens = typing.cast(int, o["tokens"])
+        means = chosen / tokens, rejected / tokens
+        odds = [mean - torch.log1p(-torch.exp(mean)) for mean in means]
+        push = settings["weight"] * torch.sigmoid(odds[1] - odds[0])
+        factor[0::2] = (1 + push / (1 - torch.exp(means[0]))) / tokens
+        factor[1::2] = -push / (1 - torch.exp(means[1])) / tokens
+    factor /= pairs
 
 
 # -- optimizer ---------------------------------------------------------------------------------------------------
@@ -318,6 +345,8 @@ KINDS: dict[str, Perform] = {
         cross_entropy,
         cross_entropy_join,
         cross_entropy_backward,
+        sequence_sum,
+        preference,
         adamw,
     )
 }

@@ -67,11 +67,17 @@ def unneeded_flop(method: Method) -> float:
     rank, targets = method.low_rank
     assert {"q", "v"} <= set(targets)
     products = sum(2 * TOKENS * size[name].size for name in "qkv")
-    return products + sum(2 * TOKENS * rank * size[name].into for name in "qkv" if name in targets)
+    return method.answers * (products + sum(2 * TOKENS * rank * size[name].into for name in "qkv" if name in targets))
+
+
+METHODS = (
+    "full", "lora:rank=8", "lora:rank=4,targets=all", "qlora:rank=8", "adapters:size=16", "dpo", "dpo:reference=stored",
+    "dpo:rank=8", "orpo", "orpo:rank=4,targets=all",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("checkpoint", ["none", "full", "attention"])
-@pytest.mark.parametrize("name", ["full", "lora:rank=8", "lora:rank=4,targets=all", "qlora:rank=8", "adapters:size=16"])
+@pytest.mark.parametrize("name", METHODS)
 def test_flop(name: str, checkpoint: str) -> None:
     method = parse_method(name)
     traffic, _, _ = record(name, checkpoint=checkpoint)
@@ -95,7 +101,9 @@ def test_dora_multiplies_its_low_rank_matrices_once_a_step() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["full", "lora:rank=8", "qlora:rank=8", "adapters:size=16", "dora:rank=8,targets=all"])
+@pytest.mark.parametrize(
+    "name", ["full", "lora:rank=8", "qlora:rank=8", "adapters:size=16", "dora:rank=8,targets=all", "dpo", "dpo:rank=8"]
+)
 def test_held_between_steps(name: str) -> None:
     """Weights and optimizer states: all but the gradients (2 bytes per trained weight) of the closed form."""
     method = parse_method(name)

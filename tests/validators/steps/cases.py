@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
+from cost_models.finetuning import Dpo
 from cost_models.masks import parse_mask
 from cost_models.models import ModelShape
 from simulator.grid import Grid
 from simulator.layers.adapters import adapt, freeze_ends
 from simulator.layers.parameter import Parameter
+from simulator.layers.preference import SETTINGS
 from simulator.layers.tensor_parallel import TensorParallel
 from simulator.layers.weights import WeightMaker
 from simulator.program.program import Program
@@ -22,7 +24,7 @@ from simulator.steps.train import record_training_step
 from tests.validators.executors.cases import mask_matrix
 from validators.executors.loopback import Loopback, execute
 from validators.executors.shards import cut
-from validators.transformer import draw_weights, model_loss
+from validators.transformer import draw_weights, model_loss, pair_loss
 
 SHAPE = ModelShape("small", 2, 24, 4, 2, 6, 6, 40, 48)
 
@@ -62,11 +64,13 @@ class StepCase:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Of the whole model, as matrices [out, in] and vectors."""
+        plain = replace(self, options={}).parameters() if self.options else self.parameters()
         shapes = {
             name: (each.rows, each.columns) if each.rows > 1 else (each.columns,)
             for name, each in self.parameters().items()
         }
-        return draw_weights(shapes)
+        drawn = draw_weights({name: size for name, size in shapes.items() if name in plain})
+        return drawn | draw_weights({name: size for name, size in shapes.items() if name not in plain}, seed=4)
 
     def moments(self) -> dict[str, torch.Tensor]:
         """Of the optimizer, in the middle of training."""
@@ -78,7 +82,7 @@ class StepCase:
 
     def tokens(self) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(1)
-        size = (self.batch, 1, self.seq_len)
+        size = (self.batch * self.plan.options.parsed_method.answers, 1, self.seq_len)
         return {name: torch.randint(0, self.shape.vocab, size, generator=generator) for name in ("ids", "labels")}
 
     def execute(self) -> Loopback:
@@ -86,7 +90,35 @@ class StepCase:
         states = self.moments()
         masters = {f"master {name}": each for name, each in weights.items()}
         tokens = {name: each.double() for name, each in self.tokens().items()}
-        return execute(self.program(), {**weights, **states, **masters, **tokens})
+        reference = {f"reference.{name}": each for name, each in self.reference_weights().items()}
+        stored = {"reference": self.reference_log_probability()} if "stored" in str(self) else {}
+        return execute(self.program(), {**weights, **states, **masters, **tokens, **reference, **stored})
+
+    def reference_weights(self) -> dict[str, torch.Tensor]:
+        """Of the reference model of preference training: others than the policy's."""
+        weights = replace(self, options={}).weights()
+        return {name: each * 1.1 for name, each in weights.items()}
+
+    def reference_log_probability(self) -> torch.Tensor:
+        """Of each sequence [2 n, 1, 1]."""
+        method = self.plan.options.parsed_method
+        own = isinstance(method, Dpo) and method.where == "adapters"
+        weights = replace(self, options={}).weights() if own else self.reference_weights()
+        return -self.token_losses(weights).sum(dim=1)[:, None, None]
+
+    def token_losses(self, weights: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Of a plain model."""
+        tokens = {name: each[:, 0] for name, each in self.tokens().items()}
+        allowed = mask_matrix(parse_mask(self.mask, self.seq_len), self.seq_len)
+        return model_loss(self.shape, weights, tokens["ids"], tokens["labels"], allowed)
+
+    def loss(self, tokens: torch.Tensor) -> torch.Tensor:
+        """What is minimised, from the losses of the tokens."""
+        method = self.plan.options.parsed_method
+        if method.answers == 1:
+            return tokens.mean()
+        reference = self.reference_log_probability()[:, 0, 0]
+        return pair_loss(method.name, -tokens.sum(dim=1), reference, SETTINGS[method.name], self.seq_len)
 
     def __str__(self) -> str:
         options = ",".join(f"{name}={value}" for name, value in self.options.items())
@@ -97,10 +129,8 @@ def reference_step(case: StepCase) -> tuple[torch.Tensor, dict[str, torch.Tensor
     """Loss of each token; weights and first moments after a step of AdamW, by autograd."""
     parameters = case.parameters()
     weights = {name: each.requires_grad_(parameters[name].trainable) for name, each in case.weights().items()}
-    tokens = {name: each[:, 0] for name, each in case.tokens().items()}
-    allowed = mask_matrix(parse_mask(case.mask, case.seq_len), case.seq_len)
-    loss = model_loss(case.shape, weights, tokens["ids"], tokens["labels"], allowed)
-    loss.mean().backward()
+    loss = case.token_losses(weights)
+    case.loss(loss).backward()
     weights, o = {name: each for name, each in weights.items() if each.requires_grad}, ADAMW
     optimizer = torch.optim.AdamW(
         weights.values(), o["learning_rate"], (o["beta1"], o["beta2"]), o["epsilon"], o["weight_decay"]

@@ -37,6 +37,12 @@ METHOD_CASES = [
     StepCase("ring", 2, {"method": "dora:rank=3,targets=all"}),
     StepCase("ring", 2, {"method": "adapters:size=5", "zero": 3}),
     StepCase("ring", 2, {"method": "half:seed=1"}),
+    StepCase("ring", 2, {"method": "dpo"}),
+    StepCase("ring", 4, {"method": "dpo:reference=stored", "dp": 2, "microbatches": 2}, batch=4),
+    StepCase("ring", 4, {"method": "dpo:rank=2,targets=all", "tp": 2, "zero": 3}, batch=2),
+    StepCase("ulysses", 2, {"method": "dpo:reference=model", "zero": 3, "checkpoint": "full"}, batch=2),
+    StepCase("burst", 4, {"method": "orpo", "tp": 2, "tp_version": 3}),
+    StepCase("ring", 2, {"method": "orpo:rank=3"}, batch=2),
 ]
 
 
