@@ -7,7 +7,7 @@ pairs of local ranks are looked up once each, and the rest is addition.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -93,8 +93,9 @@ def _inside_nodes(
 def _between_nodes(
     topology: ClusterTopology, flows: IntArray, src: IntArray, dst: IntArray
 ) -> Iterator[tuple[IntArray, IntArray]]:
-    out_leaf, out = _ends(topology, flows, src, lambda up: up.path.links, back=0)
-    in_leaf, back = _ends(topology, flows, dst, lambda down: down.back.links, back=1)
+    target = topology.local_rank[dst]
+    out_leaf, out = _ends(topology, flows, src, target)
+    in_leaf, back = _ends(topology, flows, dst, None)
     yield from out
     crosses = np.flatnonzero(out_leaf != in_leaf)
     yield flows[crosses], topology.numbering.spine_link(0) + 2 * out_leaf[crosses]
@@ -103,18 +104,22 @@ def _between_nodes(
 
 
 def _ends(
-    topology: ClusterTopology, flows: IntArray, rank: IntArray, links_of: Callable[..., tuple[int, ...]], back: int
+    topology: ClusterTopology, flows: IntArray, rank: IntArray, target: IntArray | None
 ) -> tuple[IntArray, list[tuple[IntArray, IntArray]]]:
-    """Leaf switch of each flow at one of its ends, and the entries of that end (``back``: the receiving one)."""
-    numbers, node = topology.numbering, topology.node_of[rank]
-    code = _machines(topology)[node] * topology.ranks_per_node + topology.local_rank[rank]
+    """Leaf switch of each flow at one of its ends, and the entries of that end.
+
+    ``target`` is the local rank to which the data go, which says by which port they leave; None at the receiving end.
+    """
+    numbers, node, per_node = topology.numbering, topology.node_of[rank], topology.ranks_per_node
+    code = _machines(topology)[node] * per_node + topology.local_rank[rank]
     leaf, entries = np.zeros(len(rank), np.int64), []
-    for value, members in _groups(code):
-        kind, local = divmod(value, topology.ranks_per_node)
-        end, nodes = topology.transports[kind].egress[local], node[members]
+    for value, members in _groups(code * per_node + (0 if target is None else target)):
+        kind, local, onward = value // per_node**2, value // per_node % per_node, value % per_node
+        transport, nodes = topology.transports[kind], node[members]
+        end = transport.egress[local] if target is None else transport.egress_to(local, onward)
         leaf[members] = numbers.leaves_of(nodes, kind, end.net)
-        wire = numbers.uplink(int(nodes[0]), end.net) - numbers.start(int(nodes[0])) + back
-        links = (wire, *links_of(end)) if back else (*links_of(end), wire)
+        wire = numbers.uplink(int(nodes[0]), end.net) - numbers.start(int(nodes[0]))
+        links = (wire + 1, *end.back.links) if target is None else (*end.path.links, wire)
         entries.append(_lay(flows[members], _starts(topology)[nodes], links))
     return leaf, entries
 

@@ -8,6 +8,7 @@ from cost_models.topology.cluster import ClusterTopology
 from cost_models.topology.describe import describe_topology
 from cost_models.topology.links import Link, LinkType
 from cost_models.topology.load import load_topology
+from cost_models.topology.nccl_settings import NcclSettings, parse_nccl_settings
 from cost_models.topology.paths import PathType
 from cost_models.topology.presets import PRESETS
 from cost_models.topology.routes import Route
@@ -20,9 +21,11 @@ __all__ = [
     "ClusterTopology",
     "Link",
     "LinkType",
+    "NcclSettings",
     "PathType",
     "Route",
     "describe_topology",
     "load_topology",
+    "parse_nccl_settings",
     "topology_tables",
 ]

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from cost_models.topology.fabric import Fabric
 from cost_models.topology.links import LOC_BYTES_PER_S, Link
 from cost_models.topology.machine import Machine
+from cost_models.topology.nccl_settings import NcclSettings
 from cost_models.topology.numbering import LinkTable, Numbering
 from cost_models.topology.paths import PathType
 from cost_models.topology.routes import Route
@@ -44,6 +45,7 @@ class ClusterTopology:
     machines : the node types, with exactly the GPUs in use; ``machine_of_node`` says which one a node is.
     fabric : network between nodes, None where there is one node.
     warnings : what was assumed or looks wrong, for the user.
+    nccl : NCCL's environment variables.
     """
 
     name: str
@@ -56,6 +58,7 @@ class ClusterTopology:
     machine_of_node: tuple[int, ...]
     fabric: Fabric | None = None
     warnings: tuple[str, ...] = ()
+    nccl: NcclSettings = NcclSettings()
     _classes: list[Route] = field(default_factory=list, init=False, repr=False)
     _class_of_code: dict[int, int] = field(default_factory=dict, init=False, repr=False)
 
@@ -77,7 +80,7 @@ class ClusterTopology:
     @cached_property
     def transports(self) -> tuple[Transport, ...]:
         """Routes inside each machine."""
-        return tuple(Transport(machine) for machine in self.machines)
+        return tuple(Transport(machine, self.nccl) for machine in self.machines)
 
     @cached_property
     def numbering(self) -> Numbering:
@@ -143,7 +146,7 @@ class ClusterTopology:
                 raise InputError("no such rank", got=rank, expected=f"0 to {self.n_ranks - 1}")
 
     def _route_between(self, source_node: int, source: int, target_node: int, target: int) -> Route:
-        up = self.transports[self.machine_of_node[source_node]].egress[source]
+        up = self.transports[self.machine_of_node[source_node]].egress_to(source, target)
         down = self.transports[self.machine_of_node[target_node]].egress[target]
         numbers = self.numbering
         here, there = numbers.leaf_of(source_node, up.net), numbers.leaf_of(target_node, down.net)

@@ -13,6 +13,7 @@ from cost_models.spec import Spec, parse_spec
 from cost_models.topology.cluster import ClusterTopology
 from cost_models.topology.fabric import Fabric
 from cost_models.topology.machine import Machine
+from cost_models.topology.nccl_settings import NcclSettings
 from cost_models.topology.nccl_xml import read_nccl_xml
 from cost_models.topology.presets import PRESETS, fabric_of, preset_host
 from cost_models.topology.smi_topo import read_smi_topo
@@ -37,7 +38,11 @@ class _Nodes:
 
 
 def load_topology(
-    name_or_path: str | Path, n_ranks: int | None = None, nodes: int | None = None, gpu: str | None = None
+    name_or_path: str | Path,
+    n_ranks: int | None = None,
+    nodes: int | None = None,
+    gpu: str | None = None,
+    nccl: NcclSettings | None = None,
 ) -> ClusterTopology:
     """Cluster from a preset or a file.
 
@@ -48,6 +53,7 @@ def load_topology(
     n_ranks : GPUs in use; default all of ``nodes`` nodes.
     nodes : nodes in use; default as few as hold ``n_ranks``, or all hosts of the file.
     gpu : hardware name of the GPUs, where the file does not say it.
+    nccl : NCCL's environment variables, default none set.
 
     Raises
     ------
@@ -80,6 +86,7 @@ def load_topology(
         machine_of_node=machine_of_node,
         fabric=found.fabric if node_count > 1 else None,
         warnings=found.warnings,
+        nccl=nccl or NcclSettings(),
     )
 
 

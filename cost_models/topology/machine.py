@@ -45,7 +45,8 @@ class Machine:
     """Devices, links and GPUs (in local rank order) of one node.
 
     ``links`` come in pairs, 2k and its reverse 2k + 1. ``amd``: AMD CPUs, on which NCCL lets two GPUs talk directly
-    over any PCIe path. ``pcie_p2p``: False where the driver forbids GPUs to talk over PCIe.
+    over any PCIe path; ``intel``: Intel ones, through whose host bridge direct transfers cost more. ``pcie_p2p``: False
+    where the driver forbids GPUs to talk over PCIe. ``sm``: compute capability of the GPUs times 10, 0 if unknown.
     """
 
     devices: tuple[Device, ...]
@@ -54,6 +55,8 @@ class Machine:
     nets: tuple[Net, ...]
     amd: bool = False
     pcie_p2p: bool = True
+    intel: bool = False
+    sm: int = 0
 
     @cached_property
     def kinds(self) -> tuple[DeviceKind, ...]:

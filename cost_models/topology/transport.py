@@ -2,9 +2,12 @@
 
 NVLink and C2C are used where they connect; PCIe peer-to-peer up to PXB (on AMD with at most two GPUs up to SYS), if the
 driver allows it; otherwise data go through host memory (kind ``shm``): up the sender's PCI links to its CPU and down to
-the receiver. To the network a GPU goes straight (GPUDirect RDMA) up to P2C, else through its CPU.
+the receiver; without shared memory over the NICs. To the network a GPU goes straight (GPUDirect RDMA) up to P2C, else
+through its CPU. It leaves by the port of the receiver's rail: straight where that port is near, over NVLink through the
+GPU that is near to it where it is not (PXN), and by its own port where neither is possible.
 
-Source: NVIDIA/nccl 2.30.7 src/graph/paths.cc (ncclTopoCheckP2p, ncclTopoCheckGdr, ncclTopoComputePaths).
+Source: NVIDIA/nccl 2.30.7 src/graph/paths.cc (ncclTopoCheckP2p, ncclTopoCheckGdr, ncclTopoComputePaths), src/graph/
+search.cc (ncclTopoGetNetDev).
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cost_models.topology.machine import Machine
+from cost_models.topology.nccl_settings import NcclSettings
 from cost_models.topology.nics import bond_nets, nets_of
 from cost_models.topology.paths import DeviceKind, Path, PathType
 from traces.errors import InputError
@@ -29,11 +33,12 @@ class LocalRoute:
 
 @dataclass(frozen=True, slots=True)
 class Egress:
-    """A GPU's way to its port, and back."""
+    """A GPU's way to a port, and back; ``relay`` is the GPU (by local rank) through which it leads."""
 
     path: Path
     back: Path
     net: int
+    relay: int | None = None
 
 
 class Transport:
@@ -42,15 +47,21 @@ class Transport:
     Parameters
     ----------
     machine : the node with exactly the GPUs that have ranks.
+    settings : NCCL's variables.
     """
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine = bond_nets(machine)
+    def __init__(self, machine: Machine, settings: NcclSettings = NcclSettings()) -> None:  # noqa: B008 immutable
+        self.machine, self.settings = bond_nets(machine), settings
         self._local: dict[tuple[int, int], LocalRoute] = {}
+        self._egress: dict[tuple[int, int], Egress] = {}
 
     @property
     def p2p_level(self) -> PathType:
         """Worst path over which GPUs talk directly."""
+        if self.settings.p2p_disable:
+            return PathType.LOC
+        if self.settings.p2p_level is not None:
+            return self.settings.p2p_level if self.machine.pcie_p2p else min(self.settings.p2p_level, PathType.C2C)
         if not self.machine.pcie_p2p:
             return PathType.C2C
         return PathType.SYS if self.machine.amd and len(self.machine.gpus) <= 2 else PathType.PXB
@@ -59,7 +70,7 @@ class Transport:
         """Route between two different GPUs, by local rank."""
         key = (source, target)
         if key not in self._local:
-            self._local[key] = self._find_local(self.machine.gpus[source], self.machine.gpus[target])
+            self._local[key] = self._find_local(source, target)
         return self._local[key]
 
     @cached_property
@@ -69,13 +80,52 @@ class Transport:
             return ()
         return tuple(self._find_egress(gpu) for gpu in range(len(self.machine.gpus)))
 
+    def egress_to(self, source: int, target: int) -> Egress:
+        """Way out for data to the GPU ``target`` (local rank) of another node: the port of the target's rail."""
+        key = (source, target)
+        if key not in self._egress:
+            self._egress[key] = self._find_egress_to(source, target)
+        return self._egress[key]
+
+    def _find_egress_to(self, source: int, target: int) -> Egress:
+        own = self.egress[source]
+        if self.settings.pxn_disable or target >= len(self.egress) or self.egress[target].net == own.net:
+            return own
+        rail = self.egress[target]
+        device, port = self.machine.gpus[source], self.machine.nets[rail.net]
+        direct = self.machine.paths_from(device).get(port.device)
+        if not port.gdr or rail.path.type > PathType.P2C:
+            return own
+        if direct is not None and direct.type <= PathType.PXB:
+            return Egress(direct, direct.reversed(), rail.net)
+        relay = self.local(source, target)
+        if relay.kind != "nvlink":
+            return own
+        links = relay.links + rail.path.links
+        rate = min(self.machine.links[link].capacity_bytes_per_s for link in links)
+        path = Path(links, PathType.PXN, rate)
+        return Egress(path, path.reversed(), rail.net, relay=target)
+
     def _find_local(self, source: int, target: int) -> LocalRoute:
-        path = self.machine.paths_from(source).get(target)
+        one, other = self.machine.gpus[source], self.machine.gpus[target]
+        path = self.machine.paths_from(one).get(other)
         if path is None:
             raise InputError("two GPUs of one machine are not connected", remedy="check the topology file")
         kind = _direct_kind(path.type, self.p2p_level)
-        links = path.links if kind != "shm" else self._through_hosts(source, target)
-        return LocalRoute(links, path.type, kind)
+        if kind == "shm" and self.settings.shm_disable:
+            return self._through_network(source, target)
+        return LocalRoute(path.links if kind != "shm" else self._through_hosts(one, other), path.type, kind)
+
+    def _through_network(self, source: int, target: int) -> LocalRoute:
+        if not self.egress:
+            raise InputError(
+                "two GPUs can talk neither directly nor through the host, and there is no NIC",
+                got="shared memory disabled",
+                remedy="allow shared memory, or direct access by NCCL_P2P_LEVEL",
+            )
+        up, down = self.egress[source], self.egress[target]
+        kind = "socket" if self.machine.nets[up.net].socket else "net"
+        return LocalRoute(up.path.links + down.back.links, PathType.NET, kind)
 
     def _through_hosts(self, source: int, target: int) -> tuple[int, ...]:
         up, down = self._to_cpu(source), self._to_cpu(target).reversed()
@@ -93,7 +143,7 @@ class Transport:
         net = nets_of(self.machine, gpu)[0]
         device, port = self.machine.gpus[gpu], self.machine.nets[net]
         path = self.machine.paths_from(device)[port.device]
-        if not port.gdr or path.type > PathType.P2C:
+        if not port.gdr or path.type > self.settings.net_gdr_level:
             path = self._staged(device, port.device, path.type)
         return Egress(path, path.reversed(), net)
 
@@ -104,13 +154,13 @@ class Transport:
 
 
 def _direct_kind(path_type: PathType, p2p_level: PathType) -> str:
-    if path_type <= PathType.NVB:
-        return "nvlink"
-    if path_type is PathType.C2C:
-        return "c2c"
     if path_type is PathType.NET:
         return "socket"
-    return "pcie" if path_type <= p2p_level else "shm"
+    if path_type > p2p_level:
+        return "shm"
+    if path_type <= PathType.NVB:
+        return "nvlink"
+    return "c2c" if path_type is PathType.C2C else "pcie"
 
 
 def _hops(path: Path) -> int:

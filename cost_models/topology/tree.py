@@ -6,7 +6,7 @@ numbers here, and every gap in the file has been filled (with a warning) by its 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from cost_models.topology.gpus import GpuModel
@@ -130,8 +130,14 @@ class _Assembly:
         numbers = [self.number[gpu.busid] for gpu in gpus]
         if self.host.loopback_bytes_per_s:
             self._add_loopback(numbers)
-        amd = any(cpu.vendor == "AuthenticAMD" for cpu in self.host.cpus)
-        return self.builder.build(numbers, self.nets, amd, self.host.gpu_model)
+        vendors = {cpu.vendor for cpu in self.host.cpus}
+        machine = self.builder.build(numbers, self.nets, "AuthenticAMD" in vendors, self.host.gpu_model)
+        return replace(machine, intel="GenuineIntel" in vendors, sm=self._sm(gpus))
+
+    def _sm(self, gpus: list[PciDevice]) -> int:
+        """Least compute capability: as the file says, else by the model."""
+        model = self.host.gpu_model.sm if self.host.gpu_model else 0
+        return min((gpu.gpu.sm or model for gpu in gpus if gpu.gpu), default=model)
 
     def _add_cpu(self, cpu: Cpu) -> None:
         number = self.builder.add(DeviceKind.CPU, cpu.label)

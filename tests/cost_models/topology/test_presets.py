@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cost_models.topology import PRESET_NAMES, LinkType, PathType, load_topology
+from cost_models.topology import PRESET_NAMES, LinkType, NcclSettings, PathType, load_topology
 from traces.errors import InputError
 
 CLUSTERS = {"dgx-a100": 8, "dgx-h100": 8, "hgx-h200": 8, "gb200-nvl72": 72, "pcie-8x": 8}
@@ -72,7 +72,12 @@ def test_rail_fabric_spares_the_spine_on_one_rail() -> None:
     names = [topology.links[link].target for link in topology.route(3, 11).links]
     assert "spine" not in names
     assert "leaf:3" in names
-    assert "spine" in [topology.links[link].target for link in topology.route(3, 12).links]
+    relayed = [topology.links[link].target for link in topology.route(3, 12).links]
+    assert relayed.index("gpu:4") < relayed.index("leaf:4")  # PXN: through the GPU of the receiver's rail
+    assert "spine" not in relayed
+    own = load_topology("dgx-h100", n_ranks=32, nccl=NcclSettings(pxn_disable=True))
+    names = [own.links[link].target for link in own.route(3, 12).links]
+    assert "spine" in names and "leaf:3" in names
 
 
 def test_nvl72_has_four_rails() -> None:

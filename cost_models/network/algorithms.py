@@ -1,0 +1,122 @@
+r"""How long NCCL's algorithms take: steps, each a latency or the moving of its bytes, whichever is longer.
+
+Ring, Simple (the data in n parts, each of which moves on s times; B the ring's bandwidth, L what the channels copy):
+
+    t = start + base + s step(m / n / B) + step(m / n / L),        step(x) = sqrt(latency^2 + x^2)
+
+A step waits for its predecessor's flags while bytes of the step before still move, so the two overlap, and the root
+makes the longer one win smoothly. The last term is each rank's own part, copied inside the GPU by the same channels.
+LL and LL128 send flags with the data and pipeline by lines: start + latency + m / bandwidth, as NCCL has it.
+NVLS moves loops of (heads x channels) chunks through reduce-scatter, reduction and gather: two loops fill the pipeline.
+
+    t = start + base + (loops + 2) step(loop / B)
+
+Sends to all ranks (all-to-all) run over the channels of each peer, in waves of one chunk per channel; a send uses half of
+its channel's warps, the receive the other half:
+
+    t = start + base + waves step(wave / rate) + (last chunk copied out),  rate = min(link, channels x half a channel)
+
+Sources: NVIDIA/nccl 2.30.7 src/device/*.h (steps), src/enqueue.cc (chunks), src/graph/tuning.cc (latencies, bandwidths,
+rate of a channel); the form of `step` is ours, checked in `attnsim replay nccl`.
+"""
+
+from __future__ import annotations
+
+from math import ceil, hypot
+
+from cost_models.network.communicator import KIB, Communicator
+from cost_models.network.terms import NetworkTerms, Terms
+from cost_models.network.tuner import (
+    CHANNEL_GB_PER_S,
+    LL_MAX,
+    RING_BASE_US,
+    Choice,
+    architecture,
+    ring_steps,
+)
+from cost_models.topology.links import GB_PER_S
+
+_US = 1e-6
+_BASE_S = RING_BASE_US[0] * _US
+_NVLS_CHUNKS = ((64, 128 * KIB, 64 * KIB), (8, 64 * KIB, 32 * KIB), (2, 32 * KIB, 16 * KIB))
+_P2P_LL_BYTES = 16 * KIB
+_P2P_BATCH = 8
+
+
+def channel_bytes_per_s(comm: Communicator) -> float:
+    """What one channel (one SM) copies."""
+    return CHANNEL_GB_PER_S[architecture(comm.sm)] * GB_PER_S
+
+
+def collective_s(comm: Communicator, terms: Terms, choice: Choice, kind: str, n_bytes: float) -> float:
+    """Seconds of a collective of ``n_bytes`` (of the whole vector) done as chosen."""
+    if choice.algorithm == "NVLS":
+        return _nvls_s(comm, terms.intra, choice, n_bytes)
+    if choice.algorithm == "Ring" and choice.protocol == "Simple":
+        return _ring_s(comm, terms, kind, n_bytes)
+    efficiency = 1.0 if choice.protocol == "LL" else terms.efficiency(comm)
+    return terms.intra.start_s + choice.latency_us * _US + n_bytes / (choice.gb_per_s * GB_PER_S * efficiency)
+
+
+def _step_s(terms: NetworkTerms, seconds: float) -> float:
+    return hypot(terms.step_s, seconds)
+
+
+def _ring_s(comm: Communicator, terms: Terms, kind: str, n_bytes: float) -> float:
+    own_channels = channel_bytes_per_s(comm) * comm.n_channels
+    bus = len(comm.ring.channels) * min(_rates(comm)) * GB_PER_S * terms.efficiency(comm)
+    rate = min(bus, own_channels)
+    if kind == "broadcast":
+        return _chain_s(comm, terms, n_bytes, rate)
+    steps, twice = ring_steps(kind, comm.n_ranks), 2 if kind == "all_reduce" else 1
+    between = 0 if comm.n_nodes == 1 else twice * (comm.n_nodes - 1)
+    part = n_bytes / comm.n_ranks
+    inside_s, between_s = (_step_s(each, part / rate) for each in (terms.intra, terms.inter))
+    moving_s = (steps - between) * inside_s + between * between_s
+    return terms.intra.start_s + _BASE_S + moving_s + _step_s(terms.intra, part / own_channels)
+
+
+def _rates(comm: Communicator) -> tuple[float, ...]:
+    return (comm.ring.intra_gb_per_s,) if comm.n_nodes == 1 else (comm.ring.intra_gb_per_s, comm.ring.inter_gb_per_s)
+
+
+def _chain_s(comm: Communicator, terms: Terms, n_bytes: float, rate: float) -> float:
+    """Broadcast along the ring: slices follow each other, the last rank has the first one n - 1 steps later."""
+    slice_bytes = min(n_bytes, comm.n_channels * comm.p2p_chunk_bytes)
+    inside_s, between_s = (_step_s(each, slice_bytes / rate) for each in (terms.intra, terms.inter))
+    fill_s = (comm.n_ranks - comm.n_nodes) * inside_s + (comm.n_nodes - 1) * between_s
+    return terms.intra.start_s + _BASE_S + fill_s + (n_bytes - slice_bytes) / rate
+
+
+def _nvls_s(comm: Communicator, terms: NetworkTerms, choice: Choice, n_bytes: float) -> float:
+    pieces = comm.nvls_channels * len(comm.nvls.channels)
+    chunk = 128 * KIB
+    for loops, from_bytes, to_bytes in _NVLS_CHUNKS:
+        if n_bytes < loops * pieces * from_bytes:
+            chunk = min(chunk, to_bytes)
+    loop = min(pieces * chunk, n_bytes)
+    loops = ceil(n_bytes / (pieces * chunk))
+    rate = choice.gb_per_s * GB_PER_S * terms.efficiency
+    return terms.start_s + _BASE_S + (loops + 2) * _step_s(terms, loop / rate)
+
+
+def all_to_all_s(comm: Communicator, terms: Terms, part_bytes: float, busiest_s: float) -> float:
+    """Seconds of sends of ``part_bytes`` from every rank to every other.
+
+    Parameters
+    ----------
+    busiest_s : time in which the busiest link carries its share of all sends, at full capacity.
+    """
+    channels = comm.send_channels(part_bytes)
+    peers = comm.n_ranks - 1
+    half_channel = channel_bytes_per_s(comm) / 2
+    used = min(channels * peers, comm.p2p_channels)
+    sending_s = max(busiest_s / terms.efficiency(comm), peers * part_bytes / (used * half_channel))
+    slow = terms.intra if comm.n_nodes == 1 else terms.inter
+    start_s = terms.intra.start_s + _BASE_S
+    if comm.n_nodes == 1 and part_bytes <= channels * _P2P_LL_BYTES:
+        return start_s + max(2 * sending_s, peers * part_bytes / (LL_MAX[architecture(comm.sm)][0] * GB_PER_S))
+    chunk = min(part_bytes, channels * comm.p2p_chunk_bytes)
+    turns = max(1.0, peers * channels / (_P2P_BATCH * comm.p2p_channels))  # of peers, several to a channel
+    waves = turns * part_bytes / chunk
+    return start_s + waves * _step_s(slow, sending_s / waves) + chunk / (2 * half_channel * channels)

@@ -1,0 +1,120 @@
+"""NCCL's environment variables, as far as they change which way data go and over how many channels.
+
+Defaults are those of NCCL 2.30.7; None means that NCCL decides from the topology.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from cost_models.topology.paths import PathType
+from traces.errors import InputError
+
+ALGORITHMS = ("Ring", "Tree", "NVLS", "NVLSTree", "PAT")
+PROTOCOLS = ("LL", "LL128", "Simple")
+MAX_CHANNELS = 64
+
+
+@dataclass(frozen=True)
+class NcclSettings:
+    """What a user set; the variable of each field is ``NCCL_`` and its name in capitals.
+
+    Attributes
+    ----------
+    p2p_level : worst path over which GPUs talk directly. p2p_disable : never.
+    shm_disable : no shared host memory; GPUs that cannot talk directly then use the network.
+    net_gdr_level : worst path between GPU and NIC over which the NIC reads the GPU's memory.
+    pxn_disable : data leave by the sender's own NIC, not by that of the receiver's rail through another GPU.
+    cross_nic : 0 never, 1 always, 2 if better: a ring leaves a node by another NIC than it came in.
+    min_nchannels, max_nchannels, min_ctas, max_ctas : of collectives.
+    max_p2p_nchannels : of all sends and receives of a rank.
+    nchannels_per_net_peer : of a send to another node.
+    nvls_enable, nvls_nchannels : NVLink SHARP, and its channels.
+    pat_enable : 0 never, 1 always, 2 with one GPU per node.
+    algo, proto : those that may be used.
+    """
+
+    p2p_level: PathType | None = None
+    p2p_disable: bool = False
+    shm_disable: bool = False
+    net_gdr_level: PathType = PathType.P2C
+    pxn_disable: bool = False
+    cross_nic: int = 2
+    min_nchannels: int = 0
+    max_nchannels: int = MAX_CHANNELS
+    min_ctas: int = 1
+    max_ctas: int = MAX_CHANNELS
+    max_p2p_nchannels: int = MAX_CHANNELS
+    nchannels_per_net_peer: int | None = None
+    nvls_enable: bool = True
+    nvls_nchannels: int | None = None
+    pat_enable: int = 2
+    algo: tuple[str, ...] = ALGORITHMS
+    proto: tuple[str, ...] = PROTOCOLS
+
+
+def parse_nccl_settings(variables: Mapping[str, str]) -> NcclSettings:
+    """Settings from environment variables.
+
+    Raises
+    ------
+    InputError
+        Where a variable is unknown here or its value is not one that NCCL takes.
+
+    >>> settings = parse_nccl_settings({"NCCL_P2P_LEVEL": "SYS", "NCCL_ALGO": "^Tree"})
+    >>> settings.p2p_level.name, settings.algo
+    ('SYS', ('Ring', 'NVLS', 'NVLSTree', 'PAT'))
+    """
+    known = {f"NCCL_{field.name.upper()}": field.name for field in fields(NcclSettings)}
+    values: dict[str, Any] = {}
+    for variable, text in variables.items():
+        if variable not in known:
+            raise InputError("NCCL variable is not modelled", got=variable, expected=", ".join(sorted(known)))
+        values[known[variable]] = _READERS.get(known[variable], _number)(variable, text.strip())
+    return NcclSettings(**values)
+
+
+def _level(variable: str, text: str) -> PathType:
+    """By name, or by the older numbers 0 to 5."""
+    names = ["LOC", "PIX", "PXB", "PHB", "PHB", "SYS"]
+    name = names[min(int(text), 5)] if text.isdecimal() else {"NODE": "PHB"}.get(text.upper(), text.upper())
+    allowed = ("LOC", "NVL", "PIX", "PXB", "P2C", "PXN", "PHB", "SYS")
+    if name not in allowed:
+        raise InputError(f"{variable} is not a level", got=repr(text), expected="one of " + ", ".join(allowed))
+    return PathType[name]
+
+
+def _flag(variable: str, text: str) -> bool:
+    return _number(variable, text) != 0
+
+
+def _number(variable: str, text: str) -> int:
+    if not text.isdecimal() or int(text) > 2**20:
+        raise InputError(f"{variable} is not a whole number", got=repr(text[:100]))
+    return int(text)
+
+
+def _choice(names: tuple[str, ...]) -> Callable[[str, str], tuple[str, ...]]:
+    """``Ring,Tree``, or ``^Tree`` for all others."""
+
+    def read(variable: str, text: str) -> tuple[str, ...]:
+        listed = [each.strip().lower() for each in text.removeprefix("^").split(",")]
+        if not set(listed) <= {name.lower() for name in names}:
+            raise InputError(f"{variable} names what NCCL does not have", got=repr(text), expected=", ".join(names))
+        return tuple(name for name in names if (name.lower() in listed) != text.startswith("^"))
+
+    return read
+
+
+_READERS: dict[str, Callable[[str, str], Any]] = {
+    "p2p_level": _level,
+    "net_gdr_level": _level,
+    "p2p_disable": _flag,
+    "shm_disable": _flag,
+    "pxn_disable": _flag,
+    "nvls_enable": _flag,
+    "algo": _choice(ALGORITHMS),
+    "proto": _choice(PROTOCOLS),
+}
