@@ -11,8 +11,8 @@ NVLS moves loops of (heads x channels) chunks through reduce-scatter, reduction 
 
     t = start + base + (loops + 2) step(loop / B)
 
-Sends to all ranks (all-to-all) run over the channels of each peer, in waves of one chunk per channel; a send uses half of
-its channel's warps, the receive the other half:
+Sends to all ranks (all-to-all) run over the channels of each peer, in waves of one chunk per channel; a send uses half
+of its channel's warps, the receive the other half:
 
     t = start + base + waves step(wave / rate) + (last chunk copied out),  rate = min(link, channels x half a channel)
 
@@ -25,7 +25,7 @@ from __future__ import annotations
 from math import ceil, hypot
 
 from cost_models.network.communicator import KIB, Communicator
-from cost_models.network.terms import NetworkTerms, Terms
+from cost_models.network.terms import NCCL_TERMS, NetworkTerms, Terms
 from cost_models.network.tuner import (
     CHANNEL_GB_PER_S,
     LL_MAX,
@@ -50,12 +50,16 @@ def channel_bytes_per_s(comm: Communicator) -> float:
 
 def collective_s(comm: Communicator, terms: Terms, choice: Choice, kind: str, n_bytes: float) -> float:
     """Seconds of a collective of ``n_bytes`` (of the whole vector) done as chosen."""
-    if choice.algorithm == "NVLS":
-        return _nvls_s(comm, terms.intra, choice, n_bytes)
+    if choice.algorithm in ("NVLS", "NVLSTree"):
+        return _nvls_s(comm, terms, choice, n_bytes)
     if choice.algorithm == "Ring" and choice.protocol == "Simple":
         return _ring_s(comm, terms, kind, n_bytes)
     efficiency = 1.0 if choice.protocol == "LL" else terms.efficiency(comm)
-    return terms.intra.start_s + choice.latency_us * _US + n_bytes / (choice.gb_per_s * GB_PER_S * efficiency)
+    return _start_s(comm, terms) + choice.latency_us * _US + n_bytes / (choice.gb_per_s * GB_PER_S * efficiency)
+
+
+def _start_s(comm: Communicator, terms: Terms) -> float:
+    return terms.intra.start_s + (terms.inter.start_s if comm.n_nodes > 1 else 0.0)
 
 
 def _step_s(terms: NetworkTerms, seconds: float) -> float:
@@ -73,7 +77,7 @@ def _ring_s(comm: Communicator, terms: Terms, kind: str, n_bytes: float) -> floa
     part = n_bytes / comm.n_ranks
     inside_s, between_s = (_step_s(each, part / rate) for each in (terms.intra, terms.inter))
     moving_s = (steps - between) * inside_s + between * between_s
-    return terms.intra.start_s + _BASE_S + moving_s + _step_s(terms.intra, part / own_channels)
+    return _start_s(comm, terms) + _BASE_S + moving_s + _step_s(terms.intra, part / own_channels)
 
 
 def _rates(comm: Communicator) -> tuple[float, ...]:
@@ -81,14 +85,14 @@ def _rates(comm: Communicator) -> tuple[float, ...]:
 
 
 def _chain_s(comm: Communicator, terms: Terms, n_bytes: float, rate: float) -> float:
-    """Broadcast along the ring: slices follow each other, the last rank has the first one n - 1 steps later."""
-    slice_bytes = min(n_bytes, comm.n_channels * comm.p2p_chunk_bytes)
-    inside_s, between_s = (_step_s(each, slice_bytes / rate) for each in (terms.intra, terms.inter))
-    fill_s = (comm.n_ranks - comm.n_nodes) * inside_s + (comm.n_nodes - 1) * between_s
-    return terms.intra.start_s + _BASE_S + fill_s + (n_bytes - slice_bytes) / rate
+    """Broadcast along the ring: slices follow each other; the first one takes a hop to each rank."""
+    inside, between = (NCCL_TERMS[kind].step_s for kind in (comm.intra_kind, comm.inter_kind))
+    fill_s = (comm.n_ranks - comm.n_nodes) * inside + (comm.n_nodes - 1) * between
+    return _start_s(comm, terms) + _BASE_S + fill_s + n_bytes / rate
 
 
-def _nvls_s(comm: Communicator, terms: NetworkTerms, choice: Choice, n_bytes: float) -> float:
+def _nvls_s(comm: Communicator, terms: Terms, choice: Choice, n_bytes: float) -> float:
+    """Two loops fill the pipeline, and between nodes two more for every level of the tree."""
     pieces = comm.nvls_channels * len(comm.nvls.channels)
     chunk = 128 * KIB
     for loops, from_bytes, to_bytes in _NVLS_CHUNKS:
@@ -96,8 +100,10 @@ def _nvls_s(comm: Communicator, terms: NetworkTerms, choice: Choice, n_bytes: fl
             chunk = min(chunk, to_bytes)
     loop = min(pieces * chunk, n_bytes)
     loops = ceil(n_bytes / (pieces * chunk))
-    rate = choice.gb_per_s * GB_PER_S * terms.efficiency
-    return terms.start_s + _BASE_S + (loops + 2) * _step_s(terms, loop / rate)
+    levels = (comm.n_nodes - 1).bit_length()
+    rate = choice.gb_per_s * GB_PER_S * terms.efficiency(comm)
+    slow = terms.intra if comm.n_nodes == 1 else terms.inter
+    return _start_s(comm, terms) + _BASE_S + (loops + 2 + 2 * levels) * _step_s(slow, loop / rate)
 
 
 def all_to_all_s(comm: Communicator, terms: Terms, part_bytes: float, busiest_s: float) -> float:
@@ -113,7 +119,7 @@ def all_to_all_s(comm: Communicator, terms: Terms, part_bytes: float, busiest_s:
     used = min(channels * peers, comm.p2p_channels)
     sending_s = max(busiest_s / terms.efficiency(comm), peers * part_bytes / (used * half_channel))
     slow = terms.intra if comm.n_nodes == 1 else terms.inter
-    start_s = terms.intra.start_s + _BASE_S
+    start_s = _start_s(comm, terms) + _BASE_S
     if comm.n_nodes == 1 and part_bytes <= channels * _P2P_LL_BYTES:
         return start_s + max(2 * sending_s, peers * part_bytes / (LL_MAX[architecture(comm.sm)][0] * GB_PER_S))
     chunk = min(part_bytes, channels * comm.p2p_chunk_bytes)

@@ -1,9 +1,9 @@
-"""NCCL's graphs: channels of a ring, of a tree and of NVLink SHARP, at the best speed for which all links' budgets hold.
+"""NCCL's graphs: channels of a ring, a tree and NVLink SHARP, at the best speed for which every link's budget holds.
 
 Speeds are tried downwards from the fastest path; at each, first with the shortest paths and one order for all channels,
 then with other orders, longer paths and (rings between nodes) other NICs, until twice the speed of what was found would
-be needed. Then channels of 25 GB/s and more are doubled at half the speed, and at last a ring's speed, or a tree's inside
-the node, is raised as far as it goes.
+be needed. Then channels of 25 GB/s and more are doubled at half the speed, and at last a ring's speed, or a tree's
+inside the node, is raised as far as it goes.
 
 Source: NVIDIA/nccl 2.30.7 src/graph/search.cc (ncclTopoCompute, ncclTopoDupChannels).
 """

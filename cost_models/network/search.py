@@ -267,7 +267,7 @@ class Search:
         self._take(way, -1)
 
     def _can_end(self, gpus: tuple[int, ...], net_in: int) -> bool:
-        """Whether a ring that came in by a port still has a GPU before it, or is at one, that reaches a port to leave by."""
+        """Whether a ring that came in by a port can still end at a GPU from which it reaches a port to leave by."""
         if net_in < 0 or self.wanted.pattern != RING:
             return True
         ends = [gpu for gpu in range(self.node.n_gpus) if gpu not in gpus] or [gpus[-1]]

@@ -1,14 +1,16 @@
 """The numbers of a link type that NCCL's constants do not give, and where they come from.
 
-Three per machine and link type: time of a collective besides what NCCL's latencies say (launch, synchronisation), latency
-of one step of the Simple protocol, share of the channels' bandwidth that is reached. `data/fit.toml` holds those that
-were fitted to published measurements, with the rows they were fitted on in `data/fit_rows.csv`; where there are none,
-NCCL's own constants stand: nothing besides, the tuner's hop, all of the bandwidth.
+Three per machine and link type: time of a collective besides what NCCL's latencies say (launch, synchronisation),
+latency of one step of the Simple protocol, share of the channels' bandwidth that is reached. In this order: what the
+profile has calibrated; the fit to published measurements of a machine with such GPUs (`data/fit.toml`); NCCL's own
+constants: nothing besides, the tuner's hop, all of the bandwidth.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,9 +18,9 @@ from typing import Any
 
 from cost_models.hardware import HardwareProfile
 from cost_models.network.communicator import Communicator
-from cost_models.network.tuner import HOP_US
+from cost_models.network.tuner import HOP_US, RING_BASE_US
 
-_DATA = Path(__file__).with_name("data")
+FIT_FILE = Path(__file__).with_name("data") / "fit.toml"
 _US = 1e-6
 
 
@@ -38,10 +40,6 @@ class NetworkTerms:
     step_s: float
     efficiency: float
     source: str
-
-    def as_array(self) -> tuple[float, float, float]:
-        """The three numbers."""
-        return self.start_s, self.step_s, self.efficiency
 
 
 NCCL_TERMS = {
@@ -66,23 +64,79 @@ class Terms:
 
 
 def terms_of(profile: HardwareProfile, comm: Communicator) -> Terms:
-    """Terms of a group of GPUs: fitted to its machine, or to one with GPUs of the same generation, else NCCL's."""
-    inter = fitted(profile.name, comm.inter_kind) or NCCL_TERMS[comm.inter_kind]
-    return Terms(fitted(profile.name, comm.intra_kind) or NCCL_TERMS[comm.intra_kind], inter)
+    """Terms of a group of GPUs of a profile.
+
+    >>> from cost_models.hardware import load_hardware
+    >>> from cost_models.network.communicator import communicator
+    >>> from cost_models.topology import load_topology
+    >>> terms = terms_of(load_hardware("h100-sxm"), communicator(load_topology("dgx-h100"), range(8)))
+    >>> 0.8 < terms.intra.efficiency < 1
+    True
+    """
+    return Terms(_terms_of_link(profile, comm.intra_kind), _terms_of_link(profile, comm.inter_kind))
+
+
+def _terms_of_link(profile: HardwareProfile, kind: str) -> NetworkTerms:
+    known = fitted(profile.name, kind) or NCCL_TERMS[kind]
+    source = profile.sources.get(f"links.{kind}.latency_s")
+    if source is None or source.basis != "calibrated":
+        return known
+    curve = profile.links[kind]
+    start_s = max(curve.latency_s - RING_BASE_US[0] * _US - known.step_s, 0.0)
+    return NetworkTerms(start_s, known.step_s, curve.efficiency, source.reference)
 
 
 def fitted(hardware: str, kind: str) -> NetworkTerms | None:
     """Committed fit for a GPU and kind of link, None where there is none."""
-    return next((found for names, link, found in _fits() if link == kind and hardware in names), None)
+    return next((fit.terms for fit in machine_fits() if fit.link == kind and hardware in fit.hardware), None)
+
+
+@dataclass(frozen=True)
+class MachineFit:
+    """Terms fitted to one machine.
+
+    Attributes
+    ----------
+    machine : its name. link : kind of link.
+    hardware : profiles that use the fit.
+    rows : patterns (by column of the published measurements) of the rows of this machine.
+    fit_rows : patterns of those among them that the fit used. least_bytes : and their least size.
+    """
+
+    machine: str
+    link: str
+    hardware: tuple[str, ...]
+    rows: Mapping[str, str]
+    fit_rows: Mapping[str, str]
+    least_bytes: int
+    terms: NetworkTerms
+
+    def of_row(self, fields: Mapping[str, str]) -> bool:
+        """Whether a measurement is of this machine."""
+        return _matches(self.rows, fields)
+
+    def uses(self, fields: Mapping[str, str]) -> bool:
+        """Whether the fit used a measurement."""
+        size = fields.get("bytes", "").strip()
+        large = size.isdecimal() and int(size) >= self.least_bytes
+        return large and self.of_row(fields) and _matches(self.fit_rows, fields)
+
+
+def _matches(patterns: Mapping[str, str], fields: Mapping[str, str]) -> bool:
+    return all(re.search(pattern, fields.get(column, "")) for column, pattern in patterns.items())
 
 
 @cache
-def _fits() -> tuple[tuple[tuple[str, ...], str, NetworkTerms], ...]:
-    table = tomllib.loads((_DATA / "fit.toml").read_text())
+def machine_fits() -> tuple[MachineFit, ...]:
+    """All committed fits."""
+    table = tomllib.loads(FIT_FILE.read_text(encoding="utf-8"))
     return tuple(_read(entry) for entry in table["fit"])
 
 
-def _read(entry: dict[str, Any]) -> tuple[tuple[str, ...], str, NetworkTerms]:
-    source = f"{entry['machine']}, fitted on {entry['fitted_on']}"
-    numbers = NetworkTerms(entry["start_s"], entry["step_s"], entry["efficiency"], source)
-    return tuple(entry["hardware"]), entry["link"], numbers
+def _read(entry: Mapping[str, Any]) -> MachineFit:
+    source = f"{entry['machine']}: {entry['fitted_on']}"
+    terms = NetworkTerms(entry["start_s"], entry["step_s"], entry["efficiency"], source)
+    return MachineFit(
+        entry["machine"], entry["link"], tuple(entry["hardware"]), entry["rows"], entry["fit_rows"],
+        entry["least_bytes"], terms,
+    )  # fmt: skip

@@ -76,7 +76,7 @@ def _dgx_a100(model: GpuModel, spec: Spec) -> Host:
     return Host(cpus, model)
 
 
-def _hgx_hopper(model: GpuModel, _spec: Spec) -> Host:
+def _hgx_8x(model: GpuModel, _spec: Spec) -> Host:
     """8 GPUs and 8 NDR ports, each pair behind its own switch; 4 pairs on each of 2 Sapphire Rapids."""
     cpus = [Cpu(str(socket), vendor="GenuineIntel", family=6, model=0x8F) for socket in range(2)]
     for rank in range(8):
@@ -160,13 +160,16 @@ PRESETS = {
         other_gpus=("a100-40", "a800"),
     ),
     "dgx-h100": Preset(
-        _hgx_hopper,
+        _hgx_8x,
         "h100-sxm",
         "NVIDIA DGX H100 user guide: 8x H100, NVSwitch, PCIe Gen5, 8x 400 Gb/s ConnectX-7",
         other_gpus=("h800",),
     ),
     "hgx-h200": Preset(
-        _hgx_hopper, "h200-sxm", "NVIDIA HGX H200 datasheet: 8x H200, NVSwitch, PCIe Gen5; 8x 400 Gb/s as DGX H200"
+        _hgx_8x, "h200-sxm", "NVIDIA HGX H200 datasheet: 8x H200, NVSwitch, PCIe Gen5; 8x 400 Gb/s as DGX H200"
+    ),
+    "hgx-b200": Preset(
+        _hgx_8x, "b200", "NVIDIA DGX B200 user guide: 8x B200, NVSwitch, PCIe Gen5, 8x 400 Gb/s ConnectX-7"
     ),
     "gb200-nvl72": Preset(
         _nvl72, "b200", "NVIDIA GB200 NVL72 datasheet: 72 GPUs in one NVLink domain, 18 trays of 4, 400 Gb/s per GPU"

@@ -18,6 +18,7 @@ from scipy.optimize import least_squares
 
 from cost_models.hardware import HardwareProfile, load_hardware
 from simulator.replay.attention import Machine
+from simulator.replay.refit_network import refit_nccl
 from simulator.replay.rows import Row, Skip
 from simulator.replay.source import DATA
 from simulator.replay.sources.burst_bench import TOPOLOGY, BurstBench
@@ -229,6 +230,9 @@ FITTED_ON = (
 )
 
 if __name__ == "__main__":
-    {"magi-kernels": refit_magi_kernels, "burst-bench": refit_burst_bench, "burst-profile": refit_burst_profile}[
-        sys.argv[1]
-    ]()
+    {
+        "magi-kernels": refit_magi_kernels,
+        "burst-bench": refit_burst_bench,
+        "burst-profile": refit_burst_profile,
+        "nccl": refit_nccl,
+    }[sys.argv[1]]()

@@ -16,6 +16,7 @@ SOURCES: dict[str, str] = {
     "burst-bench": "burst_bench",
     "burst-profile": "burst_profile",
     "ring-flash-attention": "ring_flash_attention",
+    "nccl": "nccl",
 }
 """Modules in ``sources/`` by the name on the command line."""
 

@@ -1,16 +1,16 @@
-"""Collectives: bytes by algorithm, NICs used together, groups and bad input."""
+"""Collectives: NCCL's choice and what overrides it, bytes by algorithm, NICs used together, SMs, groups and bad input."""
 
 import numpy as np
 import pytest
 from pytest import approx
 
 from cost_models.hardware import load_hardware
-from cost_models.network import COLLECTIVES, estimate_collective_s
-from cost_models.topology import load_topology
+from cost_models.network import COLLECTIVES, estimate_collective, estimate_collective_s
+from cost_models.topology import NcclSettings, load_topology
 from traces.errors import InputError
 
 GPU = load_hardware("h100-sxm")
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 NODE = load_topology("dgx-h100")
 TWO_NODES = load_topology("dgx-h100", 16)
 
@@ -21,18 +21,67 @@ def test_alone_or_without_data_it_costs_nothing(kind):
     assert estimate_collective_s(NODE, GPU, kind, range(8), 0) == 0
 
 
+@pytest.mark.parametrize("topology", [NODE, TWO_NODES, load_topology("pcie-8x", gpu="l40s")], ids=lambda t: t.name)
 @pytest.mark.parametrize("kind", COLLECTIVES)
-def test_time_grows_with_bytes(kind):
-    times = [estimate_collective_s(NODE, GPU, kind, range(8), 2**power) for power in range(10, 34)]
-    assert times == sorted(times)
+def test_a_hundred_times_the_bytes_take_longer(topology, kind):
+    """By more than NCCL's choice, made with other constants than the time, can be wrong."""
+    ranks = range(topology.n_ranks)
+    times = [estimate_collective_s(topology, GPU, kind, ranks, 100**power) for power in range(1, 6)]
+    assert all(later > earlier for earlier, later in zip(times, times[1:], strict=False))
 
 
-def test_gather_then_scatter_is_all_reduce():
+def test_ring_gather_then_scatter_is_ring_all_reduce():
     gather, scatter, reduce = (
-        estimate_collective_s(NODE, GPU, kind, range(8), n)
+        estimate_collective(NODE, GPU, kind, range(8), n, algorithm="Ring", protocol="Simple").seconds
         for kind, n in (("all_gather", GIB), ("reduce_scatter", 8 * GIB), ("all_reduce", 8 * GIB))
     )
-    assert gather + scatter == approx(reduce, rel=0.02)
+    assert gather + scatter == approx(reduce, rel=0.06)  # the own part is copied once instead of twice
+    assert gather + scatter > reduce
+
+
+@pytest.mark.parametrize(
+    ("topology", "kind", "n_bytes", "expected"),
+    [
+        (NODE, "all_reduce", 2**15, ("Ring", "LL", 24)),
+        (NODE, "all_reduce", GIB, ("NVLS", "Simple", 16)),
+        (NODE, "all_gather", 2 * MIB, ("Ring", "LL128", 24)),
+        (NODE, "all_gather", GIB, ("Ring", "Simple", 24)),
+        (NODE, "broadcast", GIB, ("Ring", "Simple", 24)),
+        (NODE, "all_to_all", GIB, ("Sends", "", 32)),
+        (TWO_NODES, "all_reduce", GIB, ("NVLSTree", "Simple", 16)),
+        (load_topology("dgx-h100", 4, 4), "all_gather", 2**10, ("Ring", "LL", 4)),
+        (load_topology("dgx-a100"), "all_reduce", GIB, ("Ring", "Simple", 24)),
+    ],
+)  # fmt: skip
+def test_choice(topology, kind, n_bytes, expected):
+    found = estimate_collective(topology, GPU, kind, range(topology.n_ranks), n_bytes)
+    assert (found.algorithm, found.protocol, found.channels) == expected
+
+
+def test_choice_can_be_overridden():
+    usual = estimate_collective(NODE, GPU, "all_reduce", range(8), GIB)
+    ring = estimate_collective(NODE, GPU, "all_reduce", range(8), GIB, algorithm="Ring")
+    low = estimate_collective(NODE, GPU, "all_reduce", range(8), GIB, algorithm="Ring", protocol="LL")
+    assert (ring.algorithm, low.protocol) == ("Ring", "LL")
+    assert usual.seconds < ring.seconds < low.seconds
+    with pytest.raises(InputError, match="PAT"):
+        estimate_collective(NODE, GPU, "all_reduce", range(8), GIB, algorithm="PAT")
+
+
+def test_variables_restrict_the_choice_and_the_channels():
+    node = load_topology("dgx-h100", nccl=NcclSettings(nvls_enable=False, max_nchannels=4))
+    found = estimate_collective(node, GPU, "all_reduce", range(8), GIB)
+    assert (found.algorithm, found.channels) == ("Ring", 4)
+    assert 1.75 * GIB / found.seconds < 4 * 36.7e9
+    without = load_topology("dgx-h100", nccl=NcclSettings(algo=("Tree",)))
+    assert estimate_collective(without, GPU, "all_reduce", range(8), GIB).algorithm == "Tree"
+
+
+def test_pat_is_weighed_with_one_gpu_per_node_only():
+    spread = load_topology("dgx-h100", 8, 8)
+    assert estimate_collective(spread, GPU, "all_gather", range(8), MIB, algorithm="PAT").seconds > 0
+    with pytest.raises(InputError):
+        estimate_collective(TWO_NODES, GPU, "all_gather", range(16), MIB, algorithm="PAT")
 
 
 def test_all_gather_over_nodes_uses_every_nic():
@@ -42,7 +91,12 @@ def test_all_gather_over_nodes_uses_every_nic():
 
 def test_all_to_all_over_nodes_is_bound_by_each_ranks_nic():
     seconds = estimate_collective_s(TWO_NODES, GPU, "all_to_all", range(16), 16 * GIB)
-    assert 8 * GIB / seconds / 1e9 == approx(48, rel=0.06)
+    assert 40 < 8 * GIB / seconds / 1e9 < 48  # PCIe Gen5 is slower than the NIC; rapidsmpf measured 38
+
+
+def test_groups_alike_cost_alike():
+    pairs = [estimate_collective_s(TWO_NODES, GPU, "all_gather", [r, r + 1], GIB) for r in (0, 2, 8, 14)]
+    assert pairs == [pairs[0]] * 4
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,198 @@
+r"""nccl-tests and their like: collectives of NCCL on whole machines, time by size.
+
+The time in microseconds is compared; where only a rate is published, it follows from it (nccl-tests, doc/PERFORMANCE.md:
+busbw = bytes / t times 2(n - 1)/n for all-reduce, (n - 1)/n for all-gather, reduce-scatter and all-to-all, else 1).
+``bytes`` is the whole vector: n chunks of an all-gather.
+
+Predicted is the collective alone on an idle machine, with the fit of that machine (`cost_models.network.terms`), or of
+another one with GPUs of that generation. Copies by copy engines, jobs that share the machine and machines whose wiring
+is not stated are skipped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from cost_models.hardware import load_hardware
+from cost_models.network import communicator, estimate_collective, estimate_exchange_s
+from cost_models.network.terms import MachineFit, NetworkTerms, Terms, machine_fits, terms_of
+from cost_models.topology import ClusterTopology, load_topology
+from simulator.replay.rows import Row, Skip
+from simulator.replay.source import DATA, Source
+
+COLLECTIVES = {
+    "all_gather": "all_gather", "all_reduce": "all_reduce", "alltoall": "all_to_all", "all_to_all": "all_to_all",
+    "reduce_scatter": "reduce_scatter", "broadcast": "broadcast", "sendrecv": "sendrecv",
+}  # fmt: skip
+LARGEST_RANKS, LARGEST_BYTES = 2**14, 2**50
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """A kind of machine: how its GPU is called in the rows, its topology and GPU, and its NICs in Gb/s a node."""
+
+    pattern: str
+    topology: str
+    hardware: str
+    net_gb_per_s: float = 0.0
+
+
+WIRINGS = (
+    Wiring(r"GB[23]00", "gb200-nvl72", "b200", 4 * 400),
+    Wiring(r"\bB[23]00", "hgx-b200", "b200", 8 * 400),
+    Wiring(r"H200", "hgx-h200", "h200-sxm", 8 * 400),
+    Wiring(r"H800", "dgx-h100", "h800", 8 * 400),
+    Wiring(r"H100", "dgx-h100", "h100-sxm", 8 * 400),
+    Wiring(r"A800", "dgx-a100", "a800", 8 * 200),
+    Wiring(r"A100.*40GB", "dgx-a100", "a100-40", 8 * 200),
+    Wiring(r"A100", "dgx-a100", "a100-80", 8 * 200),
+    Wiring(r"RTX 4090 \(x4, EPYC Rome NPS4\)", str(DATA / "epyc_4x4090.xml"), "rtx4090"),
+)
+
+
+class Nccl(Source):
+    """Time of a collective."""
+
+    name = "nccl"
+    title = "NCCL collectives: A100, H100, B200, GB200, RTX 4090"
+
+    def claims(self, row: Row) -> bool:
+        """All rows of collectives and transfers."""
+        return bool(row["collective"])
+
+    def published(self, row: Row) -> tuple[float, str]:
+        """Microseconds."""
+        if row["time_us"].strip():
+            return row.number("time_us"), "us"
+        size = row.integer("bytes", LARGEST_BYTES)
+        if row["algbw_GBps"].strip():
+            return size / row.number("algbw_GBps") / 1e3, "us"
+        return bus_factor(row["collective"], self.ranks(row)) * size / row.number("busbw_GBps") / 1e3, "us"
+
+    def method(self, row: Row) -> str:
+        """GPU and collective."""
+        return f"{row['gpu']}, {row['collective']}"
+
+    def configuration(self, row: Row) -> tuple[str, ...]:
+        """Every row by itself: nothing is ranked."""
+        return tuple(row.fields.values())
+
+    def predict(self, row: Row) -> float:
+        """Microseconds with the fit of the machine."""
+        return self.predict_with(row, None)
+
+    def predict_with(self, row: Row, terms: NetworkTerms | None) -> float:
+        """Microseconds with given terms of the slower kind of link instead of the machine's."""
+        kind, topology, hardware, ranks = self.read(row)
+        profile = load_hardware(hardware)
+        size = row.integer("bytes", LARGEST_BYTES)
+        if kind == "sendrecv":
+            flows = estimate_exchange_s(topology, profile, ranks, np.roll(ranks, -1), size)
+            return float(flows.max()) * 1e6
+        per_rank = size / len(ranks) if kind == "all_gather" else size
+        chosen = self._terms(row, topology, hardware, ranks, terms)
+        return estimate_collective(topology, profile, kind, ranks, per_rank, terms=chosen).seconds * 1e6
+
+    def predict_unfitted(self, row: Row) -> float:
+        """Microseconds by NCCL's own estimate; where it has none (all-to-all), by its constants."""
+        kind, topology, hardware, ranks = self.read(row)
+        return unfitted_us(topology, hardware, kind, tuple(ranks.tolist()), row.integer("bytes", LARGEST_BYTES))
+
+    def _terms(
+        self, row: Row, topology: ClusterTopology, hardware: str, ranks: Sequence[int], given: NetworkTerms | None
+    ) -> Terms:
+        comm = communicator(topology, ranks)
+        usual = terms_of(load_hardware(hardware), comm)
+        own = given or (fit.terms if (fit := self.machine(row)) else None)
+        if own is None:
+            return usual
+        return Terms(own, usual.inter) if comm.n_nodes == 1 else Terms(usual.intra, own)
+
+    def machine(self, row: Row) -> MachineFit | None:
+        """The fit of the very machine that was measured."""
+        between = row["nodes"].strip() not in ("", "1")
+        fits = (fit for fit in machine_fits() if (fit.link in ("net", "socket")) == between)
+        return next((fit for fit in fits if fit.of_row(row.fields)), None)
+
+    def fitted_on(self, row: Row) -> str | None:
+        """Rows of the machine, or of one of its generation."""
+        fit = self.machine(row)
+        return fit.terms.source if fit else "other machines with GPUs of this generation, as cost_models/network/data"
+
+    def in_fit(self, row: Row) -> bool:
+        """Whether the machine's fit names this row."""
+        fit = self.machine(row)
+        return fit is not None and fit.uses(row.fields)
+
+    def ranks(self, row: Row) -> int:
+        """Ranks of all nodes."""
+        return row.integer("gpus", LARGEST_RANKS)
+
+    def read(self, row: Row) -> tuple[str, ClusterTopology, str, np.ndarray]:
+        """(collective, machines, GPU, ranks) of a row that can be predicted."""
+        kind = COLLECTIVES.get(row["collective"])
+        if kind is None:
+            raise Skip(f"not an NCCL collective that is modelled: {row['collective'][:40] or 'none named'}")
+        if "at the same time" in row["notes"] or "/tenant" in row["source"]:
+            raise Skip("several jobs share the machine")
+        if "with_tuner" in row["source"]:
+            raise Skip("a tuner plugin chose the algorithm")
+        wiring = next((each for each in WIRINGS if re.search(each.pattern, row["gpu"])), None)
+        if wiring is None:
+            raise Skip(f"the wiring of the machine is not stated: {row['gpu'][:60] or 'no GPU'}")
+        nodes, count = row.integer("nodes", 4096), self.ranks(row)
+        if nodes > 1:
+            _check_nics(row["nic"], wiring)
+        if count < 2 or count % nodes:
+            raise Skip(f"{count} ranks on {nodes} nodes")
+        topology = _topology(wiring.topology, wiring.hardware, count, nodes)
+        return kind, topology, wiring.hardware, np.arange(topology.n_ranks)
+
+
+def bus_factor(collective: str, n: int) -> float:
+    """Bus bandwidth over bytes / time.
+
+    >>> bus_factor("all_reduce", 8)
+    1.75
+    """
+    if n < 2:
+        raise Skip("one rank sends nothing")
+    share = (n - 1) / n
+    kind = COLLECTIVES.get(collective)
+    return {"all_reduce": 2 * share, "broadcast": 1.0, "sendrecv": 1.0, None: 1.0}.get(kind, share)
+
+
+def _check_nics(text: str, wiring: Wiring) -> None:
+    """Skip a cluster with other NICs than the preset's, where they are stated."""
+    found = re.search(r"(\d+)\s*x\s*(\d+)\s*G", text)
+    if found and int(found[1]) * int(found[2]) != wiring.net_gb_per_s:
+        raise Skip(f"other NICs than {wiring.topology}'s: {text[:60]}")
+
+
+@lru_cache(maxsize=64)
+def _topology(name: str, hardware: str, count: int, nodes: int) -> ClusterTopology:
+    topology = load_topology(name, count, nodes, hardware)
+    return topology
+
+
+@lru_cache(maxsize=4096)
+def unfitted_us(topology: ClusterTopology, hardware: str, kind: str, ranks: tuple[int, ...], size: int) -> float:
+    """NCCL's own estimate of its choice, microseconds."""
+    from cost_models.network.terms import NCCL_TERMS
+    from cost_models.network.tuner import choose
+
+    comm = communicator(topology, ranks)
+    if kind in ("sendrecv", "all_to_all"):
+        terms = Terms(NCCL_TERMS[comm.intra_kind], NCCL_TERMS[comm.inter_kind])
+        return (
+            estimate_collective(topology, load_hardware(hardware), "all_to_all", ranks, size, terms=terms).seconds * 1e6
+        )
+    return choose(comm, kind, size).time_us(size)
+
+
+SOURCE = Nccl()
