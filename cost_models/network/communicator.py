@@ -9,7 +9,7 @@ src/transport/nvls.cc, src/enqueue.cc (chunk sizes, channels per operation).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
@@ -156,7 +156,7 @@ def _build(
     )  # fmt: skip
 
 
-def _least(graphs: Sequence[Graph]) -> Graph:
+def _least(graphs: Iterable[Graph]) -> Graph:
     return min(graphs, key=lambda graph: graph.bus_gb_per_s)
 
 

@@ -40,11 +40,12 @@ def fit_terms(fit: MachineFit) -> tuple[float, ...]:
     published = np.array([SOURCE.published(row)[0] for row in rows])
 
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        terms = NetworkTerms(*(x * UNITS).tolist(), "")
+        start_s, step_s, efficiency = (x * UNITS).tolist()
+        terms = NetworkTerms(start_s, step_s, efficiency, "")
         return np.log([SOURCE.predict_with(row, terms) for row in rows] / published)
 
     found = least_squares(residuals, START, bounds=(LOWEST, HIGHEST), x_scale=(1, 1, 0.1), loss="soft_l1",
-                          f_scale=0.1, diff_step=1e-4)  # fmt: skip
+                          f_scale=0.1, diff_step=[1e-4] * 3)  # fmt: skip
     return tuple((found.x * UNITS).tolist())
 
 

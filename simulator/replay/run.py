@@ -27,6 +27,7 @@ class ReplayRow:
     fitted_on : rows behind the prediction's constants, in words; None where nothing was fitted.
     in_fit : this row is one of them.
     skipped : why there is no prediction, None where there is one.
+    unfitted : error with documented constants alone; None where the source has no such prediction.
     """
 
     source: str
@@ -40,6 +41,7 @@ class ReplayRow:
     in_fit: bool = False
     skipped: str | None = None
     fields: dict[str, str] = field(default_factory=dict)
+    unfitted: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -88,11 +90,12 @@ def _replay_row(source: Source | None, row: Row, sources: Sequence[Source]) -> R
     method, configuration = source.method(row), source.configuration(row)
     try:
         published, unit = source.published(row)
-        predicted = source.predict(row)
+        predicted, bare = source.predict(row), source.predict_unfitted(row)
     except Skip as reason:
         text = row["unit"] if unit is None else unit
         return ReplayRow(source.name, method, configuration, text, None, published, skipped=str(reason), fields=fields)
     return ReplayRow(
         source.name, method, configuration, unit, predicted, published, predicted / published - 1,
         source.fitted_on(row), source.in_fit(row), fields=fields,
+        unfitted=None if bare is None else bare / published - 1,
     )  # fmt: skip

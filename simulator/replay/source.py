@@ -66,6 +66,10 @@ class Source(ABC):
         """Which rows the constants of this prediction were fitted on; None where there are none."""
         return self.fit.fitted_on
 
+    def predict_unfitted(self, row: Row) -> float | None:
+        """Predicted value with nobody's fit, by documented constants alone; None where the source has no such thing."""
+        return None
+
     def in_fit(self, row: Row) -> bool:
         """Whether the constants were fitted on this very row, which is then left out of the error."""
         return False

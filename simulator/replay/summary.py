@@ -29,6 +29,7 @@ class Summary:
     rows, fitted, skipped : rows in the error; rows the fit used; rows without a prediction.
     median, p95 : of the absolute error; None where there are no rows.
     bias : median of the signed error.
+    unfitted_median, unfitted_p95 : of the absolute error of the same rows with documented constants alone.
     pairs, ordered : pairs of methods that differ by more than 10 %, and those that are ordered right; of a whole source
         only.
     """
@@ -41,6 +42,8 @@ class Summary:
     median: float | None
     p95: float | None
     bias: float | None
+    unfitted_median: float | None = None
+    unfitted_p95: float | None = None
     pairs: int = 0
     ordered: int = 0
 
@@ -79,6 +82,7 @@ def order_of_pairs(rows: Iterable[ReplayRow]) -> tuple[int, int]:
 
 def _summarise(source: str, method: str | None, rows: list[ReplayRow], pairs: int = 0, ordered: int = 0) -> Summary:
     errors = np.array([row.error for row in rows if row.error is not None and not row.in_fit])
+    bare = np.array([row.unfitted for row in rows if row.unfitted is not None and not row.in_fit])
     some = len(errors) > 0
     return Summary(
         source,
@@ -89,6 +93,8 @@ def _summarise(source: str, method: str | None, rows: list[ReplayRow], pairs: in
         median=float(np.median(np.abs(errors))) if some else None,
         p95=float(np.percentile(np.abs(errors), 95)) if some else None,
         bias=float(np.median(errors)) if some else None,
+        unfitted_median=float(np.median(np.abs(bare))) if len(bare) else None,
+        unfitted_p95=float(np.percentile(np.abs(bare), 95)) if len(bare) else None,
         pairs=pairs,
         ordered=ordered,
     )

@@ -24,11 +24,15 @@ def replay_tables(rows: Sequence[ReplayRow], summaries: Sequence[Summary]) -> li
 def _errors_table(summaries: Sequence[Summary]) -> Table:
     table = _new_table("Predicted against published: |error|, and pairs of methods in the right order")
     table.add_column("source, method", overflow="fold", min_width=20)
-    for name in ("rows", "fit", "skip", "median", "p95", "bias", "ordered"):
+    bare = any(each.unfitted_median is not None for each in summaries)
+    names = ("rows", "fit", "skip", "median", "p95", "bias", *(("no fit", "") if bare else ()), "ordered")
+    for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for each in summaries:
         name = each.source if each.method is None else f"  {each.method}"
-        shares = (_percent(each.median), _percent(each.p95), _percent(each.bias, sign=True))
+        shares: tuple[str, ...] = (_percent(each.median), _percent(each.p95), _percent(each.bias, sign=True))
+        if bare:
+            shares = (*shares, _percent(each.unfitted_median), _percent(each.unfitted_p95))
         pairs = f"{each.ordered / each.pairs:.0%} of {each.pairs}" if each.pairs else ""
         table.add_row(
             _escape(name), *map(str, (each.rows, each.fitted, each.skipped)), *shares, pairs,

@@ -1,8 +1,8 @@
 r"""nccl-tests and their like: collectives of NCCL on whole machines, time by size.
 
-The time in microseconds is compared; where only a rate is published, it follows from it (nccl-tests, doc/PERFORMANCE.md:
-busbw = bytes / t times 2(n - 1)/n for all-reduce, (n - 1)/n for all-gather, reduce-scatter and all-to-all, else 1).
-``bytes`` is the whole vector: n chunks of an all-gather.
+The time in microseconds is compared; where only a rate is published, it follows from it (nccl-tests,
+doc/PERFORMANCE.md: busbw = bytes / t times 2(n - 1)/n for all-reduce, (n - 1)/n for all-gather, reduce-scatter and
+all-to-all, else 1). ``bytes`` is the whole vector: n chunks of an all-gather.
 
 Predicted is the collective alone on an idle machine, with the fit of that machine (`cost_models.network.terms`), or of
 another one with GPUs of that generation. Copies by copy engines, jobs that share the machine and machines whose wiring
@@ -12,15 +12,16 @@ is not stated are skipped.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cost_models.hardware import load_hardware
 from cost_models.network import communicator, estimate_collective, estimate_exchange_s
-from cost_models.network.terms import MachineFit, NetworkTerms, Terms, machine_fits, terms_of
+from cost_models.network.terms import NCCL_TERMS, MachineFit, NetworkTerms, Terms, machine_fits, terms_of
+from cost_models.network.tuner import choose
 from cost_models.topology import ClusterTopology, load_topology
 from simulator.replay.rows import Row, Skip
 from simulator.replay.source import DATA, Source
@@ -75,8 +76,11 @@ class Nccl(Source):
         return bus_factor(row["collective"], self.ranks(row)) * size / row.number("busbw_GBps") / 1e3, "us"
 
     def method(self, row: Row) -> str:
-        """GPU and collective."""
-        return f"{row['gpu']}, {row['collective']}"
+        """The machine; sizes from 1 MiB on, where bandwidth counts, apart from those below."""
+        size = row["bytes"].strip()
+        nodes = "" if row["nodes"].strip() in ("", "1") else f" x {row['nodes'].strip()} nodes"
+        large = size.isdecimal() and int(size) >= 2**20
+        return f"{row['gpu'].removeprefix('NVIDIA ')}{nodes}, {'from' if large else 'below'} 1 MiB"
 
     def configuration(self, row: Row) -> tuple[str, ...]:
         """Every row by itself: nothing is ranked."""
@@ -104,7 +108,7 @@ class Nccl(Source):
         return unfitted_us(topology, hardware, kind, tuple(ranks.tolist()), row.integer("bytes", LARGEST_BYTES))
 
     def _terms(
-        self, row: Row, topology: ClusterTopology, hardware: str, ranks: Sequence[int], given: NetworkTerms | None
+        self, row: Row, topology: ClusterTopology, hardware: str, ranks: NDArray[np.int64], given: NetworkTerms | None
     ) -> Terms:
         comm = communicator(topology, ranks)
         usual = terms_of(load_hardware(hardware), comm)
@@ -133,7 +137,7 @@ class Nccl(Source):
         """Ranks of all nodes."""
         return row.integer("gpus", LARGEST_RANKS)
 
-    def read(self, row: Row) -> tuple[str, ClusterTopology, str, np.ndarray]:
+    def read(self, row: Row) -> tuple[str, ClusterTopology, str, NDArray[np.int64]]:
         """(collective, machines, GPU, ranks) of a row that can be predicted."""
         kind = COLLECTIVES.get(row["collective"])
         if kind is None:
@@ -176,16 +180,12 @@ def _check_nics(text: str, wiring: Wiring) -> None:
 
 @lru_cache(maxsize=64)
 def _topology(name: str, hardware: str, count: int, nodes: int) -> ClusterTopology:
-    topology = load_topology(name, count, nodes, hardware)
-    return topology
+    return load_topology(name, count, nodes, hardware)
 
 
 @lru_cache(maxsize=4096)
 def unfitted_us(topology: ClusterTopology, hardware: str, kind: str, ranks: tuple[int, ...], size: int) -> float:
     """NCCL's own estimate of its choice, microseconds."""
-    from cost_models.network.terms import NCCL_TERMS
-    from cost_models.network.tuner import choose
-
     comm = communicator(topology, ranks)
     if kind in ("sendrecv", "all_to_all"):
         terms = Terms(NCCL_TERMS[comm.intra_kind], NCCL_TERMS[comm.inter_kind])

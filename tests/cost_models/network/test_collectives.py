@@ -1,4 +1,4 @@
-"""Collectives: NCCL's choice and what overrides it, bytes by algorithm, NICs used together, SMs, groups and bad input."""
+"""Collectives: NCCL's choice and what overrides it, bytes by algorithm, NICs used together, SMs, groups, bad input."""
 
 import numpy as np
 import pytest
