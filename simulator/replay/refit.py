@@ -24,6 +24,7 @@ from simulator.replay.source import DATA
 from simulator.replay.sources.burst_bench import TOPOLOGY, BurstBench
 from simulator.replay.sources.burst_profile import BurstProfile
 from simulator.replay.sources.magi_kernels import KERNELS, MagiKernels, is_dense
+from simulator.replay.sources.usp import Usp, build_machine, degrees
 from traces.atomic import write_text_atomic
 
 STRUCTURE = {
@@ -195,6 +196,55 @@ def refit_burst_profile() -> None:
     _write_shares(source.name, "a800", "flash2", shares, "Burst's main kernels beyond the first step")
 
 
+def refit_usp() -> None:
+    """Efficiencies by head dim, what the host needs for a call, and the rate of the slow links."""
+    source, base = Usp(), load_hardware("a100-80")
+    fitted = [row for row in source.rows if source.in_fit(row)]
+    kernels = [row for row in fitted if row["seq_len"] != "8192" and "long_ctx" not in row["table_or_figure"]]
+    ring = next(row for row in fitted if "long_ctx" in row["table_or_figure"])
+
+    def profile(x: Any) -> HardwareProfile:
+        curve = base.kernels["flash2"]
+        shares = {"forward": ((32, float(x[0])), (128, float(x[1]))), "backward": ((128, float(x[2])),)}
+        passes = {d: curve.direction(d).model_copy(update={"efficiency": share}) for d, share in shares.items()}
+        return base.model_copy(update={"kernels": {"flash2": curve.model_copy(update=passes)}})
+
+    def residuals(x: Any) -> Any:
+        vars(source)["machine"] = build_machine(profile(x))
+        return np.log([source.predict(row) / source.published(row)[0] for row in kernels])
+
+    found = least_squares(residuals, (0.47, 0.65, 0.6), bounds=(0.05, 0.999), diff_step=[1e-3] * 3)
+
+    def ring_error(x: Any) -> Any:
+        vars(source)["slow_machine"] = build_machine(profile(found.x), x[0] * 1e9)
+        return np.log(source.predict(ring) / source.published(ring)[0])
+
+    rate = least_squares(ring_error, 13.0, bounds=(1, 100), diff_step=[1e-3]).x[0] * 1e9
+    lines = [f'fitted_on = "{USP_FITTED_ON}"', "", "[constants]", f"long_ctx_bytes_per_s = {rate:.4g}"]
+    for packed in ("no_packed", "qkvpack"):
+        seconds = {
+            degrees(row["method"], 8)[1]: 1 / source.published(row)[0]
+            for row in fitted if row["seq_len"] == "8192" and packed in row["method"]
+        }  # fmt: skip
+        step = (seconds[8] - seconds[2]) / 6
+        lines += ["", f"[constants.call_s.{packed}]", f"base = {seconds[2] - 2 * step:.4g}", f"step = {step:.4g}"]
+    write_text_atomic(DATA / "usp.fit.toml", "\n".join(lines) + "\n")
+    forward_32, forward, backward = found.x
+    text = (
+        '# Fitted; made by python -m simulator.replay.refit usp\nbase = "a100-80"\n\n[kernels.flash2.forward]\n'
+        f"efficiency = {{ 32 = {forward_32:.4g}, 64 = {(forward_32 * 2 + forward) / 3:.4g}, 128 = {forward:.4g} }}\n\n"
+        f"[kernels.flash2.backward]\nefficiency = {{ 128 = {backward:.4g} }}\n\n"
+        f'[[source]]\nterms = ["kernels.flash2"]\nbasis = "published"\nreference = "{USP_FITTED_ON}"\n'
+    )
+    write_text_atomic(DATA / "usp.hardware.toml", text)
+
+
+USP_FITTED_ON = (
+    "usp: Ulysses alone at 128K tokens (head dims 32, 128) and in gqa.png; zigzag at 8K tokens with rings of 2 and 8 "
+    "for the host; the zigzag ring's forward of long_ctx_h8.png for its links"
+)
+
+
 def with_shares(base: HardwareProfile, kernel: str, forward: float, backward: float, net: float) -> HardwareProfile:
     """A profile with other efficiencies of one kernel at head dim 128, and of the network."""
     curve, link = base.kernels[kernel], base.links["net"]
@@ -235,4 +285,5 @@ if __name__ == "__main__":
         "burst-bench": refit_burst_bench,
         "burst-profile": refit_burst_profile,
         "nccl": refit_nccl,
+        "usp": refit_usp,
     }[sys.argv[1]]()

@@ -17,6 +17,7 @@ SOURCES: dict[str, str] = {
     "burst-profile": "burst_profile",
     "ring-flash-attention": "ring_flash_attention",
     "nccl": "nccl",
+    "usp": "usp",
 }
 """Modules in ``sources/`` by the name on the command line."""
 
