@@ -1,0 +1,112 @@
+"""Dense attention in blocks of rows, so that long sequences fit: the reference of checks on GPUs, and of sampled rows.
+
+    rows     o, lse, dq of some query rows need all keys;              delta = rowsum(dO o)
+    columns  dk, dv of some keys need q, dO, lse and delta of all rows
+
+One KV head and its queries at a time; the same formulas as `dense`, in the dtype of what is given.
+Source: Dao 2023 (arXiv 2307.08691) section 2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cost_models.masks import Mask
+from validators.dense import dense_backward, dense_forward, row_dot
+from validators.executors.shards import Globals
+
+BLOCK_PAIRS = 1 << 26
+"""Scores held at once, of one head and batch row: 512 MiB in fp64."""
+
+
+def reference_rows(inputs: Globals, mask: Mask, rows: Tensor) -> Globals:
+    """O, LSE, delta and dQ of some query rows of whole sequences.
+
+    Parameters
+    ----------
+    inputs : q, k, v and do, [B, S, heads, D].
+    rows : their tokens.
+
+    Returns
+    -------
+    o and dq [B, rows, H, D], lse and delta [B, H, rows].
+    """
+    q, k, v, do = (inputs[name] for name in ("q", "k", "v", "do"))
+    keys, parts = torch.arange(k.shape[1], device=k.device), []
+    for some in rows.split(max(1, BLOCK_PAIRS // k.shape[1])):
+        allowed = mask_of(mask, some, keys)
+        parts.append([_rows_of_head(q[:, some], k, v, do[:, some], allowed, head) for head in range(k.shape[2])])
+    blocks = [
+        {name: torch.cat([head[name] for head in heads], dim=_head_dim(name)) for name in heads[0]} for heads in parts
+    ]
+    return {name: torch.cat([block[name] for block in blocks], dim=3 - _head_dim(name)) for name in blocks[0]}
+
+
+def reference_columns(inputs: Globals, mask: Mask, columns: Tensor, lse: Tensor, delta: Tensor) -> Globals:
+    """DK and dV of some keys, [B, columns, K, D], given LSE and delta of all rows, [B, H, S]."""
+    q, k, v, do = (inputs[name] for name in ("q", "k", "v", "do"))
+    rows = torch.arange(q.shape[1], device=q.device)
+    heads = []
+    for head in range(k.shape[2]):
+        group = _queries_of(head, q, k)
+        dk, dv = torch.zeros_like(k[:, columns, head : head + 1]), torch.zeros_like(v[:, columns, head : head + 1])
+        for some in rows.split(max(1, BLOCK_PAIRS // len(columns))):
+            allowed = mask_of(mask, some, columns)
+            _, block_dk, block_dv = dense_backward(
+                q[:, some, group], k[:, columns, head : head + 1], v[:, columns, head : head + 1], do[:, some, group],
+                lse[:, group, some], delta[:, group, some], allowed,
+            )  # fmt: skip
+            dk += block_dk
+            dv += block_dv
+        heads.append((dk, dv))
+    return {"dk": torch.cat([each[0] for each in heads], dim=2), "dv": torch.cat([each[1] for each in heads], dim=2)}
+
+
+def reference(inputs: Globals, mask: Mask) -> Globals:
+    """All of O, LSE, dQ, dK and dV."""
+    tokens = torch.arange(inputs["q"].shape[1], device=inputs["q"].device)
+    rows = reference_rows(inputs, mask, tokens)
+    return rows | reference_columns(inputs, mask, tokens, rows["lse"], rows["delta"])
+
+
+def mask_of(mask: Mask, rows: Tensor, columns: Tensor) -> Tensor:
+    """Which of these keys these queries see, from the mask's definition."""
+    allowed = mask.allowed(rows.cpu().numpy()[:, None], columns.cpu().numpy()[None, :])
+    return torch.from_numpy(allowed).to(rows.device)
+
+
+def relative_error(got: Tensor, want: Tensor) -> float:
+    """||got - want|| / ||want|| over what is finite in the reference; infinite where anything else is not as it says.
+
+    Rows without a key have an LSE of minus infinity, in both.
+
+    >>> relative_error(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0])), relative_error(
+    ...     torch.tensor([torch.nan, 2.0]), torch.tensor([1.0, 2.0]))
+    (0.0, inf)
+    """
+    got, want = got.to(torch.float64), want.to(torch.float64)
+    finite = want.isfinite()
+    if not bool((got[~finite] == want[~finite]).all()) or not bool(got[finite].isfinite().all()):
+        return torch.inf
+    size = torch.linalg.vector_norm(want[finite]).item()
+    error = torch.linalg.vector_norm(got[finite] - want[finite]).item()
+    return error / size if size else error
+
+
+def _rows_of_head(q: Tensor, k: Tensor, v: Tensor, do: Tensor, allowed: Tensor, head: int) -> Globals:
+    group = _queries_of(head, q, k)
+    keys, values = k[:, :, head : head + 1], v[:, :, head : head + 1]
+    o, lse = dense_forward(q[:, :, group], keys, values, allowed)
+    delta = row_dot(do[:, :, group], o)
+    dq, _, _ = dense_backward(q[:, :, group], keys, values, do[:, :, group], lse, delta, allowed)
+    return {"o": o, "lse": lse, "delta": delta, "dq": dq}
+
+
+def _queries_of(head: int, q: Tensor, k: Tensor) -> slice:
+    group = q.shape[2] // k.shape[2]
+    return slice(head * group, (head + 1) * group)
+
+
+def _head_dim(name: str) -> int:
+    return 1 if name in ("lse", "delta") else 2
