@@ -118,7 +118,9 @@ class RankExecutor:
             return
         reads = [_contiguous(self._store.whole(buffer)) for buffer in operation.reads]
         writes = [self._store.whole(buffer) for buffer in operation.writes]
-        call = partial(self._communication.perform, operation, self._groups[operation.id], reads, writes)
+        group = self._groups[operation.id]
+        assert group is not None
+        call = partial(self._communication.perform, operation, group, reads, writes)
         lanes.communicate(operation.id, operation.lane, waits, call)
 
     def finish(self, outputs: dict[str, Buffer]) -> None:

@@ -53,16 +53,16 @@ class World:
             torch.cuda.set_device(self.device)
         dist.init_process_group("gloo", timeout=TIMEOUT)
         self.lanes: Lanes = CudaLanes(self.device) if backend == "nccl" else ThreadLanes()
-        self._groups: dict[tuple[str, tuple[tuple[int, ...], ...]], dist.ProcessGroup] = {}
+        self._groups: dict[tuple[str, tuple[tuple[int, ...], ...]], dist.ProcessGroup | None] = {}
         self._one_host = len(set(self.gather(socket.gethostname()))) == 1
 
-    def group(self, lane: str, members: tuple[tuple[int, ...], ...]) -> dist.ProcessGroup:
-        """The communicator of a lane that this rank is in. All ranks must ask for the same ones in the same order."""
+    def group(self, lane: str, members: tuple[tuple[int, ...], ...]) -> dist.ProcessGroup | None:
+        """The communicator of a lane that this rank is in, if any; all ranks ask for the same ones in the same order."""
         key = lane, members
         if key not in self._groups:
             made = [dist.new_group(list(ranks), timeout=TIMEOUT, backend=self.backend) for ranks in members]
-            mine = next(index for index, ranks in enumerate(members) if self.rank in ranks)
-            self._groups[key] = made[mine]
+            mine = [group for group, ranks in zip(made, members, strict=True) if self.rank in ranks]
+            self._groups[key] = mine[0] if mine else None
         return self._groups[key]
 
     def gather(self, value: object) -> list[object]:
@@ -108,12 +108,12 @@ def _check(backend: str) -> None:
 
 
 def group_members(groups: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """Ranks of each group, from the number of the group of each rank.
+    """Ranks of each group, from the number of the group of each rank; below 0, of none.
 
-    >>> group_members([0, 1, 0, 1])
-    ((0, 2), (1, 3))
+    >>> group_members([0, 1, 0, -1])
+    ((0, 2), (1,))
     """
     members: dict[int, list[int]] = {}
     for rank, group in enumerate(groups):
         members.setdefault(group, []).append(rank)
-    return tuple(tuple(members[group]) for group in sorted(members))
+    return tuple(tuple(members[group]) for group in sorted(members) if group >= 0)
