@@ -57,7 +57,7 @@ class World:
         self._one_host = len(set(self.gather(socket.gethostname()))) == 1
 
     def group(self, lane: str, members: tuple[tuple[int, ...], ...]) -> dist.ProcessGroup | None:
-        """The communicator of a lane that this rank is in, if any; all ranks ask for the same ones in the same order."""
+        """The communicator of a lane that this rank is in, if any; all ranks ask for the same, in one order."""
         key = lane, members
         if key not in self._groups:
             made = [dist.new_group(list(ranks), timeout=TIMEOUT, backend=self.backend) for ranks in members]

@@ -1,4 +1,4 @@
-"""Functions run by real processes, one per rank, over gloo."""
+"""Functions run by real processes, one per rank, over gloo or NCCL."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.validators.executors.processes", "validators.executors.distributed"])
 
 
-def run_ranks(n_ranks: int, function: Callable[..., Any], *arguments: object) -> list[Any]:
+def run_ranks(n_ranks: int, function: Callable[..., Any], *arguments: object, backend: str = "gloo") -> list[Any]:
     """What ``function(world, *arguments)`` returns on each rank; what it raises on any is raised here."""
     port = _free_port()
     pipes = [_CONTEXT.Pipe(duplex=False) for _ in range(n_ranks)]
     processes = [
-        _CONTEXT.Process(target=_rank, args=(rank, n_ranks, port, pipe, function, arguments))
+        _CONTEXT.Process(target=_rank, args=(rank, n_ranks, port, pipe, backend, function, arguments))
         for rank, (_, pipe) in enumerate(pipes)
     ]
     for process in processes:
@@ -52,11 +52,13 @@ def _free_port() -> int:
         return port
 
 
-def _rank(rank: int, n_ranks: int, port: int, pipe: Connection, function: Callable[..., Any], arguments: Any) -> None:
+def _rank(
+    rank: int, n_ranks: int, port: int, pipe: Connection, backend: str, function: Callable[..., Any], arguments: Any
+) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(n_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     try:
-        world = World("gloo")
+        world = World(backend)
         value = function(world, *arguments)
         world.leave()
         pipe.send((False, value))
