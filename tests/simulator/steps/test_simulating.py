@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,10 @@ from simulator.result import SimulationResult
 from simulator.simulate import simulate
 from traces.errors import InputError
 
-BASE: dict[str, Any] = {"model": "llama-3.1-8b", "seq_len": "32k", "gpus": 8, "topology": "dgx-h100", "timeline": False}
+BASE: dict[str, Any] = {
+    "model": "llama-3.1-8b", "seq_len": "32k", "gpus": 8, "topology": "dgx-h100", "timeline": False,
+    "engine": "maxplus",
+}  # fmt: skip
 PAIRS = 32768 * 32769 // 2
 
 
@@ -116,3 +121,14 @@ def test_compare_lists_approximate_schedules_for_prefill_only() -> None:
     step = compare(SimulationRequest(**(BASE | {"layers": "model", "zero": 3, "checkpoint": "full"})))
     results = [each for each in step if isinstance(each, SimulationResult)]
     assert results and all(each.exact for each in results)
+
+
+def test_engines_agree_on_a_pipeline(tmp_path: Path) -> None:
+    """Four stages and two microbatch streams: groups of sends that leave other stages out."""
+    config = {"model_type": "llama", "num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 4,
+              "intermediate_size": 512, "vocab_size": 1024}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    options = {"model": str(tmp_path), "seq_len": "4k", "pp": 4, "dp": 2, "batch": 8, "microbatches": 4}
+    maxplus, des = (run(**options, engine=engine) for engine in ("maxplus", "des"))
+    assert des.flop_total == maxplus.flop_total
+    assert des.time_s == pytest.approx(maxplus.time_s, rel=0.05)
