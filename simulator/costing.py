@@ -61,6 +61,7 @@ class CostModel:
     def __init__(self, topology: ClusterTopology, profile: HardwareProfile, kernel: str) -> None:
         self._topology, self._profile, self._kernel = topology, profile, kernel
         self._priced: dict[Hashable, Column] = {}
+        self._priced_splits: list[IntArray] = []  # kept, so that an id names one matrix only
         self._tables: dict[Hashable, tuple[LoweringSet, IntArray]] = {}
         host = profile.host
         self._kernel_ns, self._exchange_ns, self._collective_ns = map(
@@ -175,13 +176,18 @@ class CostModel:
     def _all_to_all_v(self, work: Collective) -> Column:
         """Flows between all ranks at once; a rank is done when the last flow that it sends or receives is."""
         assert work.splits is not None
+        key = ("all_to_all_v", id(work.splits), work.row_bytes)
+        if key in self._priced:
+            return self._priced[key]
+        self._priced_splits.append(work.splits)
         source, target = np.nonzero(work.splits)
         size = work.splits[source, target] * work.row_bytes
         flow_ns = array_to_ns(np.asarray(estimate_exchange_s(self._topology, self._profile, source, target, size)))
         column = np.zeros(len(work.splits), dtype=np.int64)
         np.maximum.at(column, source, flow_ns)
         np.maximum.at(column, target, flow_ns)
-        return _shrink(column)
+        self._priced[key] = _shrink(column)
+        return self._priced[key]
 
     def demands(self, operation: Operation) -> list[Demand | None]:
         """What an exchange asks of the links, by sending rank; a collective, by group.

@@ -23,6 +23,7 @@ class Parameter:
     rows, columns, planes : shape of the rank's part (of the whole under tensor or expert parallelism).
     slices : which part of the whole weight each rank has.
     replicas : axes along which ranks hold equal parts and see different tokens, besides context and data.
+    experts_over : neighbouring data parallel ranks over which experts are spread: only every so many-th has the same.
     trainable : whether it has a gradient.
     bits : of a stored element, where the weight is quantised and has to be dequantised for use.
     tensor : the weight, ready for use; None while it is sharded or stored elsewhere.
@@ -35,6 +36,7 @@ class Parameter:
     planes: int = 1
     slices: tuple[Slices, ...] = ()
     replicas: tuple[str, ...] = ()
+    experts_over: int = 1
     trainable: bool = True
     bits: float | None = None
     dtype: str = "bf16"

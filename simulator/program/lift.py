@@ -57,6 +57,7 @@ class Lift:
         self._groups: dict[bytes, IntArray] = {}
         self._stage_of = grid.coordinate("pp")
         self._members: dict[tuple[int, ...], NDArray[np.bool_]] = {}
+        self._splits: dict[tuple[int, tuple[int, ...]], tuple[IntArray, IntArray]] = {}
         self.stages: tuple[int, ...] = tuple(range(grid.pp))
 
     def allocate(self, buffer: Buffer) -> None:
@@ -138,13 +139,22 @@ class Lift:
                 own = np.zeros(self._grid.cp, dtype=np.int64) if groups is None else groups
                 self._groups[key] = own[self._grid.context] + others * (int(own.max()) + 1)
             groups = self._groups[key]
-        splits = work.splits
-        if splits is not None and len(splits) != world:
-            apart = self._grid.groups("cp")
-            context = self._grid.context
-            splits = np.where(apart[:, None] == apart, splits[np.ix_(context, context)], 0)
+        splits = None if work.splits is None else self._split(work.splits)
         size, sent = self._column(work.bytes), self._column(work.bytes_sent)
         return replace(work, bytes=size, bytes_sent=sent, groups=groups, splits=splits)
+
+    def _split(self, splits: IntArray) -> IntArray:
+        """Rows that every rank sends to every rank, of those that take part."""
+        key = id(splits), self.stages
+        if key not in self._splits:
+            lifted = splits
+            if len(splits) != self._grid.n_ranks:
+                apart, context = self._grid.groups("cp"), self._grid.context
+                lifted = np.where(apart[:, None] == apart, splits[np.ix_(context, context)], 0)
+            if len(self.stages) < self._grid.pp:
+                lifted = np.where(self._on_stages[:, None], lifted, 0)
+            self._splits[key] = splits, lifted
+        return self._splits[key][1]
 
     def _lowering(self, column: LoweringColumn) -> LoweringColumn:
         index = column.index

@@ -13,6 +13,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
+import numpy as np
+
 from cost_models.masks import Mask
 from cost_models.units import format_count
 from simulator.program.operations import Column
@@ -79,7 +81,8 @@ class Schedule(ABC):
 
     def repeated_rows(self, setup: Setup) -> Column:
         """Leading rows of each rank's part that other ranks have too (anchors): not kept for decoding."""
-        return 0
+        partition = self.input_partition(setup)
+        return np.maximum(partition.stop[:, 0] - partition.start[:, 0], 0) if partition.name == "anchored" else 0
 
     @property
     def has_backward(self) -> bool:

@@ -47,6 +47,28 @@ ADAMW: dict[str, float] = {
 """What executors compute with: a step in the middle of training, so that moments matter."""
 
 
+@dataclass(frozen=True, eq=False)
+class Sharers:
+    """The ranks that hold the same weights, and see different tokens.
+
+    Attributes
+    ----------
+    ranks : of a group.
+    groups, place : group of each rank, and its place in it.
+    """
+
+    ranks: int
+    groups: IntArray
+    place: IntArray
+
+    @staticmethod
+    def of(grid: Grid, experts_over: int) -> Sharers:
+        """Context and data parallel ranks; of experts only those that have the same ones."""
+        place, others = grid.position(*DATA), grid.groups(*DATA)
+        groups = others * experts_over + place % experts_over
+        return Sharers(grid.size(*DATA) // experts_over, groups, place // experts_over)
+
+
 @dataclass
 class _State:
     """A trainable weight's share of this rank."""
@@ -72,9 +94,8 @@ class ParameterStore:
         if zero not in (0, 1, 2, 3):
             raise InputError("unknown zero stage", got=zero, expected="0, 1, 2 or 3")
         self._r, self._grid, self._optimizer = r, grid, optimizer
-        self._ranks = grid.size(*DATA)
-        self._zero = zero if self._ranks > 1 else 0
-        self._groups: IntArray = grid.groups(*DATA)
+        self._zero = zero if grid.size(*DATA) > 1 else 0
+        self._sharers: dict[int, Sharers] = {}
         self._states: dict[int, _State] = {}
         self._pending: list[Tensor] = []
         self._whole: list[Tensor] = []
@@ -112,8 +133,9 @@ class ParameterStore:
         self, parameter: Parameter, name: str, dtype: str, *, is_input: bool = False, bits: float | None = None
     ) -> Tensor:
         """Memory for an N-th of the flattened weight, padded to equal shards."""
-        part = -(-parameter.size // self._ranks)
-        start = self._grid.position(*DATA) * part
+        sharers = self._sharers_of(parameter)
+        part = -(-parameter.size // sharers.ranks)
+        start = sharers.place * part
         slices = (*parameter.slices, Slices(None, start, start + part))
         return self._r.tensor(
             name, None, 1, part, dtype, tokens=1, batch=1, is_input=is_input, slices=slices, bits=bits
@@ -124,15 +146,25 @@ class ParameterStore:
     def gather(self, weights: Iterable[Parameter]) -> None:
         """Make weights whole; what is whole already stays."""
         missing = [each for each in weights if each.tensor is None]
-        if missing:
-            shards = [self._states[id(each)].shard for each in missing]
-            self._gather(missing, [shard for shard in shards if shard is not None])
+        for alike in self._by_sharers(missing):
+            shards = [self._states[id(each)].shard for each in alike]
+            self._gather(alike, [shard for shard in shards if shard is not None])
+
+    def _sharers_of(self, parameter: Parameter) -> Sharers:
+        over = parameter.experts_over
+        return self._sharers.get(over) or self._sharers.setdefault(over, Sharers.of(self._grid, over))
+
+    def _by_sharers(self, weights: Sequence[Parameter]) -> list[list[Parameter]]:
+        """Experts apart from what all ranks have."""
+        kinds = sorted({each.experts_over for each in weights})
+        return [[each for each in weights if each.experts_over == kind] for kind in kinds]
 
     def _gather(self, weights: Sequence[Parameter], shards: Sequence[Tensor]) -> None:
         for each in weights:
             each.tensor = each.new_tensor(self._r)
         size = sum(int(shard.buffer.bytes) for shard in shards)
-        work = Collective("all_gather", size, size * (self._ranks - 1), self._groups)
+        sharers = self._sharers_of(weights[0])
+        work = Collective("all_gather", size, size * (sharers.ranks - 1), sharers.groups)
         self._r.emit("all_gather", work, shards, [each.held for each in weights], lane="comm:dp")
 
     def free(self, weights: Iterable[Parameter]) -> None:
@@ -149,27 +181,32 @@ class ParameterStore:
         if not ready or not (last or self._zero >= 2):
             return
         self._reduce_replicas([each for each in ready if each.replicas])
-        if self._ranks == 1:
-            self._keep(ready, [each.grad for each in ready])
-        elif self._zero == 0:
-            self._all_reduce(ready)
-        else:
-            self._reduce_scatter(ready)
+        for alike in self._by_sharers(ready):
+            if self._sharers_of(alike[0]).ranks == 1 and not self._zero:
+                self._keep(alike, [each.grad for each in alike])
+            elif self._zero == 0:
+                self._all_reduce(alike)
+            else:
+                self._reduce_scatter(alike)
 
     def _reduce_replicas(self, weights: Sequence[Parameter]) -> None:
         if weights and self._grid.tp > 1:
             grads = [each.grad for each in weights if each.grad is not None]
-            self._collective("all_reduce", grads, grads, 2, self._grid.tp, self._grid.groups("tp"), "comm:tp")
+            size = sum(int(each.buffer.bytes) for each in grads)
+            work = Collective(
+                "all_reduce", size, 2 * size * (self._grid.tp - 1) // self._grid.tp, self._grid.groups("tp")
+            )
+            self._r.emit("all_reduce", work, grads, grads, lane="comm:tp")
 
     def _all_reduce(self, weights: Sequence[Parameter]) -> None:
         grads = [each.grad for each in weights if each.grad is not None]
-        self._collective("all_reduce", grads, grads, 2, self._ranks, self._groups, "comm:dp")
+        self._collective("all_reduce", grads, grads, 2, self._sharers_of(weights[0]))
         self._keep(weights, grads)
 
     def _reduce_scatter(self, weights: Sequence[Parameter]) -> None:
         grads = [each.grad for each in weights if each.grad is not None]
         shards = [self._shard(each, f"d {each.name}", each.grad_dtype) for each in weights]
-        self._collective("reduce_scatter", grads, shards, 1, self._ranks, self._groups, "comm:dp")
+        self._collective("reduce_scatter", grads, shards, 1, self._sharers_of(weights[0]))
         if self._zero == 1:
             self._whole += grads
         del grads
@@ -177,12 +214,11 @@ class ParameterStore:
         self._wait(shards)
 
     def _collective(
-        self, kind: str, reads: Sequence[Tensor], writes: Sequence[Tensor], times: int, ranks: int, groups: IntArray,
-        lane: str,
-    ) -> None:  # fmt: skip
-        size = sum(int(each.buffer.bytes) for each in reads)
-        work = Collective(kind, size, times * size * (ranks - 1) // ranks, groups)
-        self._r.emit(kind, work, reads, writes, lane=lane)
+        self, kind: str, reads: Sequence[Tensor], writes: Sequence[Tensor], times: int, sharers: Sharers
+    ) -> None:
+        size, ranks = sum(int(each.buffer.bytes) for each in reads), sharers.ranks
+        work = Collective(kind, size, times * size * (ranks - 1) // ranks, sharers.groups)
+        self._r.emit(kind, work, reads, writes, lane="comm:dp")
 
     def _keep(self, weights: Sequence[Parameter], grads: Sequence[Tensor | None]) -> None:
         for each, grad in zip(weights, grads, strict=True):
@@ -204,11 +240,21 @@ class ParameterStore:
     def step(self, weights: Iterable[Parameter]) -> None:
         """Update weights from their gradients, which are gone then."""
         self._pending, self._whole = [], []
-        for state in [self._states[id(each)] for each in weights]:
-            if state.grad is not None and state.states:
-                self._update(state)
+        states = [self._states[id(each)] for each in weights]
+        updated = [state for state in states if state.grad is not None and state.states]
+        targets = {id(state.parameter): self._update(state) for state in updated}
+        if self._zero in (1, 2):
+            for alike in self._by_sharers([state.parameter for state in updated]):
+                for each in alike:
+                    each.tensor = None
+                self._gather(alike, [targets[id(each)] for each in alike])
+        for state in updated:
+            parameter = state.parameter
+            self.updated[parameter.name] = targets[id(parameter)] if self._zero == 3 else parameter.held
+            self.updated[state.states[0].buffer.name] = state.states[0]
 
-    def _update(self, state: _State) -> None:
+    def _update(self, state: _State) -> Tensor:
+        """Moments, master weights, and the weights that this rank updates."""
         parameter, grad = state.parameter, state.grad
         assert grad is not None
         target = state.shard if self._zero == 3 else parameter.tensor
@@ -218,10 +264,5 @@ class ParameterStore:
         moved = sum(int(each.buffer.bytes) for each in state.states)
         work = Elementwise("accumulate", int(grad.buffer.bytes) + moved, moved + int(target.buffer.bytes))
         self._r.emit("adamw", work, (grad, *state.states), (*state.states, target), settings=ADAMW)
-        del grad
         state.grad = None
-        if self._zero in (1, 2):
-            parameter.tensor = None
-            self._gather([parameter], [target])
-        self.updated[parameter.name] = target if self._zero == 3 else parameter.held
-        self.updated[state.states[0].buffer.name] = state.states[0]
+        return target

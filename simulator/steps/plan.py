@@ -151,6 +151,10 @@ class Plan:
         if training and not self.schedule.has_backward:
             raise InputError(f"{self.schedule.name} is for inference only: it has no backward pass",
                              remedy="ask for prefill or decode")  # fmt: skip
+        if self.schedule.name == "tp":
+            raise InputError(
+                "tp as a schedule is for attention alone", remedy="give layers and models --tp, and another"
+            )
         self.schedule.check(self.setup)
         if self.grid.pp > 1 and self.shape.tied_embeddings:
             raise InputError(f"{self.shape.name} ties embedding and head, which lie on different pipeline stages",

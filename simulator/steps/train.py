@@ -81,7 +81,8 @@ class TrainingStep:
         self._ranks.on(*range(stages))
         for stage in range(stages):
             self._ranks.on(stage)
-            self.store.step([each for weights, _ in units[stage] for each in weights])
+            for weights, _ in units[stage]:
+                self.store.step(weights)
         outputs = {f"{name} {index}": tensor for index, rows in enumerate(self.losses)
                    for name, tensor in zip(("lse", "target"), rows, strict=True)}  # fmt: skip
         self.r.close(outputs | self.store.updated)
