@@ -70,6 +70,18 @@ class MemoryCurve:
 
 
 @dataclass(frozen=True, eq=False)
+class LaneWaits:
+    """When hosts told a lane to wait for a row of another: columns over waits; ``row`` and ``source`` are rows.
+
+    The lane is that of ``row``, which is the first to wait.
+    """
+
+    host_ns: IntArray
+    row: IntArray
+    source: IntArray
+
+
+@dataclass(frozen=True, eq=False)
 class TraceDetails:
     """What a trace shows beside the timeline; each part may be missing.
 
@@ -81,3 +93,4 @@ class TraceDetails:
     launches: Launches | None = None
     communication: Mapping[int, Communication] = field(default_factory=dict)
     memory: MemoryCurve | None = None
+    waits: LaneWaits | None = None

@@ -87,6 +87,7 @@ class _RankWriter:
             chunk = rows[first : first + CHUNK_ROWS]
             file.writelines(self._events(chunk))
             file.writelines(self._launches(chunk))
+        file.writelines(self._waits())
         file.writelines(self._memory())
         file.write("\n]}\n")
 
@@ -135,6 +136,21 @@ class _RankWriter:
                 f'"args": {{"correlation": {number}}}}}'
                 f',\n{{"ph": "s", {flow}, {host}}}'
                 f',\n{{"ph": "f", {flow}, "pid": {rank}, "tid": {lane}, "ts": {_us(start_ns)}, "bp": "e"}}'
+            )
+
+    def _waits(self) -> Iterator[str]:
+        """What streams wait for, as CUPTI records cudaStreamWaitEvent."""
+        waits, timeline, rank = self._details.waits, self._timeline, self._rank
+        if waits is None:
+            return
+        mine = timeline.rank[waits.row] == rank
+        columns = (waits.host_ns, timeline.lane[waits.row], timeline.lane[waits.source], waits.source)
+        for host_ns, lane, source_lane, source in zip(*(column[mine].tolist() for column in columns), strict=True):
+            yield (
+                f',\n{{"ph": "X", "cat": "cuda_sync", "name": "Stream Wait Event", "pid": {rank}, "tid": {lane}, '
+                f'"ts": {_us(host_ns)}, "dur": 0.000, "args": {{"cuda_sync_kind": "Stream Wait Event", '
+                f'"device": {rank}, "stream": {lane}, "wait_on_stream": {source_lane}, '
+                f'"wait_on_cuda_event_record_corr_id": {FIRST_CORRELATION + source}}}}}'
             )
 
     def _memory(self) -> Iterator[str]:

@@ -44,7 +44,7 @@ def load_recording(source: Source | Sequence[Source]) -> Recording:
     timeline = load[0](named[0])
     nothing: tuple[tuple[()], ...] = ((),) * timeline.n_ranks
     return Recording(
-        timeline, Launches.none(len(timeline)), nothing, nothing, nothing, on_device=True,
+        timeline, Launches.none(len(timeline)), nothing, nothing, nothing, {}, on_device=True,
         clock_offset_ns=np.zeros(timeline.n_ranks, dtype=np.int64), warnings=(),
     )  # fmt: skip
 

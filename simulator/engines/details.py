@@ -12,10 +12,10 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.engines.costs import Costs
-from simulator.program.operations import Buffer, Collective, Column, Exchange, IntArray, Operation, Transfer
+from simulator.program.operations import COMPUTE, Buffer, Collective, Column, Exchange, IntArray, Operation, Transfer
 from simulator.program.rings import Ring
 from simulator.program.tape import Ignore
-from traces.launches import Communication, Launches, MemoryCurve, TraceDetails
+from traces.launches import Communication, LaneWaits, Launches, MemoryCurve, TraceDetails
 
 CALL_NS = 2_000
 """About what cudaLaunchKernel takes when nothing profiles it; shown only, no time depends on it."""
@@ -38,6 +38,9 @@ class Details(Ignore):
         self._calls: list[tuple[IntArray, IntArray]] = []
         self._changes: list[tuple[IntArray, IntArray]] = []
         self._communication: dict[int, Communication] = {}
+        self._rows = 0
+        self._written: dict[int, dict[str, IntArray]] = {}
+        self._waits: list[tuple[IntArray, IntArray, IntArray]] = []
 
     def allocate(self, buffer: Buffer) -> None:
         """More in use."""
@@ -45,6 +48,7 @@ class Details(Ignore):
 
     def release(self, buffer: Buffer) -> None:
         """Less in use."""
+        self._written.pop(buffer.id, None)
         self._change(-buffer.bytes)
 
     def operation(self, operation: Operation) -> None:
@@ -58,13 +62,30 @@ class Details(Ignore):
         communication = _communication(operation, self._n_ranks)
         if communication is not None:
             self._communication[len(self._calls)] = communication
+        self._follow_waits(operation, ranks, before)
         self._calls.append((np.maximum(before, issued - CALL_NS)[ranks], issued[ranks]))
 
     def result(self) -> TraceDetails:
         """Everything so far, launches in the order in which :class:`simulator.engines.rows.Rows` keeps its rows."""
         none = np.zeros(0, dtype=np.int64)
         start, end = (np.concatenate([none, *(each[i] for each in self._calls)]) for i in (0, 1))
-        return TraceDetails(Launches(start, end), self._communication, self._memory())
+        waits = LaneWaits(*(np.concatenate([none, *(each[i] for each in self._waits)]) for i in range(3)))
+        return TraceDetails(Launches(start, end), self._communication, self._memory(), waits)
+
+    def _follow_waits(self, operation: Operation, ranks: IntArray, before: IntArray) -> None:
+        """Rules 4 and 5 of `simulator.program.tape`: a lane waits for the last write of a buffer on another lane."""
+        rows = np.full(self._n_ranks, -1)
+        rows[ranks] = self._rows + np.arange(len(ranks))
+        self._rows += len(ranks)
+        for buffer in (*operation.reads, *operation.writes):
+            for lane, source in self._written.get(buffer.id, {}).items():
+                both = (rows >= 0) & (source >= 0)
+                if lane != operation.lane and both.any():
+                    self._waits.append((before[both], rows[both], source[both]))
+        if operation.lane != COMPUTE:
+            for buffer in operation.writes:
+                of = self._written.setdefault(buffer.id, {})
+                of[operation.lane] = np.where(rows >= 0, rows, of.get(operation.lane, -1))
 
     def _change(self, by: Column) -> None:
         self._used = self._used + by

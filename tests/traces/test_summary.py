@@ -22,7 +22,13 @@ from traces.timeline import OperationInfo, Timeline
 
 def recording(timeline: Timeline, launches: Launches | None = None, **changes: object) -> Recording:
     nothing: tuple[tuple[()], ...] = ((),) * timeline.n_ranks
-    fields: dict[str, object] = {"windows": nothing, "syncs": nothing, "waits": nothing, "on_device": True}
+    fields: dict[str, object] = {
+        "windows": nothing,
+        "syncs": nothing,
+        "waits": nothing,
+        "communication": {},
+        "on_device": True,
+    }
     launches = launches or Launches.none(len(timeline))
     zero = np.zeros(timeline.n_ranks, dtype=np.int64)
     return Recording(timeline, launches, clock_offset_ns=zero, warnings=(), **(fields | changes))  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from traces.kineto.classify import Kind
+from traces.kineto.facts import Peers
 from traces.kineto.stream import Event, to_ns
 from traces.timeline import CATEGORIES
 
@@ -33,6 +34,12 @@ def own_kind(args: Mapping[str, Any]) -> Kind | None:
     if "category" in args and "kind" in args and args["category"] in CATEGORIES:
         return Kind(str(args["category"]), str(args["kind"]).replace("/", "_"))
     return None
+
+
+def peers(args: Mapping[str, Any]) -> Peers:
+    """Between whom a communication kernel moves data."""
+    ranks = str(args.get("Process Group Ranks", ""))
+    return Peers("" if "..." in ranks else ranks, *(int(args.get(f"{which} Rank", -1)) for which in ("Dst", "Src")))
 
 
 def bytes_sent(kind: Kind, args: Mapping[str, Any]) -> int:

@@ -15,6 +15,14 @@ from traces.kineto.classify import Kind
 IntArray = NDArray[np.int64]
 
 
+class Peers(NamedTuple):
+    """Between whom a communication moves data, as its arguments say it: "" and -1 where they do not."""
+
+    ranks: str = ""
+    to: int = -1
+    source: int = -1
+
+
 class Label(NamedTuple):
     """What rows have in common; group, phase and step as the file itself says them ("" and -1: it does not)."""
 
@@ -23,6 +31,7 @@ class Label(NamedTuple):
     group: str = ""
     phase: str = ""
     step: int = -1
+    peers: Peers = Peers()
 
 
 class Window(NamedTuple):
@@ -42,11 +51,15 @@ class Sync(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """At ``host_ns`` a stream was told to wait for work of another, or (-1) of one that the trace does not name."""
+    """At ``host_ns`` the host told a stream to wait for another's work: for what it had issued until ``recorded_ns``.
+
+    Source and ``recorded_ns`` are -1 where the trace does not say them.
+    """
 
     host_ns: int
     stream: int
     source: int
+    recorded_ns: int = -1
 
 
 class Columns:
@@ -115,4 +128,7 @@ class RankTrace:
         self.windows = [Window(name, start + by_ns, end + by_ns) for name, start, end in self.windows]
         self.phases = [Window(name, start + by_ns, end + by_ns) for name, start, end in self.phases]
         self.syncs = [Sync(start + by_ns, end + by_ns, stream) for start, end, stream in self.syncs]
-        self.waits = [Wait(host + by_ns, stream, source) for host, stream, source in self.waits]
+        self.waits = [
+            Wait(host + by_ns, stream, source, recorded + by_ns if recorded >= 0 else -1)
+            for host, stream, source, recorded in self.waits
+        ]

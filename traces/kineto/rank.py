@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from traces.errors import InputError
-from traces.kineto.arguments import arguments, bytes_sent, own_kind, span_ns, tensor_bytes
+from traces.kineto.arguments import arguments, bytes_sent, own_kind, peers, span_ns, tensor_bytes
 from traces.kineto.classify import Kind, classify_collective, classify_kernel, classify_operator, is_communication
-from traces.kineto.facts import Columns, Label, RankTrace, Sync, Wait, Window
+from traces.kineto.facts import Columns, Label, Peers, RankTrace, Sync, Wait, Window
 from traces.kineto.stream import Event, EventStream
 
 STEP = re.compile(r"^(?:ProfilerStep|Iteration)#(\d+)$")
@@ -54,6 +54,8 @@ class _Reader:
         self._thread_names: dict[tuple[object, object], str] = {}
         self._operators = Columns()
         self._stream_of_sync: dict[int, int] = {}
+        self._waits: list[tuple[int, int, int, int]] = []
+        self._event_calls: dict[int, int] = {}
         self._sync_calls: list[tuple[int, int, int]] = []
         self._around: list[tuple[int, int, int, str]] = []
         self._takers: Mapping[str, Callable[[Event], None]] = {
@@ -107,6 +109,9 @@ class _Reader:
         self._name_lanes()
         for start_ns, end_ns, correlation in self._sync_calls:
             trace.syncs.append(Sync(start_ns, end_ns, self._stream_of_sync.get(correlation, -1)))
+        for host_ns, stream, source, call in self._waits:
+            recorded_ns = self._event_calls.get(call, trace.launches.get(call, (-1, -1))[1])
+            trace.waits.append(Wait(host_ns, stream, source, recorded_ns))
         trace.labels = list(self._labels)
         trace.shift(int(header.get("baseTimeNanoseconds") or 0))
         return trace
@@ -121,9 +126,8 @@ class _Reader:
             kind = own_kind(args) or classify_kernel_cached(name, collective)
         else:
             kind = own_kind(args) or Kind("copy", "memset" if event["cat"] == "gpu_memset" else "memcpy")
-        label = Label(
-            name, kind, str(args.get("Process Group Name", "")), str(args.get("phase", "")), int(args.get("step", -1))
-        )
+        group, phase, step = str(args.get("Process Group Name", "")), str(args.get("phase", "")), args.get("step", -1)
+        label = Label(name, kind, group, phase, int(step), peers(args) if kind.category == "communication" else Peers())
         stream = int(args["stream"] if "stream" in args else event["tid"])
         lane = self._lane("stream", event.get("pid"), event.get("tid"))
         self._trace.stream_lanes.setdefault(stream, lane)
@@ -172,6 +176,8 @@ class _Reader:
         name, correlation = str(event["name"]), int(arguments(event).get("correlation", -1))
         if "Synchronize" in name:
             self._sync_calls.append((*span_ns(event), correlation))
+        elif "EventRecord" in name:
+            self._event_calls[correlation] = span_ns(event)[1]
         elif LAUNCH.search(name) and correlation >= 0:
             self._trace.launches[correlation] = span_ns(event)
 
@@ -179,8 +185,8 @@ class _Reader:
         args = arguments(event)
         stream, correlation = int(args.get("stream", -1)), int(args.get("correlation", -1))
         if "Wait" in str(event["name"]):
-            source = int(args.get("wait_on_stream", -1))
-            self._trace.waits.append(Wait(span_ns(event)[0], stream, source))
+            source, event_call = (int(args.get(f"wait_on_{of}", -1)) for of in ("stream", "cuda_event_record_corr_id"))
+            self._waits.append((span_ns(event)[0], stream, source, event_call))
         else:
             self._stream_of_sync[correlation] = stream
 

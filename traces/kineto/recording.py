@@ -21,8 +21,9 @@ from traces.kineto.clocks import Clocks, Span, align_clocks
 from traces.kineto.facts import RankTrace, Sync, Wait, Window
 from traces.kineto.lanes import Queues, separate_lanes
 from traces.kineto.matching import Issued, Key, in_order_of_issue, operation_keys
+from traces.kineto.peers import communications
 from traces.kineto.rank import read_rank
-from traces.launches import Launches
+from traces.launches import Communication, Launches
 from traces.timeline import OperationInfo, Timeline
 
 IntArray = NDArray[np.int64]
@@ -40,6 +41,7 @@ class Recording:
     windows : for each rank its steps, in order, on the host.
     syncs : for each rank when its host waited for the device.
     waits : for each rank which stream was told to wait, and when; lanes of the timeline instead of streams.
+    communication : between whom operations move data, by their id, where all their ranks say it.
     on_device : whether rows ran on GPUs; else they are the CPU's own operators.
     clock_offset_ns : added to each rank's own clock.
     warnings : what was cut, guessed or not understood.
@@ -50,6 +52,7 @@ class Recording:
     windows: tuple[tuple[Window, ...], ...]
     syncs: tuple[tuple[Sync, ...], ...]
     waits: tuple[tuple[Wait, ...], ...]
+    communication: Mapping[int, Communication]
     on_device: bool
     clock_offset_ns: IntArray
     warnings: tuple[str, ...]
@@ -133,6 +136,7 @@ def _combine(traces: Sequence[RankTrace]) -> Recording:
         windows=tuple(tuple(sorted(t.windows, key=lambda each: each.start_ns)) for t in traces),
         syncs=tuple(tuple(sorted(t.syncs)) for t in traces),
         waits=tuple(tuple(_on_lanes(each, t, lanes) for each in sorted(t.waits)) for t in traces),
+        communication=communications(traces, issued, operation),
         on_device=on_device,
         clock_offset_ns=clocks.offset_ns,
         warnings=(*clocks.warnings, *_warnings(traces, separated.cut_ns, keys)),
@@ -221,7 +225,7 @@ def _on_lanes(wait: Wait, trace: RankTrace, lanes: _Names) -> Wait:
         local = trace.stream_lanes.get(stream)
         return -1 if local is None else lanes.number(trace.lanes[local])
 
-    return Wait(wait.host_ns, lane(wait.stream), lane(wait.source))
+    return wait._replace(stream=lane(wait.stream), source=lane(wait.source))
 
 
 def _warnings(traces: Sequence[RankTrace], cut_ns: int, keys: Sequence[Sequence[Key]]) -> list[str]:
