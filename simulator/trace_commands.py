@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simulator.options import JsonTarget, Outputs
+from traces.errors import InputError
 
 if TYPE_CHECKING:
     from traces.kineto.recording import Recording
@@ -76,6 +77,41 @@ def diff(
     print_warnings((*ours.warnings, *theirs.warnings))
 
 
+@trace.command("what-if")
+def what_if(
+    traces: Sources,
+    link: Annotated[float, typer.Option(metavar="X", help="Links X times faster.")] = 1.0,
+    compute: Annotated[float, typer.Option(metavar="X", help="All kernels X times faster.")] = 1.0,
+    host: Annotated[float, typer.Option(metavar="X", help="Host X times faster.")] = 1.0,
+    gpu: Annotated[str | None, typer.Option(metavar="NAME", help="Another GPU; needs --recorded-on.")] = None,
+    recorded_on: Annotated[str | None, typer.Option(metavar="NAME", help="The GPU that was recorded.")] = None,
+    slow_rank: Annotated[
+        list[str] | None, typer.Option(metavar="RANK=X", help="A rank that computes X times slower.")
+    ] = None,
+    overlap: Annotated[
+        str, typer.Option(metavar="recorded|none|full", help="What computation waits for.")
+    ] = "recorded",
+    json: JsonTarget = None,
+    trace: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write the changed run as traces.")] = None,
+) -> None:
+    """Simulate a recorded run again: unchanged, and with a faster link, another GPU, another overlap or a slow rank."""
+    from simulator.output import print_tables, print_warnings, write_json
+    from simulator.trace_tables import what_if_tables
+    from simulator.traced.what_if import Changes, ask
+
+    speeds = {"*": compute} if gpu is None else _speeds(gpu, recorded_on, compute)
+    changes = Changes(link, host, speeds, dict(map(_slow_rank, slow_rank or [])), overlap)
+    answer = ask(_load(traces), changes)
+    outputs = Outputs(json)
+    if trace is not None:
+        from traces.perfetto import write_traces
+
+        write_traces(answer.timeline, trace)
+    write_json(answer.to_json(), outputs)
+    print_tables(what_if_tables(answer), outputs)
+    print_warnings(answer.warnings)
+
+
 @trace.command()
 def convert(
     source: Annotated[Path, typer.Argument(help="A folder of traces, a trace, or a record.")],
@@ -89,6 +125,24 @@ def convert(
     save_recording(recording, target)
     left = ("records and traces hold the timeline: steps, calls and waits of the host stay behind",)
     print_warnings((*recording.warnings, *(left if any(recording.windows) or any(recording.syncs) else ())))
+
+
+def _speeds(gpu: str, recorded_on: str | None, compute: float) -> dict[str, float]:
+    from cost_models.hardware import load_hardware
+    from simulator.traced.what_if import gpu_speeds
+
+    if recorded_on is None:
+        raise InputError("another GPU than which", remedy="name the recorded one with --recorded-on")
+    speeds = gpu_speeds(load_hardware(recorded_on), load_hardware(gpu))
+    return {kind: speed * compute for kind, speed in speeds.items()}
+
+
+def _slow_rank(text: str) -> tuple[int, float]:
+    rank, _, factor = text.partition("=")
+    try:
+        return int(rank), float(factor)
+    except ValueError:
+        raise InputError("slow rank", got=text, expected="RANK=FACTOR, as in 3=1.5") from None
 
 
 def _load(paths: list[Path]) -> Recording:

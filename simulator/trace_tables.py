@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from simulator.traced.what_if import WhatIf
 from traces.differences import Comparison, Difference, describe
 from traces.display import format_ns
 from traces.idle import CAUSES
@@ -42,6 +43,15 @@ def difference_tables(comparison: Comparison) -> list[Table]:
     parts = _differences(describe(comparison), comparison.parts)
     operations = _differences("Operations", comparison.operations)
     return [parts, operations]
+
+
+def what_if_tables(answer: WhatIf) -> list[Table]:
+    """Measured, simulated again, and changed."""
+    table = _table("What if", "run", "time", "against measured")
+    rows = {"measured": answer.measured_ns, "simulated, unchanged": answer.unchanged_ns, "changed": answer.changed_ns}
+    for name, time_ns in rows.items():
+        table.add_row(name, format_ns(time_ns), f"{time_ns / answer.measured_ns - 1:+.1%}")
+    return [table]
 
 
 def _differences(title: str, differences: tuple[Difference, ...]) -> Table:

@@ -6,6 +6,7 @@
     T       = max(S, S[to]) + device_ns;  end = max(T, T[source])     exchange: both ends must be there, both ways done
     end     = max over the group of S + device_ns           collective
     lane    = end                                           where the rank takes part, else unchanged
+    host    = max(issued, what it waits for) + device_ns    where the host synchronises
 
 Times are integer nanoseconds, one number while all ranks agree and an int64 array over ranks from then on. Arrays are
 never changed once made, so a buffer may keep one as its time. Exact where nothing is shared (see `des`).
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.engines.costs import Costs, Observer
-from simulator.program.operations import COMPUTE, Buffer, Collective, Column, Exchange, IntArray, Operation
+from simulator.program.operations import COMPUTE, HOST, Buffer, Collective, Column, Exchange, IntArray, Operation
 from simulator.program.tape import Ignore
 
 
@@ -60,6 +61,9 @@ class MaxPlus(Ignore):
         """Advance the host and the operation's lane."""
         lane, ranks = operation.lane, operation.ranks
         issued = self.host + self._costs.host_ns(operation)
+        if lane == HOST:
+            self._synchronise(operation, issued)
+            return
         before = self.lanes.get(lane, 0)
         start = self._ready(operation, latest(before, issued))
         end = self._run(operation, start, self._costs.device_ns(operation))
@@ -85,6 +89,13 @@ class MaxPlus(Ignore):
     def makespan_ns(self) -> int:
         """When the last operation of all ends."""
         return int(self.finish_ns.max())
+
+    def _synchronise(self, operation: Operation, issued: Column) -> None:
+        """The host waits, and goes on when everything has arrived."""
+        end = self._ready(operation, issued) + self._costs.device_ns(operation)
+        self.host = end if operation.ranks is None else np.where(operation.ranks, end, self.host)
+        if self._observer:
+            self._observer.observe(operation, issued, end)
 
     def _ready(self, operation: Operation, start: Column) -> Column:
         lane, uses_of, waited = operation.lane, self._uses, None

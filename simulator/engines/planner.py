@@ -15,8 +15,9 @@ import numpy as np
 from simulator.engines.costs import Costs
 from simulator.engines.flows import Ask
 from simulator.engines.sharing import Sharing
-from simulator.program.operations import COMPUTE, Collective, Column, Exchange, Operation
+from simulator.program.operations import COMPUTE, HOST, Collective, Column, Exchange, Operation
 from simulator.program.program import Program
+from traces.errors import InputError
 
 
 @dataclass(slots=True)
@@ -60,6 +61,8 @@ class Planner:
         return [self._task(operation) for operation in program.operations]
 
     def _task(self, operation: Operation) -> Task:
+        if operation.lane == HOST:
+            raise InputError("the discrete-event engine knows no hosts that wait", remedy="use the max-plus engine")
         issued = self._issued + self._costs.host_ns(operation)
         self._issued = issued if operation.ranks is None else np.where(operation.ranks, issued, self._issued)
         waits = self._waits(operation)

@@ -27,6 +27,7 @@ computed or sent, never how long it takes: costing prices its ``work``, executor
 | all_to_all_v | Collective | rows for each rank one after the other, as many as `splits` says |
 | all_reduce, reduce_scatter | Collective | as in NCCL, sums; several buffers in one launch are flat, or along `axis` |
 | send | Transfer | one rank of each group of two sends to the other (pipeline stages) |
+| synchronize | Elementwise | on the host lane: the host waits for the compute lane and for what has written what it reads |
 | wait | Elementwise | nothing; the compute lane waits until communication has written what is read |
 
 The kinds of layers and steps (linear, rms_norm, ...) are in `simulator.layers.kinds`.
@@ -51,6 +52,7 @@ IntArray = NDArray[np.int64]
 Column = int | IntArray
 
 HOST, COMPUTE = "host", "compute"
+SYNCHRONIZE = "synchronize"
 CATEGORY = {
     "exchange": "communication",
     "all_to_all": "communication",
@@ -59,6 +61,16 @@ CATEGORY = {
     "all_reduce": "communication",
     "reduce_scatter": "communication",
     "send": "communication",
+    "broadcast": "communication",
+    "reduce": "communication",
+    "gather": "communication",
+    "scatter": "communication",
+    "barrier": "communication",
+    "communication": "communication",
+    "memcpy": "copy",
+    "memset": "copy",
+    "launch": "host",
+    SYNCHRONIZE: "host",
 }
 
 
@@ -200,7 +212,7 @@ class Operation:
 
     @property
     def category(self) -> str:
-        """``communication`` or ``compute``."""
+        """``compute``, ``communication``, ``copy`` or ``host``."""
         return CATEGORY.get(self.kind, "compute")
 
     @property

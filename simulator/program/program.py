@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from simulator.program.operations import Buffer, Operation
-from simulator.program.setup import Setup
+from simulator.program.setup import Ranks, Setup
 from simulator.program.tape import Sink
 
 
@@ -13,7 +13,7 @@ from simulator.program.tape import Sink
 class Program:
     """A recorded Program, kept. ``events`` are (verb, subject) in issue order, the verbs those of a sink."""
 
-    setup: Setup
+    setup: Setup | Ranks
     events: list[tuple[str, Buffer | Operation]] = field(default_factory=list)
     outputs: dict[str, Buffer] = field(default_factory=dict)
 

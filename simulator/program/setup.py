@@ -10,6 +10,14 @@ from traces.errors import InputError
 
 
 @dataclass(frozen=True)
+class Ranks:
+    """Ranks of a Program whose workload is not known, as one made from a trace."""
+
+    n_ranks: int
+    ranks_per_node: int
+
+
+@dataclass(frozen=True)
 class Setup:
     """A workload on ``n_ranks`` ranks, ``ranks_per_node`` of them on each node, numbered node by node.
 

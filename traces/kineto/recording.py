@@ -1,8 +1,8 @@
 """Traces of all ranks as one Timeline, with what the host did beside it.
 
-Time 0 is the first thing that any rank's host or device did. Rows that overlap in a CUDA stream (programmatic
-dependent launch lets a kernel begin before its predecessor has ended) are cut where the next begins; threads of a CPU,
-where several communications are in flight at once, are split into as many lanes as needed.
+Time 0 is the first thing that any rank's host or device did; of a simulated trace its own 0. Rows that overlap in a
+CUDA stream (programmatic dependent launch lets a kernel begin before its predecessor has ended) are cut where the next
+begins; threads of a CPU, where several communications are in flight at once, are split into as many lanes as needed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Recording:
     timeline : the devices' work; ``provenance["source"]`` names the files.
     launches : when the host issued each row of the timeline.
     windows : for each rank its steps, in order, on the host.
-    syncs : for each rank when its host waited for the device.
+    syncs : for each rank when its host waited for the device, or for a stream: a lane of the timeline.
     waits : for each rank which stream was told to wait, and when; lanes of the timeline instead of streams.
     communication : between whom operations move data, by their id, where all their ranks say it.
     on_device : whether rows ran on GPUs; else they are the CPU's own operators.
@@ -134,7 +134,7 @@ def _combine(traces: Sequence[RankTrace]) -> Recording:
         timeline=timeline,
         launches=Launches(columns["launch_start_ns"], columns["launch_end_ns"]),
         windows=tuple(tuple(sorted(t.windows, key=lambda each: each.start_ns)) for t in traces),
-        syncs=tuple(tuple(sorted(t.syncs)) for t in traces),
+        syncs=tuple(tuple(s._replace(stream=_lane(s.stream, t, lanes)) for s in sorted(t.syncs)) for t in traces),
         waits=tuple(tuple(_on_lanes(each, t, lanes) for each in sorted(t.waits)) for t in traces),
         communication=communications(traces, issued, operation),
         on_device=on_device,
@@ -174,7 +174,8 @@ def _align(traces: Sequence[RankTrace], communication: Sequence[Mapping[object, 
 
 def _start_at_zero(traces: Sequence[RankTrace], clocks: Clocks) -> IntArray:
     """Move all traces onto one clock that begins with the first of all; returns by how much each was moved."""
-    zero = min(_first_ns(trace) + offset for trace, offset in zip(traces, clocks.offset_ns.tolist(), strict=True))
+    first = [_first_ns(trace) + offset for trace, offset in zip(traces, clocks.offset_ns.tolist(), strict=True)]
+    zero = 0 if all(trace.simulated for trace in traces) else min(first)
     moved_ns = np.asarray(clocks.offset_ns - zero)
     for trace, by_ns in zip(traces, moved_ns.tolist(), strict=True):
         trace.shift(by_ns)
@@ -221,11 +222,13 @@ def _info(number: int, trace: RankTrace, issued: Issued, place: int) -> Operatio
 
 
 def _on_lanes(wait: Wait, trace: RankTrace, lanes: _Names) -> Wait:
-    def lane(stream: int) -> int:
-        local = trace.stream_lanes.get(stream)
-        return -1 if local is None else lanes.number(trace.lanes[local])
+    return wait._replace(stream=_lane(wait.stream, trace, lanes), source=_lane(wait.source, trace, lanes))
 
-    return wait._replace(stream=lane(wait.stream), source=lane(wait.source))
+
+def _lane(stream: int, trace: RankTrace, lanes: _Names) -> int:
+    """The timeline's lane of a stream; -1 where nothing ran on it, or for all streams."""
+    local = trace.stream_lanes.get(stream)
+    return -1 if local is None else lanes.number(trace.lanes[local])
 
 
 def _warnings(traces: Sequence[RankTrace], cut_ns: int, keys: Sequence[Sequence[Key]]) -> list[str]:
