@@ -24,6 +24,7 @@ import random
 from functools import cached_property, lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cost_models.hardware import HardwareProfile
 from cost_models.kernels import estimate_elementwise_s
@@ -152,12 +153,12 @@ def zipf_lengths(seq_len: int) -> tuple[int, ...]:
     return tuple(listed)
 
 
-def _shares(exponent: float, count: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _shares(exponent: float, count: int) -> NDArray[np.float64]:
     """Shares of the sequence, none above a quarter."""
-    shares = np.arange(1, min(count, MOST_DOCUMENTS) + 1, dtype=np.float64) ** -exponent
+    shares: NDArray[np.float64] = np.arange(1, min(count, MOST_DOCUMENTS) + 1, dtype=np.float64) ** -exponent
     for _ in range(50):
         shares = np.minimum(shares / shares.sum(), 0.25)
-    return shares / shares.sum()
+    return np.asarray(shares / shares.sum())
 
 
 def _mask(name: str, seq_len: int) -> str:
