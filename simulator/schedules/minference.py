@@ -4,13 +4,20 @@ For every head: the last 64 queries attend to all keys; the weights are summed b
 columns and s diagonals with the largest sums are kept, always among them the first 30 columns (the sink) and the
 nearest 100 diagonals. All other pairs are left out.
 
-    index       2 64 S D FLOP per head and top-k;  attention   about 4 S D (v + s') FLOP per head, s' = s in tiles of 64
+The kernel computes tiles of 64 x 64: a diagonal costs a band of tiles. Diagonals lie scattered, so that s of them fall
+into n (1 - (1 - 1/n)^s) of the n = S/64 bands, and the share of the causal pairs that is computed is
 
-It is approximate (exact under its own mask) and for inference only. Attention is priced as a causal window of v + s'
-keys. On several GPUs heads are scattered as in Ulysses; a rank's heads choose for themselves. The defaults are the
-means over the 1024 heads of the released configuration for Llama-3.1-8B, of which each has its own (v, s): (100, 800)
-x 297, (1000, 6096) x 279, (30, 800) x 175, (3500, 100) x 149, (500, 700) x 120, (100, 750) x 4. Source: Jiang et al.
-2024 (arXiv 2407.02490) section 3.2; github microsoft/MInference (vertical_and_slash_kernel).
+    f = f_s + (1 - f_s) 2 v / S,    f_s = 1 - (1 - 1/n)^s,      at most 1
+    index  2 64 S D FLOP per head and top-k;                    attention  4 D f S (S + 1) / 2 FLOP per head
+
+which is priced, and counted, as the causal window of as many pairs. It is approximate (exact under its own mask) and
+for inference only. On several GPUs heads are scattered as in Ulysses; a rank's heads choose for themselves.
+
+The released configuration for Llama-3.1-8B gives its 1024 heads six pairs (v, s): (100, 800) x 297, (1000, 6096) x
+279, (30, 800) x 175, (3500, 100) x 149, (500, 700) x 120, (100, 750) x 4. The defaults stand for all of them: the
+mean v, and the s that computes their mean share f_s of 128K tokens, 0.45. APB's paper measured 281 ms for 664 ms of
+dense attention. Source: Jiang et al. 2024 (arXiv 2407.02490) section 3.2; github microsoft/MInference
+(vertical_and_slash_kernel).
 """
 
 from __future__ import annotations
@@ -31,8 +38,8 @@ from traces.errors import InputError
 
 LAST_QUERIES = 64
 TILE = 64
-VERTICAL, SLASH = 875, 2129
-"""Mean columns and diagonals of a head in the released configuration for Llama-3.1-8B."""
+VERTICAL, SLASH = 875, 1220
+"""Stand for the released configuration for Llama-3.1-8B (see above)."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class MInference(Schedule):
 
     Parameters
     ----------
-    vertical, slash : key columns and diagonals of each head; 875 and 2129, or as many as there are.
+    vertical, slash : key columns and diagonals of each head; 875 and 1220, or as many as there are.
     sink, local : first columns and nearest diagonals that are always kept.
     """
 
@@ -107,11 +114,36 @@ class MInference(Schedule):
     def _attend(self, r: Recorder, reads: tuple[Tensor, ...]) -> Partial:
         q, k, v, columns, diagonals = reads
         w, b = r.setup.workload, q.buffer
-        keys = int(columns.buffer.tokens) + -(-int(diagonals.buffer.tokens) // TILE) * TILE
-        window, whole = SlidingWindow(min(keys, w.seq_len), causal=True), [TokenRange(0, w.seq_len)]
+        share = computed_share(w.seq_len, int(columns.buffer.tokens), int(diagonals.buffer.tokens))
+        window, whole = equivalent_window(w.seq_len, share), [TokenRange(0, w.seq_len)]
         lowering = column_of([lower(window, whole, whole, w.seq_len)] * r.setup.n_ranks)
         o = r.tensor("o", b.layout, b.heads, v.buffer.dim, b.dtype)
         lse = r.tensor("lse", b.layout, b.heads, 1, "fp32")
         work = Attention(lowering, "forward", b.batch, b.heads, k.buffer.heads, b.dim, v.buffer.dim, b.dtype)
         r.emit("attention_sparse", work, reads, (o, lse), lowering=lowering)
         return Partial(o, lse, lowering)
+
+
+def computed_share(seq_len: int, vertical: int, slash: int) -> float:
+    """Share of the causal pairs in the tiles that the kernel computes.
+
+    >>> heads = {800: 297 + 175, 6096: 279, 100: 149, 700: 120, 750: 4}
+    >>> round(sum(computed_share(2**17, 0, slash) * count for slash, count in heads.items()) / 1024, 2)
+    0.45
+    >>> round(computed_share(2**17, 0, 1220), 2)
+    0.45
+    """
+    bands = max(1, seq_len // TILE)
+    diagonal = 1 - (1 - 1 / bands) ** slash
+    return min(1.0, diagonal + (1 - diagonal) * 2 * vertical / seq_len)
+
+
+def equivalent_window(seq_len: int, share: float) -> SlidingWindow:
+    """The causal window with so large a share of the causal pairs: S w - w (w - 1) / 2 of S (S + 1) / 2.
+
+    >>> equivalent_window(1024, 0.5).area(1024) / (1024 * 1025 / 2)
+    0.4999047256097561
+    """
+    side = seq_len + 0.5
+    window = side - (side**2 - share * seq_len * (seq_len + 1)) ** 0.5
+    return SlidingWindow(min(seq_len, max(1, round(window))), causal=True)
