@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from simulator.choices import list_choices
+from simulator.program.setup import Setup
 from simulator.progress import Progress
 from simulator.request import ResolvedRequest, SimulationRequest
 from simulator.result import Refused, SimulationResult
-from simulator.schedules import SCHEDULES, Schedule
+from simulator.schedules import Schedule
 from simulator.simulate import memory_bytes, simulate_schedule
 from traces.display import format_bytes
 from traces.errors import InputError
@@ -14,7 +16,7 @@ from traces.errors import InputError
 def compare(
     request: SimulationRequest, progress: Progress | None = None
 ) -> list[SimulationResult | Refused]:  # fmt: skip
-    """Rank all schedules.
+    """Rank all schedules, with the variants of each that are worth comparing.
 
     Returns
     -------
@@ -30,10 +32,12 @@ def compare(
     resolved = request.resolve()
     results: list[SimulationResult] = []
     refused: list[Refused] = []
-    for done, kind in enumerate(SCHEDULES.values()):
+    topology = resolved.topology
+    choices = list_choices(Setup(resolved.workload, topology.n_ranks, topology.ranks_per_node))
+    for done, choice in enumerate(choices):
         if progress is not None:
-            progress(kind.name, done, len(SCHEDULES))
-        outcome = _try(kind(), resolved)
+            progress(choice.schedule.name, done, len(choices))
+        outcome = _try(choice.schedule, resolved)
         if isinstance(outcome, SimulationResult):
             results.append(outcome)
         else:
