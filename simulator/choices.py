@@ -1,8 +1,9 @@
 """Which ways there are to compute an attention on given ranks: mechanism, degrees, placement and partitioner.
 
-`list_choices` gives those worth comparing: every mechanism with its defaults, and the variants that change the ranking.
-With ``every`` it gives all combinations of degrees, placements and partitioners of every mechanism. Each is legal, or has
-the reason why it is not: heads or sequence not divisible, a mask that the algorithm is not defined for, ...
+`list_choices` gives those worth comparing: every mechanism with its defaults, and the variants that change the
+ranking. With ``every`` it gives all combinations of degrees, placements and partitioners of every mechanism. Each is
+legal, or has the reason why it is not: heads or sequence not divisible, a mask that the algorithm is not defined for,
+...
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from simulator.schedules.ring import Ring
 from simulator.schedules.tp import TensorParallel
 from simulator.schedules.usp import Usp, choose_degrees
 from traces.errors import InputError
-
 
 MOST_SEGMENTS = 20_000
 """Pairs of parts times documents up to which a partition per document is compared: each is a segment of a kernel."""
@@ -157,5 +157,7 @@ def _every(setup: Setup) -> Iterator[Schedule]:
     groups = [group for group in range(1, setup.workload.kv_heads) if setup.workload.kv_heads % group == 0]
     yield from (AllGather(head_group=group) for group in groups)
     yield from _tp(setup)
-    others = [name for name in SCHEDULES if name not in {"ring", "burst", "allgather", "magi", "usp", "loongtrain", "tp"}]
+    others = [
+        name for name in SCHEDULES if name not in {"ring", "burst", "allgather", "magi", "usp", "loongtrain", "tp"}
+    ]
     yield from (parse_schedule(name) for name in others)

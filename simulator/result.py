@@ -95,6 +95,8 @@ class SimulationResult(JsonRecord):
     bytes_sent_per_rank : bytes put on the wire to other ranks, all passes.
     pairs_total : attended pairs over ranks and steps, per head and batch row, forward.
     flop_total : operations of all passes.
+    rank_imbalance, step_imbalance : most over mean of the ranks' pairs, in total and step by step
+        (:mod:`simulator.engines.balance`).
     uncertainty : interval of ``time_s``.
     saturated_links : links that were full while transfers could have used more, the longest first (engine ``des``).
     timeline : every operation of every rank, where it was asked for.
@@ -121,6 +123,8 @@ class SimulationResult(JsonRecord):
     flop_total: int
     uncertainty: Uncertainty
     other_s: float = 0.0
+    rank_imbalance: float = 1.0
+    step_imbalance: float = 1.0
     saturated_links: tuple[SaturatedLink, ...] = ()
     schema_version: int = SCHEMA_VERSION
     timeline: Timeline | None = _python_only()

@@ -17,6 +17,7 @@ from cost_models.hardware import HardwareProfile, load_hardware
 from cost_models.kernels import choose_kernel
 from simulator.contention import MOST_RANKS, choose_engine, list_saturated
 from simulator.costing import CostModel
+from simulator.engines.balance import Balance
 from simulator.engines.des import DiscreteEvents
 from simulator.engines.maxplus import MaxPlus
 from simulator.engines.memory import Memory
@@ -113,17 +114,18 @@ class Run:
         """Run the engine, and collect what does not depend on time."""
         self.memory = Memory(self.setup.n_ranks, self._costs.workspace_bytes)
         self.traffic, self.rows = Traffic(self.setup, self.subject.copies), self._all_rows()
+        self.balance = Balance(self.setup.n_ranks)
         kept = self._program if self._keeps_all else None
         self.engine, self.neglected = choose_engine(self.engine, kept, lambda: self._sharing)
         if self.engine == "des":
-            self._replay(self.memory, self.traffic)
+            self._replay(self.memory, self.traffic, self.balance)
             self.rows = self.rows or Rows(self.setup.n_ranks)
             events = DiscreteEvents(self._program, self._costs, self.rows, self._sharing)
             events.run()
             self.saturated = list_saturated(events.saturation, self.resolved.topology)
             return
         engine = MaxPlus(self.setup.n_ranks, self._costs, self.rows)
-        self._replay(self.memory, self.traffic, engine)
+        self._replay(self.memory, self.traffic, self.balance, engine)
         if self.rows is None:
             self.rows = Rows(self.setup.n_ranks, rank=int(np.argmax(engine.finish_ns)))
             self._replay(MaxPlus(self.setup.n_ranks, self._costs, self.rows))
@@ -149,6 +151,8 @@ class Run:
             bytes_sent_per_rank=tuple(self.traffic.sent_bytes.tolist()),
             pairs_total=self.traffic.pairs,
             flop_total=self.traffic.flop,
+            rank_imbalance=self.balance.ranks,
+            step_imbalance=self.balance.steps,
             uncertainty=trust.uncertainty(parts, extrapolated=bool(beyond)),
             timeline=timeline if self._keeps_all else None,
             breakdown=parts,

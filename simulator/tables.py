@@ -28,6 +28,10 @@ WIDE = 100
 """Terminal columns from which there is room for wide gaps."""
 
 
+LONG_NAME = 60
+"""Characters up to which a mask is named in full."""
+
+
 def compare_tables(outcomes: Sequence[SimulationResult | Refused], width: int) -> list[Table]:
     """Tables of exact, approximate and refused schedules, those that are not empty.
 
@@ -68,9 +72,16 @@ def describe_inputs(inputs: Json) -> str:
         shape = f"{inputs['heads']} heads, {inputs['kv_heads']} kv heads, head dim {inputs['head_dim']}"
     nodes = f" ({inputs['nodes']} nodes)" if inputs["nodes"] > 1 else ""
     return (
-        f"{shape}, {format_count(inputs['seq_len'])} tokens, {inputs['mask']}, {inputs['dtype']}, batch "
+        f"{shape}, {format_count(inputs['seq_len'])} tokens, {_brief(inputs['mask'])}, {inputs['dtype']}, batch "
         f"{inputs['batch']} on {inputs['gpus']} {inputs['hardware']} of {inputs['topology']}{nodes}"
     )
+
+
+def _brief(mask: str) -> str:
+    """A mask's name, without a long list of documents."""
+    from cost_models.masks import parse_mask
+
+    return mask if len(mask) < LONG_NAME else parse_mask(mask).brief
 
 
 def _new_table(title: str, gap: int = 2) -> Table:
@@ -122,6 +133,7 @@ def _summary(result: SimulationResult) -> dict[str, str]:
         "peak memory": f"{format_bytes(result.peak_memory_bytes)}, {'fits' if result.fits else 'does not fit'}",
         "sent per GPU": f"{format_bytes(max(sent, default=0))}, all GPUs {format_bytes(sum(sent))}",
         "attended pairs": f"{result.pairs_total:,} per head and row",
+        "work per GPU": f"most {result.rank_imbalance:.2f} x mean, step by step {result.step_imbalance:.2f} x",
         "operations": f"{result.flop_total:.4g} FLOP",
         "exact": _yes(result.exact),
         "engine": result.engine,

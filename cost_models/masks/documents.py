@@ -29,6 +29,9 @@ from cost_models.masks.static import prefix_blocks
 from cost_models.units import format_count
 from traces.errors import InputError
 
+MOST_LISTED = 8
+"""Documents that messages list one by one."""
+
 
 @dataclass(frozen=True)
 class DocumentMask(Mask):
@@ -55,6 +58,19 @@ class DocumentMask(Mask):
                 expected=f"{seq_len} ({format_count(seq_len)})",
                 remedy="pad the last document or change seq_len",
             )
+
+    @property
+    def brief(self) -> str:
+        """Many documents are counted, not listed.
+
+        >>> Document((3,) * 100, causal=True).brief
+        'document:lengths=(100 of 3 to 3),causal=true'
+        """
+        if len(self.lengths) <= MOST_LISTED:
+            return str(self)
+        listed = "+".join(format_count(length).replace(",", "") for length in self.lengths)
+        summary = f"({len(self.lengths)} of {min(self.lengths)} to {max(self.lengths)})"
+        return str(self).replace(listed, summary)
 
     @cached_property
     def spans(self) -> list[tuple[int, int]]:

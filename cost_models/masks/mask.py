@@ -95,6 +95,11 @@ class Mask(ABC):
     def _tables(self) -> dict[int, BlockTable]:
         return {}
 
+    @property
+    def brief(self) -> str:
+        """The name for messages and titles: as `str`, but not longer than a line."""
+        return str(self)
+
     def __str__(self) -> str:
         values = {key: getattr(self, field.name) for key, field in mask_options(type(self)).items()}
         return str(Spec(self.name, {key: _text(value) for key, value in values.items() if value is not False}))

@@ -59,13 +59,13 @@ def build_partition(
 
 
 def default_chunk(seq_len: int, parts: int) -> int:
-    """Tokens of a chunk: the largest divisor of S/P up to MagiAttention's 2048 that leaves a part 8 chunks, or else 1.
+    """Tokens of a chunk: MagiAttention's 2048, or what leaves a part 8 to 64 chunks; a divisor of S/P.
 
-    >>> default_chunk(2**20, 8), default_chunk(96, 4)
-    (2048, 3)
+    >>> default_chunk(2**20, 8), default_chunk(96, 4), default_chunk(2**23, 4)
+    (2048, 3, 32768)
     """
     own = max(1, seq_len // parts)
-    most = max(1, min(MAGI_CHUNK, own // 8))
+    most = max(1, min(max(MAGI_CHUNK, own // 64), own // 8))
     return next(chunk for chunk in range(most, 0, -1) if own % chunk == 0)
 
 

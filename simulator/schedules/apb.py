@@ -66,7 +66,7 @@ class Apb(Schedule):
         """Refuse what the algorithm is not defined for."""
         workload, ranks = setup.workload, setup.n_ranks
         if str(workload.mask) != "causal":
-            raise InputError(f"apb is defined for the causal mask, not {workload.mask}")
+            raise InputError(f"apb is defined for the causal mask, not {workload.mask.brief}")
         if workload.seq_len % ranks:
             raise InputError(f"seq_len {workload.seq_len} is not divisible by {ranks} hosts")
         anchor, passing = self._lengths(setup)

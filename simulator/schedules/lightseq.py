@@ -64,7 +64,7 @@ class LightSeq(Schedule):
         """Refuse masks that let queries see later keys, and unknown options."""
         check_choice(self, "grad", ("fp32", "bf16"))
         if not setup.workload.mask.is_causal:
-            raise InputError("lightseq is defined for causal masks", got=str(setup.workload.mask))
+            raise InputError("lightseq is defined for causal masks", got=setup.workload.mask.brief)
         self.input_partition(setup)
 
     def input_partition(self, setup: Setup) -> Partition:

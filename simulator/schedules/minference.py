@@ -71,7 +71,7 @@ class MInference(Schedule):
     def check(self, setup: Setup) -> None:
         """Refuse what the algorithm is not defined for, and heads that the ranks do not divide."""
         if str(setup.workload.mask) != "causal":
-            raise InputError(f"minference is defined for the causal mask, not {setup.workload.mask}")
+            raise InputError(f"minference is defined for the causal mask, not {setup.workload.mask.brief}")
         check_heads(setup, setup.n_ranks)
         chosen = self.resolve(setup)
         for option in ("vertical", "slash"):

@@ -48,7 +48,7 @@ class Star(Schedule):
         """Refuse what the algorithm is not defined for."""
         workload, ranks = setup.workload, setup.n_ranks
         if str(workload.mask) != "causal":
-            raise InputError(f"star is defined for the causal mask, not {workload.mask}")
+            raise InputError(f"star is defined for the causal mask, not {workload.mask.brief}")
         if workload.seq_len % ranks:
             raise InputError(f"seq_len {workload.seq_len} is not divisible by {ranks} hosts")
         block = workload.seq_len // ranks

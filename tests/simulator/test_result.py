@@ -42,6 +42,8 @@ RESULT_SCHEMA = {
     "pairs_total": int,
     "flop_total": int,
     "other_s": float,
+    "rank_imbalance": float,
+    "step_imbalance": float,
     "uncertainty": dict,
     "saturated_links": list,
 }
