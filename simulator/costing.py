@@ -199,7 +199,7 @@ class CostModel:
             return exchange_demands(self._topology, self._profile, np.arange(n_ranks), work.ring.to, work.bytes)
         assert isinstance(work, Collective)
         if work.splits is not None:
-            return [None]
+            return [None] * (int(group_numbers(work, n_ranks).max()) + 1)
         if isinstance(work, Transfer):
             sent = exchange_demands(self._topology, self._profile, np.arange(n_ranks), work.to, work.bytes)
             groups = group_numbers(work, n_ranks).tolist()

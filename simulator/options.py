@@ -126,6 +126,13 @@ def _request_options(
     ] = None,
     optimizer: Annotated[str, typer.Option(metavar="adamw|adamw-8bit", help="Optimizer of a step.")] = "adamw",
     method: Annotated[str, typer.Option(metavar="NAME[:key=value,...]", help="Fine-tuning method of a step.")] = "full",
+    ep: Annotated[int, typer.Option(metavar="N", help="Ranks over which experts are spread.")] = 1,
+    routing: Annotated[
+        str, typer.Option(metavar="uniform|zipf:exponent=,seed=|@FILE", help="Tokens per expert.")
+    ] = "uniform",
+    capacity: Annotated[
+        float | None, typer.Option(metavar="C", help="Most that an expert takes, in even shares. Default: all.")
+    ] = None,
     json: JsonTarget = None,
     trace: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write Chrome traces for Perfetto, a file per GPU.")

@@ -31,7 +31,7 @@ PASSES = {
 }
 """Passes of each choice of layers, the default first (for attention and layer the schedule may have another)."""
 
-LAYER_OPTIONS = ("tp", "placement", "tp_version", "checkpoint")
+LAYER_OPTIONS = ("tp", "placement", "tp_version", "checkpoint", "ep", "routing", "capacity")
 """Of the options of steps, those that one layer has."""
 
 ENGINES = ("auto", "maxplus", "des")
@@ -70,6 +70,9 @@ class RequestOptions(TypedDict, total=False):
     loss_chunks: int | None
     optimizer: str
     method: str
+    ep: int
+    routing: str
+    capacity: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +94,8 @@ class SimulationRequest:
     peers : whether ``compare`` lists other people's implementations.
     timeline : whether results keep their timeline.
     tp, dp, pp : tensor, data and pipeline parallel ranks of layers and models; all others are context parallel.
-    placement, tp_version, zero, checkpoint, microbatches, loss_chunks, optimizer, method : as in `StepOptions`.
+    placement, tp_version, zero, checkpoint, microbatches, loss_chunks, optimizer : as in `StepOptions`.
+    method, ep, routing, capacity : likewise.
     """
 
     seq_len: int | str
@@ -124,6 +128,9 @@ class SimulationRequest:
     loss_chunks: int | None = None
     optimizer: str = "adamw"
     method: str = "full"
+    ep: int = 1
+    routing: str = "uniform"
+    capacity: float | None = None
 
     def resolve(self) -> ResolvedRequest:
         """Load and check everything that needs no simulation.

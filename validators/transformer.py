@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cost_models.models import ModelShape
+from cost_models.models.shape import MlaShape
 from validators.executors.layering import EPSILON, ROPE_BASE
 
 Weights = Mapping[str, Tensor]
@@ -58,17 +59,55 @@ def adapt(w: Weights, name: str, x: Tensor) -> Tensor:
     return x + h @ w[name + ".up"].T + w[name + ".up_bias"]
 
 
-def dense_layer(shape: ModelShape, w: Weights, at: str, x: Tensor, allowed: Tensor) -> Tensor:
+def latent(shape: ModelShape, mla: MlaShape, w: Weights, at: str, n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Q, K, V of latent attention."""
+    if mla.q_lora:
+        q = rms_norm(n @ w[at + "q_a_proj"].T, w[at + "q_a_norm"]) @ w[at + "q_b_proj"].T
+    else:
+        q = n @ w[at + "q_proj"].T
+    low, shared = (n @ w[at + "kv_a_proj"].T).split([mla.kv_lora, mla.rope], dim=-1)
+    expanded = (rms_norm(low, w[at + "kv_a_norm"]) @ w[at + "kv_b_proj"].T).unflatten(2, (shape.heads, -1))
+    k, v = expanded.split([mla.nope, shape.v_head_dim], dim=-1)
+    rotated = rotate(shared[:, :, None], mla.rope).expand(-1, -1, shape.heads, -1)
+    return rotate(q.unflatten(2, (shape.heads, -1)), mla.rope), torch.cat([k, rotated], dim=-1), v
+
+
+def mixture(shape: ModelShape, w: Weights, at: str, n: Tensor, visits: Tensor) -> Tensor:
+    """Experts; ``visits`` [B, S, E] says which of them a token visits."""
+    assert shape.moe is not None
+    gate = (n @ w[at + "router"].T).masked_fill(~visits, -torch.inf).softmax(dim=-1).nan_to_num()
+    y = torch.zeros_like(n)
+    for expert in range(shape.moe.experts):
+        parts = [w[at + f"experts_{name}"][expert].T for name in ("gate", "up", "down")]
+        h = torch.nn.functional.silu(n @ parts[0]) * (n @ parts[1])
+        y = y + gate[..., expert, None] * (h @ parts[2])
+    if shape.moe.shared:
+        parts = [w[at + f"shared_{name}_proj"].T for name in ("gate", "up", "down")]
+        y = y + (torch.nn.functional.silu(n @ parts[0]) * (n @ parts[1])) @ parts[2]
+    return y
+
+
+def dense_layer(
+    shape: ModelShape, w: Weights, at: str, x: Tensor, allowed: Tensor, visits: Tensor | None = None
+) -> Tensor:
     """One layer on [B, S, hidden]."""
-    n, (batch, tokens, _) = rms_norm(x, w[at + "input_norm"]), x.shape
+    n = rms_norm(x, w[at + "input_norm"])
+    o = attend(*latent(shape, shape.mla, w, at, n), allowed) if shape.mla else _attend_heads(shape, w, at, n, allowed)
+    x = x + adapt(w, at + "attention", project(w, at + "o_proj", o.flatten(2)))
+    n = rms_norm(x, w[at + "post_norm"])
+    if at + "router" in w:
+        assert visits is not None
+        return x + mixture(shape, w, at, n, visits)
+    h = torch.nn.functional.silu(project(w, at + "gate_proj", n)) * project(w, at + "up_proj", n)
+    return x + adapt(w, at + "feed_forward", project(w, at + "down_proj", h))
+
+
+def _attend_heads(shape: ModelShape, w: Weights, at: str, n: Tensor, allowed: Tensor) -> Tensor:
+    batch, tokens, _ = n.shape
     q = project(w, at + "q_proj", n).view(batch, tokens, shape.heads, shape.head_dim)
     k = project(w, at + "k_proj", n).view(batch, tokens, shape.kv_heads, shape.head_dim)
     v = project(w, at + "v_proj", n).view(batch, tokens, shape.kv_heads, shape.v_head_dim)
-    o = attend(rotate(q, shape.head_dim), rotate(k, shape.head_dim), v, allowed)
-    x = x + adapt(w, at + "attention", project(w, at + "o_proj", o.flatten(2)))
-    n = rms_norm(x, w[at + "post_norm"])
-    h = torch.nn.functional.silu(project(w, at + "gate_proj", n)) * project(w, at + "up_proj", n)
-    return x + adapt(w, at + "feed_forward", project(w, at + "down_proj", h))
+    return attend(rotate(q, shape.head_dim), rotate(k, shape.head_dim), v, allowed)
 
 
 def prefill(shape: ModelShape, w: Weights, ids: Tensor, allowed: Tensor) -> dict[str, Tensor]:
@@ -83,11 +122,13 @@ def prefill(shape: ModelShape, w: Weights, ids: Tensor, allowed: Tensor) -> dict
     return {**found, "logits": last @ w["embed_tokens" if shape.tied_embeddings else "lm_head"].T}
 
 
-def model_loss(shape: ModelShape, w: Weights, ids: Tensor, labels: Tensor, allowed: Tensor) -> Tensor:
+def model_loss(
+    shape: ModelShape, w: Weights, ids: Tensor, labels: Tensor, allowed: Tensor, visits: Tensor | None = None
+) -> Tensor:
     """Loss of each token [B, S] from token ids [B, S]."""
     x = w["embed_tokens"][ids]
     for index in range(shape.layers):
-        x = dense_layer(shape, w, f"layers.{index}.", x, allowed)
+        x = dense_layer(shape, w, f"layers.{index}.", x, allowed, visits)
     logits = rms_norm(x, w["norm"]) @ w["embed_tokens" if shape.tied_embeddings else "lm_head"].T
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
 

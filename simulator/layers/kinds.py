@@ -17,6 +17,14 @@ this table with option ``accumulate`` is a gradient that is added to.
 | append | Elementwise | rows, cache -> cache: the rows at its end, on the last rank of a context parallel group |
 | swiglu, swiglu_backward | Elementwise | gate, up -> silu(gate) up; dh, gate, up -> dgate, dup |
 | gelu, gelu_backward | Elementwise | x -> gelu(x) (exact); dy, x -> dx |
+| split, join | Elementwise | features of x cut into several tensors, and put together again |
+| latent_keys (_backward) | Elementwise | expanded, key -> [expanded's first features, key], the others; and back |
+| gates (_backward) | Elementwise | router logits -> softmax over the experts that each token visits, by row |
+| dispatch (_backward) | Elementwise | x -> its rows by expert, `counts` of `place`; and rows added by token |
+| combine_rows (_backward) | Elementwise | rows, gates -> sum over a token's rows of gate row |
+| regroup | Elementwise | rows by source and expert -> by expert and source (`by_expert`), or back |
+| experts, experts_dx, experts_dw | Gemm | rows by expert, stack of matrices -> each expert's product; `counts` |
+| all_to_all_v | Collective | rows to and from the experts' ranks |
 | bias, bias_dw | Elementwise | x, b -> x + b in place; dy (, db) -> db |
 | row_lengths | Elementwise | w, ba, m -> m / norm of each row of w + ba (DoRA) |
 | scale | Elementwise | x, s -> x s, a factor per feature |

@@ -9,16 +9,21 @@ runs on the heads of this rank.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cost_models.models import ModelShape
 from simulator.layers.adapters import bottleneck, project
 from simulator.layers.cache import KvCache
 from simulator.layers.core import Kept, attention_core
+from simulator.layers.experts import Experts
+from simulator.layers.latent import latent_projections
 from simulator.layers.net import Net, Var
 from simulator.layers.pointwise import residual, rms_norm, rope, swiglu
+from simulator.layers.routing import Routing
 from simulator.layers.tensor_parallel import TensorParallel
 from simulator.layers.weights import Weights
+from simulator.program.operations import Column
 from simulator.program.partition import Layout
 from simulator.schedules.base import Schedule
 
@@ -33,12 +38,14 @@ class Context:
     schedule : of the attention.
     parallel : tensor parallel ranks.
     home : which tokens each rank of a context parallel group has.
+    routing : of so many tokens on each rank to experts.
     """
 
     shape: ModelShape
     schedule: Schedule
     parallel: TensorParallel
     home: Layout
+    routing: Callable[[Column], Routing] | None = None
 
 
 def transformer_layer(
@@ -56,9 +63,12 @@ def attention_block(
     shape, parallel = context.shape, context.parallel
     x, positions = parallel.enter(net, x, context.home), cache.positions if cache else None
     heads, kv_heads = shape.heads // parallel.size, shape.kv_heads // parallel.size
-    q = rope(net, project(net, weights, "q_proj", x, "q", heads), shape.head_dim, positions)
-    k = rope(net, project(net, weights, "k_proj", x, "k", kv_heads), shape.head_dim, positions)
-    v = project(net, weights, "v_proj", x, "v", kv_heads)
+    if shape.mla:
+        q, k, v = latent_projections(net, weights, shape.mla, x, heads, positions)
+    else:
+        q = rope(net, project(net, weights, "q_proj", x, "q", heads), shape.head_dim, positions)
+        k = rope(net, project(net, weights, "k_proj", x, "k", kv_heads), shape.head_dim, positions)
+        v = project(net, weights, "v_proj", x, "v", kv_heads)
     del x
     if cache is not None and cache.filled:
         o = Var(cache.attend(net, q.tensor, k.tensor, v.tensor), None)
@@ -71,8 +81,12 @@ def attention_block(
 
 
 def feed_forward(net: Net, context: Context, weights: Weights, x: Var) -> Var:
-    """SwiGLU."""
+    """SwiGLU, of all features or of experts."""
     x = context.parallel.enter(net, x, context.home)
+    if "router" in weights:
+        assert context.shape.moe is not None and context.routing is not None
+        routing = context.routing(x.tensor.buffer.tokens * x.tensor.buffer.batch)
+        return context.parallel.leave(net, Experts(context.shape.moe, routing)(net, weights, x))
     gate, up = project(net, weights, "gate_proj", x, "gate"), project(net, weights, "up_proj", x, "up")
     del x
     h = swiglu(net, gate, up)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from cost_models.finetuning import FullFineTuning, Method
 from simulator.layers.adapters import adapt, freeze_ends
+from simulator.layers.build import layer_weights
 from simulator.layers.cache import KvCache
 from simulator.layers.core import Kept
 from simulator.layers.ends import Rows, full_loss, fused_loss
@@ -31,19 +32,22 @@ class Model:
     context : shape, schedule and parallel ranks.
     loss_chunks : chunks of the sequence over which head and loss are fused; None for whole logits.
     method : of fine-tuning.
+    experts_over : data parallel ranks over which experts are spread.
     """
 
     context: Context
     maker: WeightMaker
     loss_chunks: int | None = None
     method: Method = FullFineTuning()
+    experts_over: int = 1
     layers: list[Weights] = field(default_factory=list)
     ends: Weights = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.maker.check()
         layers = range(self.context.shape.layers)
-        self.layers = [adapt(self.method, self.maker, index, self.maker.layer(index)) for index in layers]
+        made = [layer_weights(self.maker, index, self.experts_over) for index in layers]
+        self.layers = [adapt(self.method, self.maker, index, weights) for index, weights in enumerate(made)]
         self.ends = freeze_ends(self.method, self.maker.ends())
 
     def stage_layers(self, stage: int, stages: int) -> range:

@@ -33,25 +33,11 @@ class WeightMaker:
         shape, n = self.shape, self.parallel.size
         for what, count in (
             ("heads", shape.heads), ("kv heads", shape.kv_heads), ("intermediate size", shape.intermediate),
-            ("vocabulary", shape.vocab),
+            ("vocabulary", shape.vocab), ("experts' intermediate size", shape.moe.intermediate if shape.moe else 0),
         ):  # fmt: skip
             if count % n:
                 raise InputError(f"{what} of {shape.name} are not divisible by the tensor parallel ranks",
                                  got=f"{count} / {n}")  # fmt: skip
-
-    def layer(self, index: int) -> Weights:
-        """Weights of a layer."""
-        shape, at = self.shape, f"layers.{index}."
-        h, d, dv = shape.hidden, shape.head_dim, shape.v_head_dim
-        return {
-            "input_norm": self.gain(at + "input_norm", h),
-            "q_proj": self.rows(at + "q_proj", shape.heads * d, h),
-            "k_proj": self.rows(at + "k_proj", shape.kv_heads * d, h),
-            "v_proj": self.rows(at + "v_proj", shape.kv_heads * dv, h),
-            "o_proj": self.columns(at + "o_proj", h, shape.heads * dv),
-            "post_norm": self.gain(at + "post_norm", h),
-            **self.mlp(at, shape.intermediate),
-        }
 
     def mlp(self, at: str, intermediate: int) -> Weights:
         """Gate, up and down projection."""

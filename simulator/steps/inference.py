@@ -43,7 +43,8 @@ class InferenceStep:
         self.plan, self._ranks = plan, Ranks(plan, sink)
         self.r, context = self._ranks.r, self._ranks.context
         self.net = Net(self.r, training=False)
-        self.model = Model(context, WeightMaker(plan.shape, context.parallel, plan.dtype))
+        maker, options = WeightMaker(plan.shape, context.parallel, plan.dtype), plan.options
+        self.model = Model(context, maker, None, options.parsed_method, options.ep)
         whole = replace(context, parallel=TensorParallel(plan.grid, version=1))
         self._on_all = replace_context(self.model, whole)
         self.store = ParameterStore(self.r, plan.grid, 0, None)
@@ -137,7 +138,7 @@ class InferenceStep:
 
 def replace_context(model: Model, context: Context) -> Model:
     """The same weights in another context."""
-    other = Model(context, model.maker, model.loss_chunks)
+    other = Model(context, model.maker, None, model.method, model.experts_over)
     other.layers, other.ends = model.layers, model.ends
     return other
 

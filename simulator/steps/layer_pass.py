@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simulator.layers.build import layer_weights
 from simulator.layers.checkpoint import checkpoint
 from simulator.layers.core import Kept
 from simulator.layers.layer import transformer_layer
@@ -15,7 +16,7 @@ from traces.errors import InputError
 
 
 def record_layer(plan: Plan, pass_: str, sink: Sink) -> None:
-    """Record the first layer of a model.
+    """Record the first layer of a model, or the first that has experts.
 
     Raises
     ------
@@ -30,7 +31,8 @@ def record_layer(plan: Plan, pass_: str, sink: Sink) -> None:
     plan = plan.resolved()
     ranks = Ranks(plan, sink)
     r, context = ranks.r, ranks.context
-    weights = WeightMaker(plan.shape, context.parallel, plan.dtype).layer(0)
+    index = plan.shape.moe.first_dense if plan.shape.moe else 0
+    weights = layer_weights(WeightMaker(plan.shape, context.parallel, plan.dtype), index, options.ep)
     r.muted = pass_ == "backward"
     for each in weights.values():
         each.tensor = each.new_tensor(r, is_input=True)

@@ -29,12 +29,11 @@ from simulator.layers.parameter import Parameter
 from simulator.program.operations import Collective, Elementwise, Slices
 from simulator.program.recorder import Recorder
 from simulator.program.tape import Tensor
+from simulator.steps.axes import DATA
 from traces.errors import InputError
 
 OPTIMIZERS = {"adamw": 32.0, "adamw-8bit": 8 + 32 / 256}
 """Bits of a moment's element."""
-
-DATA = ("cp", "dp")
 
 ADAMW: dict[str, float] = {
     "learning_rate": 1e-3,

@@ -18,7 +18,7 @@ def one_forward_one_backward(stages: int, microbatches: int) -> Iterator[Task]:
     """Tasks of all stages, each after what it needs: a forward on the stage before, a backward on the one after.
 
     >>> [f"{kind[0]}{microbatch}@{stage}" for stage, kind, microbatch in one_forward_one_backward(2, 2)]
-    ['f0@0', 'f1@0', 'f0@1', 'b0@1', 'b0@0', 'f1@1', 'b1@1', 'b1@0']
+    ['f0@0', 'f1@0', 'f0@1', 'b0@1', 'f1@1', 'b1@1', 'b0@0', 'b1@0']
     """
     queues = [_stage_tasks(stage, stages, microbatches) for stage in range(stages)]
     done: set[Task] = set()

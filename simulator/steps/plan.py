@@ -11,6 +11,8 @@ from cost_models.models import ModelShape
 from cost_models.workload import AttentionWorkload
 from simulator.grid import Grid
 from simulator.layers.checkpoint import CHECKPOINTS
+from simulator.layers.routing import Routing, build_routing
+from simulator.program.operations import Column
 from simulator.program.setup import Setup
 from simulator.schedules.base import Schedule
 from simulator.steps.parameters import OPTIMIZERS
@@ -31,6 +33,8 @@ class StepOptions:
     microbatches : of each data parallel rank's sequences.
     loss_chunks : chunks over which head and loss are fused; None for whole logits.
     optimizer : adamw or adamw-8bit.
+    ep : neighbouring context and data parallel ranks over which experts are spread.
+    routing, capacity : tokens per expert, and how much of an even share an expert takes; see `layers.routing`.
     method : of fine-tuning, ``NAME:key=value,...`` (`cost_models.finetuning`).
     """
 
@@ -45,6 +49,9 @@ class StepOptions:
     loss_chunks: int | None = None
     optimizer: str = "adamw"
     method: str = "full"
+    ep: int = 1
+    routing: str = "uniform"
+    capacity: float | None = None
 
     def __post_init__(self) -> None:
         for name, value, choices in (
@@ -54,7 +61,9 @@ class StepOptions:
             if value not in choices:
                 raise InputError(f"unknown {name}", got=repr(value), expected="one of " + ", ".join(map(str, choices)))
         parse_method(self.method)
-        for name in ("tp", "dp", "pp", "microbatches", "loss_chunks"):
+        if self.capacity is not None and not 0 < self.capacity <= 1000:
+            raise InputError("capacity is out of range", got=self.capacity, expected="above 0, at most 1000")
+        for name in ("tp", "dp", "pp", "ep", "microbatches", "loss_chunks"):
             value = getattr(self, name)
             if name == "loss_chunks" and value is None:
                 continue
@@ -162,6 +171,7 @@ class Plan:
         if self.grid.pp > 1 and training and self.options.microbatches < self.grid.pp:
             raise InputError("fewer microbatches than pipeline stages", got=f"{self.options.microbatches} microbatches",
                              expected=f"at least {self.grid.pp}")  # fmt: skip
+        self._check_experts()
         method = self.options.parsed_method
         if method.answers > 1 and training:
             for name, value in (("pp", self.grid.pp > 1), ("loss_chunks", self.options.loss_chunks)):
@@ -175,6 +185,31 @@ class Plan:
             raise InputError(
                 "tokens of a rank are not divisible by the tensor parallel ranks", got=f"{local} / {self.grid.tp}"
             )
+
+    def routing(self, tokens: Column) -> Routing:
+        """Of so many tokens on each rank."""
+        assert self.shape.moe is not None
+        if not isinstance(tokens, int):
+            raise InputError(
+                f"{self.schedule.name} gives ranks unequally many tokens", remedy="experts need equal ones"
+            )
+        options = self.options
+        return build_routing(self.shape.moe, self.grid, tokens, options.ep, options.routing, options.capacity)
+
+    def _check_experts(self) -> None:
+        """Refuse options of experts for models without, and experts that cannot be spread."""
+        options, moe = self.options, self.shape.moe
+        if moe is None:
+            for name, value, default in (("ep", options.ep, 1), ("routing", options.routing, "uniform"),
+                                         ("capacity", options.capacity, None)):  # fmt: skip
+                if value != default:
+                    raise InputError(f"{name} is about experts, and {self.shape.name} has none", got=value)
+            return
+        low_rank, name = options.parsed_method.low_rank, options.parsed_method.name
+        if name in ("half", "qlora") or (low_rank and {"gate", "up", "down"} & set(low_rank[1])):
+            raise InputError(f"{options.parsed_method} changes matrices of which experts have many",
+                             remedy="use a method for attention's matrices, as lora")  # fmt: skip
+        self.routing(self.seq_len // self.grid.cp * self.sequences)
 
     def resolved(self) -> Plan:
         """With the schedule's defaults filled in."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.layers.layer import Context
+from simulator.layers.routing import Routing
 from simulator.layers.tensor_parallel import TensorParallel
 from simulator.program.lift import Lift
-from simulator.program.operations import Slices, Transfer
+from simulator.program.operations import Column, Slices, Transfer
 from simulator.program.partition import Layout
 from simulator.program.recorder import Recorder
 from simulator.program.tape import Sink, Tensor
@@ -29,7 +30,15 @@ class Ranks:
         self.r = Recorder(plan.setup, self._lift or sink)
         home = Layout.home(plan.schedule.input_partition(plan.setup))
         parallel = TensorParallel(grid, plan.options.tp_version)
-        self.context = Context(plan.shape, plan.schedule, parallel, home)
+        self._routings: dict[int, Routing] = {}
+        self.context = Context(plan.shape, plan.schedule, parallel, home, self._routing)
+
+    def _routing(self, tokens: Column) -> Routing:
+        """One for all layers, so that what they send is priced once."""
+        key = tokens if isinstance(tokens, int) else -1
+        if key not in self._routings:
+            self._routings[key] = self.plan.routing(tokens)
+        return self._routings[key]
 
     def on(self, *stages: int) -> None:
         """What is recorded from here on is these pipeline stages'."""

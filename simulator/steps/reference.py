@@ -41,7 +41,9 @@ def reference_of(
 
 
 def _frozen(policy: Model) -> Model:
-    model = Model(policy.context, replace(policy.maker, prefix="reference."), None, FullFineTuning())
+    model = Model(
+        policy.context, replace(policy.maker, prefix="reference."), None, FullFineTuning(), policy.experts_over
+    )
     for unit in (model.ends, *model.layers):
         for each in unit.values():
             each.trainable = False
@@ -49,7 +51,7 @@ def _frozen(policy: Model) -> Model:
 
 
 def _without_adapters(policy: Model) -> Model:
-    model = Model(policy.context, policy.maker, None, FullFineTuning())
+    model = Model(policy.context, policy.maker, None, FullFineTuning(), policy.experts_over)
     model.ends = policy.ends
     model.layers = [{name: each for name, each in layer.items() if not name.endswith(ADDED)} for layer in policy.layers]
     return model

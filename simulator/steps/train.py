@@ -55,7 +55,7 @@ class TrainingStep:
         self.plan, self._ranks = plan, Ranks(plan, sink)
         self.r, context = self._ranks.r, self._ranks.context
         maker, options = WeightMaker(plan.shape, context.parallel, plan.dtype), plan.options
-        self.model = Model(context, maker, options.loss_chunks, options.parsed_method)
+        self.model = Model(context, maker, options.loss_chunks, options.parsed_method, options.ep)
         self.store = ParameterStore(self.r, plan.grid, options.zero, options.optimizer)
         self.losses: list[Rows] = []
         self._microbatch = 0

@@ -46,7 +46,7 @@ def linear_dw(local: LocalOperations, operation: Operation) -> None:
     reads, writes = local.reads(operation), local.writes(operation)
     dy, x = reads[:2]
     rows = dy.flatten(2).flatten(0, 1), x[:, _rows(operation, x)].flatten(2).flatten(0, 1)
-    _store(operation, writes[0], rows[0].T @ rows[1])
+    store_grad(operation, writes[0], rows[0].T @ rows[1])
 
 
 def embed(local: LocalOperations, operation: Operation) -> None:
@@ -65,7 +65,7 @@ def embed_dw(local: LocalOperations, operation: Operation) -> None:
     mine = (ids >= 0) & (ids < writes[0].shape[1])
     total = torch.zeros_like(matrix(writes[0]))
     total.index_add_(0, ids[mine], dx[mine])
-    _store(operation, writes[0], total)
+    store_grad(operation, writes[0], total)
 
 
 # -- pointwise ---------------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def rms_norm_dw(local: LocalOperations, operation: Operation) -> None:
     """Dg = sum over tokens of dy x rstd."""
     reads, writes = local.reads(operation), local.writes(operation)
     dy, x, rows = reads[:3]
-    _store(operation, writes[0], (dy * x * _from_rows(rows)).sum(dim=(0, 1, 2)))
+    store_grad(operation, writes[0], (dy * x * _from_rows(rows)).sum(dim=(0, 1, 2)))
 
 
 def rope(local: LocalOperations, operation: Operation) -> None:
@@ -171,7 +171,7 @@ def bias(local: LocalOperations, operation: Operation) -> None:
 
 def bias_dw(local: LocalOperations, operation: Operation) -> None:
     """Sum of dy over tokens."""
-    _store(operation, local.writes(operation)[0], local.reads(operation)[0].sum(dim=(0, 1, 2)))
+    store_grad(operation, local.writes(operation)[0], local.reads(operation)[0].sum(dim=(0, 1, 2)))
 
 
 def row_lengths(local: LocalOperations, operation: Operation) -> None:
@@ -190,7 +190,7 @@ def length_dw(local: LocalOperations, operation: Operation) -> None:
     """Dm = sum of dy y s / m."""
     dy, y, factors, length = local.reads(operation)[:4]
     grad = (dy * y).sum(dim=(0, 1)).view(-1) * factors.view(-1) / length.view(-1)
-    _store(operation, local.writes(operation)[0], grad)
+    store_grad(operation, local.writes(operation)[0], grad)
 
 
 # -- loss --------------------------------------------------------------------------------------------------------
@@ -300,7 +300,8 @@ def _offset(local: LocalOperations, operation: Operation) -> int:
     return offset if isinstance(offset, int) else int(typing.cast(Sequence[int], offset)[local.store.rank])
 
 
-def _store(operation: Operation, target: Tensor, grad: Tensor) -> None:
+def store_grad(operation: Operation, target: Tensor, grad: Tensor) -> None:
+    """A weight's gradient, or what is added to it."""
     if operation.options.get("accumulate"):
         target.add_(grad.view_as(target))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -10,8 +11,10 @@ import torch
 from cost_models.finetuning import Dpo
 from cost_models.masks import parse_mask
 from cost_models.models import ModelShape
+from cost_models.models.shape import MlaShape, MoeShape
 from simulator.grid import Grid
 from simulator.layers.adapters import adapt, freeze_ends
+from simulator.layers.build import layer_weights
 from simulator.layers.parameter import Parameter
 from simulator.layers.preference import SETTINGS
 from simulator.layers.tensor_parallel import TensorParallel
@@ -23,10 +26,13 @@ from simulator.steps.plan import Plan, StepOptions
 from simulator.steps.train import record_training_step
 from tests.validators.executors.cases import mask_matrix
 from validators.executors.loopback import Loopback, execute
-from validators.executors.shards import cut
+from validators.executors.shards import cut, token_index
 from validators.transformer import draw_weights, model_loss, pair_loss
 
 SHAPE = ModelShape("small", 2, 24, 4, 2, 6, 6, 40, 48)
+EXPERTS = replace(SHAPE, name="experts", moe=MoeShape(experts=4, top_k=2, shared=1, intermediate=10, first_dense=1))
+LATENT = ModelShape("latent", 2, 24, 4, 4, 10, 8, 40, 48, mla=MlaShape(q_lora=12, kv_lora=8, nope=6, rope=4))
+DEEPSEEK = replace(LATENT, name="deepseek", moe=EXPERTS.moe, mla=MlaShape(q_lora=None, kv_lora=8, nope=6, rope=4))
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class StepCase:
     def parameters(self) -> dict[str, Parameter]:
         """Of the whole model."""
         maker, method = WeightMaker(self.shape, TensorParallel(Grid())), self.plan.options.parsed_method
-        layers = [adapt(method, maker, index, maker.layer(index)) for index in range(self.shape.layers)]
+        layers = [adapt(method, maker, index, layer_weights(maker, index)) for index in range(self.shape.layers)]
         made = [freeze_ends(method, maker.ends()), *layers]
         return {parameter.name: parameter for each in made for parameter in each.values()}
 
@@ -66,7 +72,7 @@ class StepCase:
         """Of the whole model, as matrices [out, in] and vectors."""
         plain = replace(self, options={}).parameters() if self.options else self.parameters()
         shapes = {
-            name: (each.rows, each.columns) if each.rows > 1 else (each.columns,)
+            name: (each.planes, each.rows, each.columns)[each.planes == 1 :] if each.rows > 1 else (each.columns,)
             for name, each in self.parameters().items()
         }
         drawn = draw_weights({name: size for name, size in shapes.items() if name in plain})
@@ -110,7 +116,24 @@ class StepCase:
         """Of a plain model."""
         tokens = {name: each[:, 0] for name, each in self.tokens().items()}
         allowed = mask_matrix(parse_mask(self.mask, self.seq_len), self.seq_len)
-        return model_loss(self.shape, weights, tokens["ids"], tokens["labels"], allowed)
+        return model_loss(self.shape, weights, tokens["ids"], tokens["labels"], allowed, self.visits())
+
+    def visits(self) -> torch.Tensor | None:
+        """Which experts the tokens visit [B, S, E], from the rows of the ranks that hold them."""
+        if self.shape.moe is None:
+            return None
+        plan = self.plan.resolved()
+        partition, count = plan.schedule.input_partition(plan.setup), plan.sequences
+        visits = torch.zeros(self.batch, self.seq_len, self.shape.moe.experts, dtype=torch.bool)
+        for microbatch, rank in product(range(plan.options.microbatches), range(self.ranks)):
+            own = token_index(partition.ranges(int(plan.grid.context[rank])))
+            routing = plan.routing(len(own) * count)
+            row = routing.counts[routing.place[rank]]
+            expert = torch.repeat_interleave(torch.arange(len(row)), torch.from_numpy(row))
+            token = torch.arange(len(expert)) % (len(own) * count)
+            first = (int(plan.grid.coordinate("dp")[rank]) * plan.options.microbatches + microbatch) * count
+            visits[first + token // len(own), own[token % len(own)], expert] = True
+        return visits
 
     def loss(self, tokens: torch.Tensor) -> torch.Tensor:
         """What is minimised, from the losses of the tokens."""
@@ -122,7 +145,7 @@ class StepCase:
 
     def __str__(self) -> str:
         options = ",".join(f"{name}={value}" for name, value in self.options.items())
-        return f"{self.spec} P={self.ranks} B={self.batch} {options} {self.mask}"
+        return f"{self.spec} P={self.ranks} B={self.batch} {options} {self.mask} {self.shape.name}"
 
 
 def reference_step(case: StepCase) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

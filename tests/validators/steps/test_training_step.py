@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.validators.steps.cases import StepCase, reference_step, total_loss, weight_errors
+from tests.validators.steps.cases import DEEPSEEK, EXPERTS, LATENT, StepCase, reference_step, total_loss, weight_errors
 
 TOLERANCE = 1e-11
 CASES = [
@@ -46,7 +46,23 @@ METHOD_CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES + METHOD_CASES, ids=str)
+MODEL_CASES = [
+    StepCase("ring", 2, shape=LATENT),
+    StepCase("ulysses", 4, {"tp": 2, "checkpoint": "full"}, shape=LATENT),
+    StepCase("ring", 4, {"tp": 2, "tp_version": 3, "zero": 3}, batch=2, shape=LATENT),
+    StepCase("ring", 1, shape=EXPERTS),
+    StepCase("ring", 2, {"routing": "zipf:exponent=1.5,seed=3"}, batch=2, shape=EXPERTS),
+    StepCase("ring", 2, {"ep": 2, "routing": "zipf:exponent=1.5,seed=3", "capacity": 1.2}, shape=EXPERTS),
+    StepCase("burst", 4, {"ep": 2, "zero": 3, "dp": 2, "checkpoint": "full"}, batch=2, shape=EXPERTS),
+    StepCase("ring", 4, {"ep": 4, "zero": 1, "routing": "zipf"}, shape=EXPERTS),
+    StepCase("ring", 8, {"ep": 2, "tp": 2, "pp": 2, "microbatches": 2, "zero": 2}, batch=2, shape=EXPERTS),
+    StepCase("ring", 4, {"ep": 2, "dp": 2, "microbatches": 2, "routing": "zipf:seed=5"}, batch=4, shape=DEEPSEEK),
+    StepCase("ring", 4, {"tp": 2, "ep": 2, "tp_version": 3}, shape=DEEPSEEK),
+    StepCase("ring", 2, {"method": "lora:rank=2,targets=q+o", "ep": 2}, shape=EXPERTS),
+]
+
+
+@pytest.mark.parametrize("case", CASES + METHOD_CASES + MODEL_CASES, ids=str)
 def test_equals_autograd(case: StepCase) -> None:
     done = case.execute()
     loss, wanted = reference_step(case)

@@ -1,0 +1,169 @@
+"""How many tokens each expert gets, and who sends how many rows to whom: an input of the simulation.
+
+    counts[d, e]   tokens of data place d (context and data parallel ranks together) that visit expert e; sum over e is
+                   k n: each of n tokens visits k different experts, so no count exceeds n
+
+Rows lie sorted by expert. The j-th row of a rank is its token j mod n: neighbouring rows are then different tokens, and
+every token occurs k times, whatever the counts. With a capacity, an expert takes at most ceil(capacity k n / E) rows of
+each rank, and drops what comes after (Lepikhin et al. 2020, GShard, arXiv 2006.16668, section 2.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from cost_models.models.shape import MoeShape
+from cost_models.spec import parse_spec
+from simulator.grid import Grid, IntArray
+from simulator.steps.axes import DATA
+from traces.errors import InputError
+
+MAX_FILE_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Routing:
+    """Rows of every rank, for a grid with experts spread over groups of neighbouring data places.
+
+    Parameters
+    ----------
+    counts : [data places, experts].
+    grid : the ranks.
+    over : ranks among which the experts are spread.
+    """
+
+    counts: IntArray
+    grid: Grid
+    over: int
+
+    @cached_property
+    def place(self) -> IntArray:
+        """Data place of each rank."""
+        return self.grid.position(*DATA)
+
+    @cached_property
+    def rows(self) -> IntArray:
+        """Rows that each rank dispatches."""
+        return self.counts.sum(axis=1)[self.place]
+
+    @cached_property
+    def by_owner(self) -> IntArray:
+        """[data places, owners]: rows for each member of the place's group, whose experts are neighbours."""
+        places, experts = self.counts.shape
+        return self.counts.reshape(places, self.over, experts // self.over).sum(axis=2)
+
+    @cached_property
+    def groups(self) -> IntArray:
+        """Number of each rank's group of experts' owners."""
+        groups = self.grid.size(*DATA) // self.over
+        return self.grid.groups(*DATA) * groups + self.place // self.over
+
+    @cached_property
+    def splits(self) -> IntArray:
+        """[ranks, ranks]: rows from each to each, as an all-to-all sends them."""
+        same = self.groups[:, None] == self.groups
+        return np.where(same, self.by_owner[self.place][:, self.place % self.over], 0)
+
+    @cached_property
+    def returning(self) -> IntArray:
+        """The same rows on their way back."""
+        return self.splits.T
+
+    @cached_property
+    def received(self) -> IntArray:
+        """[ranks, sources, own experts]: rows that each rank gets of each member of its group, for each expert."""
+        own = self.counts.shape[1] // self.over
+        grouped = self.counts.reshape(-1, self.over, self.over, own)  # group, source, owner, expert of the owner
+        return grouped.transpose(0, 2, 1, 3)[self.place // self.over, self.place % self.over]
+
+    @cached_property
+    def computed(self) -> IntArray:
+        """Rows that each rank's experts compute."""
+        return self.received.sum(axis=(1, 2))
+
+
+def build_routing(
+    moe: MoeShape, grid: Grid, tokens: int, over: int, spec: str = "uniform", capacity: float | None = None
+) -> Routing:
+    """Routing of so many tokens on each rank.
+
+    Parameters
+    ----------
+    spec : ``uniform``, ``zipf:exponent=1.0,seed=0`` (popularity of experts, in an order drawn with the seed) or
+        ``@FILE``, a CSV of weights, one row for all ranks or one per data place.
+
+    Raises
+    ------
+    InputError
+        Where experts cannot be spread evenly, or the file does not fit.
+
+    >>> moe = MoeShape(experts=4, top_k=2, shared=0, intermediate=8)
+    >>> build_routing(moe, Grid(), 6, 1).counts.tolist()
+    [[3, 3, 3, 3]]
+    """
+    places = grid.size(*DATA)
+    if moe.experts % over or places % over:
+        raise InputError("experts cannot be spread evenly", got=f"{moe.experts} experts, {places} data and context "
+                         f"parallel ranks, over {over}")  # fmt: skip
+    weights = np.broadcast_to(_weights(spec, moe.experts, places), (places, moe.experts))
+    counts = np.stack([_share_out(row, tokens * moe.top_k, tokens) for row in weights])
+    if capacity is not None:
+        counts = np.minimum(counts, int(np.ceil(capacity * moe.top_k * tokens / moe.experts)))
+    return Routing(counts, grid, over)
+
+
+def _weights(spec: str, experts: int, places: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    if spec.startswith("@"):
+        return _read(spec[1:], experts, places)
+    parsed = parse_spec(spec, "routing")
+    if parsed.name == "uniform":
+        parsed.only(())
+        return np.ones((1, experts))
+    if parsed.name != "zipf":
+        raise InputError("unknown routing", got=repr(spec), expected="uniform, zipf:exponent=,seed= or @FILE")
+    parsed.only(("exponent", "seed"))
+    try:
+        exponent, seed = float(parsed.options.get("exponent", "1")), int(parsed.options.get("seed", "0"))
+        order = np.random.default_rng(seed).permutation(experts)
+    except ValueError:
+        raise InputError("zipf's exponent or seed is not a number", got=repr(spec)) from None
+    if not 0 <= exponent <= 10:
+        raise InputError("zipf's exponent is out of range", got=exponent, expected="0 to 10")
+    return ((order + 1.0) ** -exponent)[None]
+
+
+def _read(name: str, experts: int, places: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    path = Path(name)
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise InputError(f"routing file {name} is too large", expected=f"at most {MAX_FILE_BYTES} bytes")
+        weights = np.loadtxt(path, delimiter=",", ndmin=2)
+    except OSError as error:
+        raise InputError(f"routing file {name} cannot be read", got=error.strerror) from None
+    except ValueError as error:
+        raise InputError(f"routing file {name} is not a CSV of numbers", got=str(error)[:80]) from None
+    if weights.shape not in ((1, experts), (places, experts)):
+        raise InputError(f"routing file {name} has other rows or columns", got=str(weights.shape),
+                         expected=f"1 or {places} rows of {experts}")  # fmt: skip
+    if not np.isfinite(weights).all() or (weights < 0).any() or (np.count_nonzero(weights, axis=1) == 0).any():
+        raise InputError(f"routing file {name} has a row without positive weights, or a negative one")
+    return weights
+
+
+def _share_out(weights: np.ndarray[tuple[int], np.dtype[np.float64]], total: int, most: int) -> IntArray:
+    """Whole numbers near the weights' shares of ``total``, none above ``most``: what is over goes to the others."""
+    counts = np.zeros(len(weights), dtype=np.int64)
+    shares = np.maximum(weights, weights[weights > 0].min() * 1e-9)
+    while (missing := total - int(counts.sum())) > 0:
+        room = counts < most
+        exact = np.where(room, shares, 0) / shares[room].sum() * missing
+        step = np.minimum(np.floor(exact).astype(np.int64), most - counts)
+        if not step.any():
+            first = np.argsort(np.where(room, -exact, 1), kind="stable")[: min(missing, int(room.sum()))]
+            step[first] = 1
+        counts += step
+    return counts
