@@ -86,13 +86,13 @@ class Experts:
         r, tensor = net.r, logits.tensor
         gates = r.tensor("gates", None, 1, 1, "fp32", tokens=_shrink(self.routing.rows), batch=1)
         work = Elementwise("gather", tensor.buffer.bytes, gates.buffer.bytes)
-        r.emit("gates", work, (tensor,), (gates,), **self._options())  # type: ignore[arg-type]
+        r.emit("gates", work, (tensor,), (gates,), **self._options())
         out = net.var(gates, logits)
 
         def backward(dgates: Tensor) -> Tensor:
             dlogits = r.like(tensor, "d router logits")
             again = Elementwise("gather", tensor.buffer.bytes + dgates.buffer.bytes, tensor.buffer.bytes)
-            r.emit("gates_backward", again, (dgates, tensor), (dlogits,), **self._options())  # type: ignore[arg-type]
+            r.emit("gates_backward", again, (dgates, tensor), (dlogits,), **self._options())
             return dlogits
 
         return _hang(net, logits, out, backward)
@@ -101,7 +101,7 @@ class Experts:
         r, like = net.r, x.tensor
         rows = self._rows(net, like, self.routing.rows)
         work = Elementwise("gather", rows.buffer.bytes, rows.buffer.bytes)
-        r.emit("dispatch", work, (like,), (rows,), **self._options())  # type: ignore[arg-type]
+        r.emit("dispatch", work, (like,), (rows,), **self._options())
         out, shape = net.var(rows, x), like.buffer
         del like
 
@@ -110,7 +110,7 @@ class Experts:
                 "d x", shape.layout, shape.heads, shape.dim, shape.dtype, tokens=shape.tokens, batch=shape.batch
             )
             back = Elementwise("gather", drows.buffer.bytes, dx.buffer.bytes)
-            r.emit("dispatch_backward", back, (drows,), (dx,), **self._options())  # type: ignore[arg-type]
+            r.emit("dispatch_backward", back, (drows,), (dx,), **self._options())
             return dx
 
         return _hang(net, x, out, backward)
@@ -120,7 +120,7 @@ class Experts:
         y = r.tensor("x", b.layout, b.heads, b.dim, b.dtype, tokens=b.tokens, batch=b.batch)
         inputs = (rows.tensor, gates.tensor)
         work = Elementwise("gather", rows.tensor.buffer.bytes, y.buffer.bytes)
-        r.emit("combine_rows", work, inputs, (y,), **self._options())  # type: ignore[arg-type]
+        r.emit("combine_rows", work, inputs, (y,), **self._options())
         out = net.var(y, rows, gates)
         if out.slot and net.saves:
             slots, out_slot = (rows.slot, gates.slot), out.slot
@@ -129,7 +129,7 @@ class Experts:
                 dy, grads = out_slot.take(), tuple([r.like(each, f"d {each.buffer.name}") for each in inputs])
                 size = inputs[0].buffer.bytes
                 again = Elementwise("gather", 2 * size, size)
-                r.emit("combine_rows_backward", again, (dy, *inputs), grads, **self._options())  # type: ignore[arg-type]
+                r.emit("combine_rows_backward", again, (dy, *inputs), grads, **self._options())
                 for slot, grad in zip(slots, grads, strict=True):
                     net.give(slot, grad)
 
@@ -174,7 +174,7 @@ class Experts:
         sorted_rows = net.r.like(rows, rows.buffer.name)
         options = {"received": self.routing.received, "by_expert": by_expert}
         work = Elementwise("gather", rows.buffer.bytes, rows.buffer.bytes)
-        net.r.emit("regroup", work, (rows,), (sorted_rows,), **options)  # type: ignore[arg-type]
+        net.r.emit("regroup", work, (rows,), (sorted_rows,), **options)
         return sorted_rows
 
     # -- on the experts' rank ----------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ class Experts:
         y = r.tensor(name, None, 1, weight.rows, tensor.buffer.dtype, tokens=tensor.buffer.tokens, batch=1)
         options = {"counts": self.routing.received.sum(axis=1)}
         shape = ((weight.rows, weight.columns),)
-        r.emit("experts", Gemm(rows, shape, y.buffer.dtype), (tensor, weight.held), (y,), **options)  # type: ignore[arg-type]
+        r.emit("experts", Gemm(rows, shape, y.buffer.dtype), (tensor, weight.held), (y,), **options)
         out = net.var(y, x, weight)
         if out.slot and net.saves:
             slot, out_slot, like = x.slot, out.slot, tensor.buffer
@@ -194,7 +194,7 @@ class Experts:
                 if slot is not None:
                     dx = r.tensor(f"d {like.name}", None, 1, like.dim, like.dtype, tokens=like.tokens, batch=1)
                     work = Gemm(rows, ((weight.columns, weight.rows),), like.dtype)
-                    r.emit("experts_dx", work, (dy, weight.held), (dx,), **options)  # type: ignore[arg-type]
+                    r.emit("experts_dx", work, (dy, weight.held), (dx,), **options)
                     net.give(slot, dx)
                 if weight.trainable:
                     net.weight_grad(weight, (dy, tensor), "experts_dw", Gemm(rows, shape, like.dtype), **options)

@@ -127,4 +127,4 @@ class Net:
         fresh = weight.grad is None
         grad = weight.grad = weight.grad or weight.new_grad(self.r)
         before = () if fresh else (grad,)
-        self.r.emit(kind, work, (*reads, *before), (grad,), accumulate=not fresh, **options)  # type: ignore[arg-type]
+        self.r.emit(kind, work, (*reads, *before), (grad,), accumulate=not fresh, **options)

@@ -49,14 +49,14 @@ def rope(net: Net, x: Var, dims: int, positions: tuple[int, int] | None = None) 
     b = x.tensor.buffer
     size = b.bytes * dims // b.dim
     options = {"dims": dims, "positions": positions}
-    net.r.emit("rope", Elementwise("copy", size, size), (x.tensor,), (x.tensor,), inverse=False, **options)  # type: ignore[arg-type]
+    net.r.emit("rope", Elementwise("copy", size, size), (x.tensor,), (x.tensor,), inverse=False, **options)
     out = net.var(x.tensor, x)
     if out.slot and net.saves:
         slot, out_slot = x.slot, out.slot
 
         def backward() -> None:
             dy = out_slot.take()
-            net.r.emit("rope", Elementwise("copy", size, size), (dy,), (dy,), inverse=True, **options)  # type: ignore[arg-type]
+            net.r.emit("rope", Elementwise("copy", size, size), (dy,), (dy,), inverse=True, **options)
             net.give(slot, dy)
 
         net.push(backward)

@@ -54,7 +54,7 @@ def preference_loss(
     reads = (total,) if reference is None else (total, reference)
     size = total.buffer.bytes
     options = {"method": method.name, "settings": SETTINGS[method.name], "pairs": pairs, "tokens": tokens}
-    net.r.emit("preference", Elementwise("copy", len(reads) * size, size), reads, (factor,), **options)  # type: ignore[arg-type]
+    net.r.emit("preference", Elementwise("copy", len(reads) * size, size), reads, (factor,), **options)
     tensor, slot = logits.tensor, logits.slot
 
     def backward() -> None:
