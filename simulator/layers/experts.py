@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,7 @@ class Experts:
 
     # -- on the tokens' rank -----------------------------------------------------------------------------------------
 
-    def _options(self) -> dict[str, object]:
+    def _options(self) -> dict[str, Any]:
         return {"counts": self.routing.counts, "place": self.routing.place, "top_k": self.moe.top_k}
 
     def _gates(self, net: Net, logits: Var) -> Var:
@@ -172,7 +173,7 @@ class Experts:
         if self.routing.received.shape[2] == 1:
             return rows
         sorted_rows = net.r.like(rows, rows.buffer.name)
-        options = {"received": self.routing.received, "by_expert": by_expert}
+        options: dict[str, Any] = {"received": self.routing.received, "by_expert": by_expert}
         work = Elementwise("gather", rows.buffer.bytes, rows.buffer.bytes)
         net.r.emit("regroup", work, (rows,), (sorted_rows,), **options)
         return sorted_rows
@@ -182,7 +183,7 @@ class Experts:
     def _product(self, net: Net, x: Var, weight: Parameter, name: str) -> Var:
         r, tensor, rows = net.r, x.tensor, _shrink(self.routing.computed)
         y = r.tensor(name, None, 1, weight.rows, tensor.buffer.dtype, tokens=tensor.buffer.tokens, batch=1)
-        options = {"counts": self.routing.received.sum(axis=1)}
+        options: dict[str, Any] = {"counts": self.routing.received.sum(axis=1)}
         shape = ((weight.rows, weight.columns),)
         r.emit("experts", Gemm(rows, shape, y.buffer.dtype), (tensor, weight.held), (y,), **options)
         out = net.var(y, x, weight)

@@ -11,6 +11,8 @@ section 3: read bits/8 bytes, write a 16-bit element).
 
 from __future__ import annotations
 
+from typing import Any
+
 from simulator.layers.net import Backward, Net, Var
 from simulator.layers.parameter import Parameter
 from simulator.program.operations import Column, Elementwise, Gemm, IntArray
@@ -55,7 +57,7 @@ def _linear_backward(net: Net, x: Var, weight: Parameter, out: Var) -> Backward:
     return backward
 
 
-def linear_weight_grad(net: Net, weight: Parameter, dy: Tensor, x: Tensor, **options: object) -> None:
+def linear_weight_grad(net: Net, weight: Parameter, dy: Tensor, x: Tensor, **options: Any) -> None:
     """Compute dw = dy^T x; the sum is over tokens."""
     work = Gemm(token_rows(dy), ((weight.rows, weight.columns),), x.buffer.dtype)
     net.weight_grad(weight, (dy, x), "linear_dw", work, **options)

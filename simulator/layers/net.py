@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from simulator.layers.parameter import Parameter
-from simulator.program.operations import Elementwise
+from simulator.program.operations import Elementwise, Work
 from simulator.program.recorder import Recorder
 from simulator.program.tape import Tensor
 
@@ -120,9 +120,7 @@ class Net:
         """Whether backwards hold on to tensors now."""
         return not self._drop
 
-    def weight_grad(
-        self, weight: Parameter, reads: Iterable[Tensor], kind: str, work: object, **options: object
-    ) -> None:
+    def weight_grad(self, weight: Parameter, reads: Iterable[Tensor], kind: str, work: Work, **options: Any) -> None:
         """Emit the operation that computes a weight's gradient, or adds to what microbatches before left."""
         fresh = weight.grad is None
         grad = weight.grad = weight.grad or weight.new_grad(self.r)

@@ -11,6 +11,8 @@ Each is one fused kernel that reads its inputs once and writes its outputs once.
 
 from __future__ import annotations
 
+from typing import Any
+
 from simulator.layers.net import Backward, Net, Var
 from simulator.layers.parameter import Parameter
 from simulator.program.operations import Elementwise
@@ -48,7 +50,7 @@ def rope(net: Net, x: Var, dims: int, positions: tuple[int, int] | None = None) 
     """Rotate the last ``dims`` features of every head, in place, by the positions of the layout or by those given."""
     b = x.tensor.buffer
     size = b.bytes * dims // b.dim
-    options = {"dims": dims, "positions": positions}
+    options: dict[str, Any] = {"dims": dims, "positions": positions}
     net.r.emit("rope", Elementwise("copy", size, size), (x.tensor,), (x.tensor,), inverse=False, **options)
     out = net.var(x.tensor, x)
     if out.slot and net.saves:

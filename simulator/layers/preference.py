@@ -13,6 +13,8 @@ Source: Rafailov et al. 2023 (arXiv 2305.18290) equation 7; Hong et al. 2024 (ar
 
 from __future__ import annotations
 
+from typing import Any
+
 from cost_models.finetuning import Method
 from simulator.layers.ends import Rows, cross_entropy, cross_entropy_backward
 from simulator.layers.linear import linear
@@ -53,7 +55,12 @@ def preference_loss(
     factor = net.r.like(total, "factor")
     reads = (total,) if reference is None else (total, reference)
     size = total.buffer.bytes
-    options = {"method": method.name, "settings": SETTINGS[method.name], "pairs": pairs, "tokens": tokens}
+    options: dict[str, Any] = {
+        "method": method.name,
+        "settings": SETTINGS[method.name],
+        "pairs": pairs,
+        "tokens": tokens,
+    }
     net.r.emit("preference", Elementwise("copy", len(reads) * size, size), reads, (factor,), **options)
     tensor, slot = logits.tensor, logits.slot
 
