@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cost_models.models.shape import MoeShape
 from cost_models.spec import parse_spec
@@ -22,6 +23,7 @@ from simulator.grid import Grid, IntArray
 from simulator.steps.axes import DATA
 from traces.errors import InputError
 
+FloatArray = NDArray[np.float64]
 MAX_FILE_BYTES = 4 * 2**20
 
 
@@ -48,13 +50,13 @@ class Routing:
     @cached_property
     def rows(self) -> IntArray:
         """Rows that each rank dispatches."""
-        return self.counts.sum(axis=1)[self.place]
+        return np.asarray(self.counts.sum(axis=1)[self.place])
 
     @cached_property
     def by_owner(self) -> IntArray:
         """[data places, owners]: rows for each member of the place's group, whose experts are neighbours."""
         places, experts = self.counts.shape
-        return self.counts.reshape(places, self.over, experts // self.over).sum(axis=2)
+        return np.asarray(self.counts.reshape(places, self.over, experts // self.over).sum(axis=2))
 
     @cached_property
     def groups(self) -> IntArray:
@@ -83,7 +85,7 @@ class Routing:
     @cached_property
     def computed(self) -> IntArray:
         """Rows that each rank's experts compute."""
-        return self.received.sum(axis=(1, 2))
+        return np.asarray(self.received.sum(axis=(1, 2)))
 
 
 def build_routing(
@@ -116,7 +118,7 @@ def build_routing(
     return Routing(counts, grid, over)
 
 
-def _weights(spec: str, experts: int, places: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _weights(spec: str, experts: int, places: int) -> FloatArray:
     if spec.startswith("@"):
         return _read(spec[1:], experts, places)
     parsed = parse_spec(spec, "routing")
@@ -133,10 +135,10 @@ def _weights(spec: str, experts: int, places: int) -> np.ndarray[tuple[int, int]
         raise InputError("zipf's exponent or seed is not a number", got=repr(spec)) from None
     if not 0 <= exponent <= 10:
         raise InputError("zipf's exponent is out of range", got=exponent, expected="0 to 10")
-    return ((order + 1.0) ** -exponent)[None]
+    return np.asarray((order + 1.0) ** -exponent)[None]
 
 
-def _read(name: str, experts: int, places: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _read(name: str, experts: int, places: int) -> FloatArray:
     path = Path(name)
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
@@ -151,10 +153,10 @@ def _read(name: str, experts: int, places: int) -> np.ndarray[tuple[int, int], n
                          expected=f"1 or {places} rows of {experts}")  # fmt: skip
     if not np.isfinite(weights).all() or (weights < 0).any() or (np.count_nonzero(weights, axis=1) == 0).any():
         raise InputError(f"routing file {name} has a row without positive weights, or a negative one")
-    return weights
+    return np.asarray(weights, dtype=np.float64)
 
 
-def _share_out(weights: np.ndarray[tuple[int], np.dtype[np.float64]], total: int, most: int) -> IntArray:
+def _share_out(weights: FloatArray, total: int, most: int) -> IntArray:
     """Whole numbers near the weights' shares of ``total``, none above ``most``: what is over goes to the others."""
     counts = np.zeros(len(weights), dtype=np.int64)
     shares = np.maximum(weights, weights[weights > 0].min() * 1e-9)
