@@ -118,7 +118,7 @@ def _request_options(
     ] = 1,
     zero: Annotated[int, typer.Option(metavar="0-3", help="ZeRO stage over context and data parallel ranks.")] = 0,
     checkpoint: Annotated[
-        str, typer.Option(metavar="none|full|attention", help="What of a layer is recomputed in backward.")
+        str, typer.Option(metavar="none|full|attention|sequence", help="What of a layer is recomputed in backward.")
     ] = "none",
     microbatches: Annotated[int, typer.Option(metavar="M", help="Microbatches of each data parallel rank.")] = 1,
     loss_chunks: Annotated[

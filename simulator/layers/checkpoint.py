@@ -2,6 +2,7 @@
 
     full        the region's input                                       + one forward of everything in backward
     attention   and, of attention, what its backward needs (O and LSE)   + the forward of everything but attention
+    sequence    and half of that (see `core`)                            + a quarter of attention's forward as well
 
 Source: Chen et al. 2016 (arXiv 1604.06174); keeping attention results: LoongTrain (Gu et al. 2024, arXiv 2406.18485,
 section 4.4) and DistFlashAttn (Li et al. 2024, arXiv 2310.03294, section 3.3).
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from simulator.layers.core import Kept
 from simulator.layers.net import Net, Slot, Var
 
-CHECKPOINTS = ("none", "full", "attention")
+CHECKPOINTS = ("none", "full", "attention", "sequence")
 
 Region = Callable[[Var, Kept | None], Var]
 
@@ -23,7 +24,7 @@ def checkpoint(net: Net, region: Region, x: Var, how: str) -> Var:
     """``region(x, kept)``, saving what ``how`` says."""
     if how == "none" or not net.training:
         return region(x, None)
-    kept = Kept() if how == "attention" else None
+    kept = None if how == "full" else Kept(later_half=how == "sequence")
     with net.without_backward():
         y = region(x, kept)
     if y.slot is not None and net.saves:

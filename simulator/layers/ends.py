@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from simulator.layers.core import take_tokens
 from simulator.layers.linear import linear, linear_weight_grad, token_rows, use_weight
 from simulator.layers.net import Net, Var
 from simulator.layers.parameter import Parameter
@@ -52,7 +53,7 @@ def fused_loss(
         if start == stop:
             continue
         logits = _chunk_logits(net, x.tensor, head, (start, stop))
-        part = _take_tokens(net, labels, (start, stop))
+        part = take_tokens(net, labels, (start, stop))
         found.append(cross_entropy(net, parallel, logits, part))
         if not net.wants(x, head):
             continue
@@ -76,13 +77,6 @@ def _chunk_logits(net: Net, x: Tensor, head: Parameter, rows: tuple[int, int]) -
     work = Gemm(token_rows(logits), ((head.rows, head.columns),), b.dtype)
     net.r.emit("linear", work, (x, use_weight(net, head)), (logits,), rows=rows)
     return logits
-
-
-def _take_tokens(net: Net, ids: Tensor, rows: tuple[int, int]) -> Tensor:
-    b = ids.buffer
-    part = net.r.tensor(b.name, None, 1, 1, b.dtype, tokens=rows[1] - rows[0], batch=b.batch)
-    net.r.copy("take_tokens", (ids,), part, "copy", rows=rows)
-    return part
 
 
 def cross_entropy(net: Net, parallel: TensorParallel, logits: Tensor, labels: Tensor) -> Rows:

@@ -32,6 +32,7 @@ this table with option ``accumulate`` is a gradient that is added to.
 | add | Elementwise | a, b -> a + b in a new tensor |
 | split, join | Elementwise | features of x cut into several tensors, and put together again |
 | take_tokens | Elementwise | tokens `rows` of x, copied |
+| join_tokens | Elementwise | tokens of two tensors, one after the other |
 | drop_tokens | Elementwise | x without the `dropped` leading tokens of each rank |
 | cross_entropy | Elementwise | logits, labels -> lse, target: of this rank's words, the first is number `offset` |
 | cross_entropy_join | Elementwise | lse, target of all parts -> lse, target of all words |

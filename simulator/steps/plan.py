@@ -29,7 +29,7 @@ class StepOptions:
     placement : order of the axes, innermost first.
     tp_version : 1, or 3 with tokens split between products (sequence parallel).
     zero : 0 to 3.
-    checkpoint : none, full or attention.
+    checkpoint : none, full, attention or sequence.
     microbatches : of each data parallel rank's sequences.
     loss_chunks : chunks over which head and loss are fused; None for whole logits.
     optimizer : adamw or adamw-8bit.
@@ -172,6 +172,8 @@ class Plan:
             raise InputError("fewer microbatches than pipeline stages", got=f"{self.options.microbatches} microbatches",
                              expected=f"at least {self.grid.pp}")  # fmt: skip
         self._check_experts()
+        if self.options.checkpoint == "sequence" and training:
+            self._check_halves()
         method = self.options.parsed_method
         if method.answers > 1 and training:
             for name, value in (("pp", self.grid.pp > 1), ("loss_chunks", self.options.loss_chunks)):
@@ -195,6 +197,15 @@ class Plan:
             )
         options = self.options
         return build_routing(self.shape.moe, self.grid, tokens, options.ep, options.routing, options.capacity)
+
+    def _check_halves(self) -> None:
+        """Refuse to keep half of the sequence where the halves do not come apart."""
+        striped = self.schedule.input_partition(self.setup).name == "striped"
+        if self.schedule.name not in ("ring", "burst") or not striped or str(self.mask) != "causal":
+            raise InputError("checkpoint sequence needs a causal ring or burst with striped tokens",
+                             got=f"{self.schedule} with mask {self.mask}")  # fmt: skip
+        if self.seq_len % (2 * self.grid.cp):
+            raise InputError("tokens of a rank have no halves", got=f"{self.seq_len} / {self.grid.cp}")
 
     def _check_experts(self) -> None:
         """Refuse options of experts for models without, and experts that cannot be spread."""

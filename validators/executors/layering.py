@@ -205,6 +205,12 @@ def take_tokens(local: LocalOperations, operation: Operation) -> None:
     writes[0].copy_(reads[0].narrow(dim, start, (stop - start) if stop else 1))
 
 
+def join_tokens(local: LocalOperations, operation: Operation) -> None:
+    """Tokens of two tensors."""
+    dim = 2 if operation.writes[0].dim == 1 else 1
+    local.writes(operation)[0].copy_(torch.cat(local.reads(operation), dim=dim))
+
+
 def drop_tokens(local: LocalOperations, operation: Operation) -> None:
     """Without the leading tokens."""
     (source,), (target,) = local.reads(operation), local.writes(operation)
@@ -342,6 +348,7 @@ KINDS: dict[str, Perform] = {
         scale,
         length_dw,
         take_tokens,
+        join_tokens,
         drop_tokens,
         cross_entropy,
         cross_entropy_join,

@@ -14,6 +14,8 @@ CASES = [
     StepCase("ulysses", 2, {"checkpoint": "attention"}, mask="full"),
     StepCase("ring", 2, {"checkpoint": "attention", "loss_chunks": 3}),
     StepCase("ring", 2, {"tp": 2}),
+    StepCase("burst:partition=striped", 2, {"checkpoint": "sequence"}, batch=2),
+    StepCase("ring:partition=striped", 4, {"checkpoint": "sequence", "tp": 2, "zero": 3}),
     StepCase("ring", 2, {"tp": 2, "tp_version": 3, "loss_chunks": 2}),
     StepCase("ring", 4, {"tp": 2, "tp_version": 3, "zero": 3}, batch=2),
     StepCase("ulysses", 4, {"tp": 2, "placement": "cp-tp-dp-pp"}),

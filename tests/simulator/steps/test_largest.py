@@ -1,0 +1,42 @@
+"""The longest sequence that fits: at the edge, and longer with everything that saves memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from simulator.request import SimulationRequest
+from simulator.steps.largest import granule, largest_seq_len, peak_memory
+from traces.errors import InputError
+
+REQUEST = SimulationRequest(
+    model="llama-3.1-8b", seq_len=1, gpus=8, topology="dgx-h100", layers="model", schedule="ring:partition=striped",
+    zero=3, loss_chunks=16, timeline=False,
+)  # fmt: skip
+
+
+def longest(**options: Any) -> int:
+    return largest_seq_len(replace(REQUEST, **options)).seq_len
+
+
+def test_it_fits_and_what_is_a_little_longer_does_not() -> None:
+    found = largest_seq_len(REQUEST)
+    assert found.seq_len % granule(REQUEST) == 0
+    assert peak_memory(REQUEST, found.seq_len) == found.peak_memory_bytes <= found.room_bytes
+    assert found.next_peak_bytes is not None and found.next_peak_bytes > found.room_bytes
+    longer = -(-found.seq_len * 65 // 64 // granule(REQUEST)) * granule(REQUEST) + granule(REQUEST)
+    assert peak_memory(REQUEST, longer) > found.room_bytes
+
+
+def test_what_is_kept_decides() -> None:
+    lengths = [longest(checkpoint=how) for how in ("none", "attention", "sequence", "full")]
+    assert lengths == sorted(lengths) and len(set(lengths)) == 4
+    assert longest(checkpoint="full", loss_chunks=None) < lengths[-1]
+    assert longest(checkpoint="full", optimizer="adamw-8bit") > lengths[-1]
+
+
+def test_nothing_fits() -> None:
+    with pytest.raises(InputError, match="not even .* tokens fit"):
+        longest(model="llama-3.1-405b")
