@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from simulator.choices import list_choices
-from simulator.program.setup import Setup
 from simulator.progress import Progress
 from simulator.request import ResolvedRequest, SimulationRequest
 from simulator.result import Refused, SimulationResult
 from simulator.schedules import Schedule
 from simulator.simulate import memory_bytes, simulate_schedule
+from simulator.steps.record import setup_of
 from traces.display import format_bytes
 from traces.errors import InputError
 
@@ -32,8 +32,7 @@ def compare(
     resolved = request.resolve()
     results: list[SimulationResult] = []
     refused: list[Refused] = []
-    topology = resolved.topology
-    choices = list_choices(Setup(resolved.workload, topology.n_ranks, topology.ranks_per_node))
+    choices = list_choices(setup_of(resolved))
     for done, choice in enumerate(choices):
         if progress is not None:
             progress(choice.schedule.name, done, len(choices))

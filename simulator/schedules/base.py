@@ -37,13 +37,11 @@ class Schedule(ABC):
     ----------
     name : as users write it.
     exact : whether it computes dense attention under the workload's mask.
-    in_layers : whether a layer's Q, K, V, cut by ranks' tokens, are what it takes.
     source : paper and section, or code, that it follows.
     """
 
     name: ClassVar[str]
     exact: ClassVar[bool] = True
-    in_layers: ClassVar[bool] = True
     source: ClassVar[str]
 
     @abstractmethod

@@ -41,7 +41,6 @@ class TensorParallel(Schedule):
     version: int = 1
 
     name: ClassVar[str] = "tp"
-    in_layers: ClassVar[bool] = False
     source: ClassVar[str] = "Shoeybi et al. 2019, arXiv 1909.08053; Korthikanti et al. 2022, arXiv 2205.05198"
 
     def resolve(self, setup: Setup) -> Self:

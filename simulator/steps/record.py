@@ -11,7 +11,7 @@ from simulator.program.setup import Setup
 from simulator.program.tape import Sink
 from simulator.recording import check_program, default_pass, record_program
 from simulator.request import ResolvedRequest
-from simulator.schedules import Schedule
+from simulator.schedules import Ring, Schedule
 from simulator.steps.inference import record_decode, record_prefill
 from simulator.steps.layer_pass import record_layer
 from simulator.steps.plan import Plan
@@ -49,9 +49,9 @@ def subject_of(schedule: Schedule, resolved: ResolvedRequest) -> Subject:
     InputError
         Where it cannot run, with the reason.
     """
-    request, topology = resolved.request, resolved.topology
+    request = resolved.request
     if request.layers == "attention":
-        setup = Setup(resolved.workload, topology.n_ranks, topology.ranks_per_node)
+        setup = setup_of(resolved)
         pass_ = request.pass_ or default_pass(schedule)
         check_program(schedule, setup, pass_)
         filled = schedule.resolve(setup)
@@ -69,6 +69,21 @@ def subject_of(schedule: Schedule, resolved: ResolvedRequest) -> Subject:
     passes = 2 if pass_ == "step" and isinstance(method, Dpo) and method.where != "stored" else 1
     copies = passes * plan.shape.layers * plan.grid.dp * plan.grid.tp * plan.options.microbatches
     return Subject(plan.resolved().schedule, plan.world, pass_, copies, lambda sink: MODEL_PASSES[pass_](plan, sink))
+
+
+def setup_of(resolved: ResolvedRequest) -> Setup:
+    """The ranks and heads that a schedule gets: all, or those of one context parallel group.
+
+    Raises
+    ------
+    InputError
+        Where the grid does not fit the ranks or the heads.
+    """
+    topology = resolved.topology
+    if resolved.request.layers == "attention":
+        return Setup(resolved.workload, topology.n_ranks, topology.ranks_per_node)
+    assert resolved.model is not None
+    return _plan(Ring(), resolved, resolved.model).setup
 
 
 def _plan(schedule: Schedule, resolved: ResolvedRequest, shape: ModelShape) -> Plan:
