@@ -16,7 +16,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -24,7 +24,7 @@ from typing import TextIO
 from traces.errors import InputError
 
 Writer = Callable[[TextIO], None]
-OUR_FILES = re.compile(r"rank\d+\.json")
+Content = bytes | Writer | Iterable[bytes]
 
 
 def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
@@ -72,13 +72,16 @@ def write_stream_atomic(path: str | os.PathLike[str], write: Writer) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def write_folder_atomic(folder: str | os.PathLike[str], files: Mapping[str, bytes | Writer]) -> None:
+def write_folder_atomic(
+    folder: str | os.PathLike[str], files: Mapping[str, Content], owned: str = r"rank\d+\.json"
+) -> None:
     """Write a folder of files whole or not at all.
 
     Parameters
     ----------
-    folder : new, or empty, or holding only an earlier result (``rank*.json``), which is replaced.
-    files : contents of each file: bytes, or a function that writes text to an open file.
+    folder : new, or empty, or holding only an earlier result, which is replaced.
+    files : contents of each file: bytes, pieces of them, or a function that writes text to an open file.
+    owned : regular expression for the names of an earlier result's files.
 
     Raises
     ------
@@ -87,7 +90,7 @@ def write_folder_atomic(folder: str | os.PathLike[str], files: Mapping[str, byte
     """
     target = Path(folder).resolve()
     with _explained(folder):
-        _check_replaceable(target)
+        _check_replaceable(target, owned)
         temporary = _sibling(target)
         try:
             temporary.mkdir()
@@ -109,12 +112,13 @@ def _write_durably(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _write_member(path: Path, content: bytes | Writer) -> None:
-    if isinstance(content, bytes):
-        path.write_bytes(content)
+def _write_member(path: Path, content: Content) -> None:
+    if callable(content):
+        with path.open("x", encoding="utf-8", newline="\n") as text:
+            content(text)
         return
-    with path.open("x", encoding="utf-8", newline="\n") as file:
-        content(file)
+    with path.open("xb") as file:
+        file.writelines([content] if isinstance(content, bytes) else content)
 
 
 @contextmanager
@@ -132,15 +136,15 @@ def _text_file(path: Path, *, zipped: bool) -> Iterator[TextIO]:
         yield file
 
 
-def _check_replaceable(target: Path) -> None:
+def _check_replaceable(target: Path, owned: str) -> None:
     if not target.exists():
         return
-    foreign = [entry.name for entry in target.iterdir() if not (entry.is_file() and OUR_FILES.fullmatch(entry.name))]
+    foreign = [entry.name for entry in target.iterdir() if not (entry.is_file() and re.fullmatch(owned, entry.name))]
     if foreign:
         raise InputError(
             f"folder {target} holds other files",
             got=min(foreign),
-            expected="a new folder, or one with nothing but rank*.json",
+            expected=f"a new folder, or one with nothing but {owned}",
             remedy="name another folder",
         )
 

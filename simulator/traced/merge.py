@@ -1,18 +1,22 @@
-"""All ranks' issues as one sequence that every rank's own order agrees with.
+"""All ranks' sequences as one that every rank's own order agrees with.
 
-A communication is issued when all its ranks have come to it; other operations are issued for all ranks that have come
-to them, which may be several times, if ranks disagree about their order. Two communications that ranks began in
+Something shared (communication) is issued when all its ranks have come to it; anything else for all ranks that have
+come to it, which may be several times, if ranks disagree about their order. Two communications that ranks began in
 different orders (in different process groups) would wait for each other for ever: the one that began first goes first.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 from simulator.traced.issues import Issue
 from traces.timeline import Timeline
+
+Item = TypeVar("Item")
+ALONE = -1
+"""Key of items that each rank has for itself."""
 
 
 class Step(NamedTuple):
@@ -23,58 +27,76 @@ class Step(NamedTuple):
 
 
 def merge_issues(timeline: Timeline, per_rank: Sequence[Sequence[Issue]]) -> Iterator[Step]:
-    """Merge the ranks' sequences."""
-    return _Merge(timeline, per_rank).steps()
+    """Merge the ranks' issues; what belongs together is the timeline's operation."""
+    shared = [info.category == "communication" for info in timeline.operations]
+
+    def key(issue: Issue) -> int:
+        return int(timeline.operation[issue.row]) if issue.row >= 0 else ALONE
+
+    def begun_ns(issue: Issue) -> int:
+        return int(timeline.start_ns[issue.row]) if issue.row >= 0 else issue.end_ns
+
+    for number, issues in Merge(per_rank, key, lambda number: shared[number], begun_ns).steps():
+        yield Step(number, issues)
 
 
-class _Merge:
-    def __init__(self, timeline: Timeline, per_rank: Sequence[Sequence[Issue]]) -> None:
-        self._timeline = timeline
-        self._queues = [list(reversed(issues)) for issues in per_rank]
-        self._shared = [info.category == "communication" for info in timeline.operations]
-        self._missing: dict[int, int] = defaultdict(int)
-        for issues in per_rank:
-            for issue in issues:
-                self._missing[self._operation(issue)] += 1
+class Merge(Generic[Item]):
+    """Merges sequences.
 
-    def steps(self) -> Iterator[Step]:
-        """The sequence."""
+    Parameters
+    ----------
+    per_rank : each rank's items, in its order.
+    key : what an item is part of: the same number on all its ranks, or :data:`ALONE`.
+    shared : whether all ranks of a number must go together.
+    begun : decides between those that could be next.
+    """
+
+    def __init__(
+        self,
+        per_rank: Sequence[Sequence[Item]],
+        key: Callable[[Item], int],
+        shared: Callable[[int], bool],
+        begun: Callable[[Item], int],
+    ) -> None:
+        self._queues = [list(reversed(items)) for items in per_rank]
+        self._key, self._shared, self._begun = key, shared, begun
+        self._missing = Counter(key(item) for items in per_rank for item in items)
+
+    def steps(self) -> Iterator[tuple[int, dict[int, Item]]]:
+        """The merged sequence: number, and the items by rank."""
         while any(self._queues):
             heads: dict[int, list[int]] = defaultdict(list)
             for rank, queue in enumerate(self._queues):
                 if queue:
-                    heads[self._operation(queue[-1])].append(rank)
-            yield from self._issue(heads)
+                    heads[self._key(queue[-1])].append(rank)
+            yield from self._next(heads)
 
-    def _issue(self, heads: dict[int, list[int]]) -> Iterator[Step]:
+    def _next(self, heads: dict[int, list[int]]) -> Iterator[tuple[int, dict[int, Item]]]:
         whole = [number for number, ranks in heads.items() if number >= 0 and len(ranks) == self._missing[number]]
-        local = [number for number in heads if number >= 0 and not self._shared[number]]
-        if -1 in heads:
-            yield from (self._take(-1, [rank]) for rank in heads[-1])
+        local = [number for number in heads if number >= 0 and not self._shared(number)]
+        if ALONE in heads:
+            yield from (self._take(ALONE, [rank]) for rank in heads[ALONE])
         elif whole:
             yield from (self._take(number, heads[number]) for number in whole)
         elif local:
-            number = min(local, key=lambda number: self._start_ns(number, heads[number]))
+            number = min(local, key=lambda number: self._first(heads[number]))
             yield self._take(number, heads[number])
         else:
-            yield self._pull_forward(min(heads, key=lambda number: self._start_ns(number, heads[number])))
+            yield self._pull_forward(min(heads, key=lambda number: self._first(heads[number])))
 
-    def _take(self, number: int, ranks: Sequence[int]) -> Step:
+    def _take(self, number: int, ranks: Sequence[int]) -> tuple[int, dict[int, Item]]:
         self._missing[number] -= len(ranks)
-        return Step(number, {rank: self._queues[rank].pop() for rank in ranks})
+        return number, {rank: self._queues[rank].pop() for rank in ranks}
 
-    def _pull_forward(self, number: int) -> Step:
-        """A communication out of turn, on the ranks that have not come to it."""
-        issues = {}
+    def _pull_forward(self, number: int) -> tuple[int, dict[int, Item]]:
+        """Something shared out of turn, on the ranks that have not come to it."""
+        items = {}
         for rank, queue in enumerate(self._queues):
-            at = next((i for i in range(len(queue) - 1, -1, -1) if self._operation(queue[i]) == number), None)
+            at = next((i for i in range(len(queue) - 1, -1, -1) if self._key(queue[i]) == number), None)
             if at is not None:
-                issues[rank] = queue.pop(at)
+                items[rank] = queue.pop(at)
         self._missing[number] = 0
-        return Step(number, issues)
+        return number, items
 
-    def _start_ns(self, number: int, ranks: Sequence[int]) -> int:
-        return min(int(self._timeline.start_ns[self._queues[rank][-1].row]) for rank in ranks)
-
-    def _operation(self, issue: Issue) -> int:
-        return int(self._timeline.operation[issue.row]) if issue.row >= 0 else -1
+    def _first(self, ranks: Sequence[int]) -> int:
+        return min(self._begun(self._queues[rank][-1]) for rank in ranks)

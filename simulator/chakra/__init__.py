@@ -1,0 +1,1 @@
+"""Programs as Chakra execution traces and back: what other simulators (ASTRA-sim) read, and what they record."""
