@@ -11,7 +11,7 @@ from pathlib import Path
 
 from traces.errors import InputError
 
-OUR_FILES = re.compile(r"rank\d+\.json")
+OUR_FILES = re.compile(r"rank\d+\.json|.+\.\d+\.et|comm_groups\.json")
 
 
 @contextmanager

@@ -33,11 +33,12 @@ class Outputs:
     json: str | None = None
     trace: Path | None = None
     html: Path | None = None
+    chakra: Path | None = None
 
     @property
     def need_timeline(self) -> bool:
         """Whether any of them shows single operations."""
-        return self.trace is not None or self.html is not None
+        return any(each is not None for each in (self.trace, self.html, self.chakra))
 
 
 def option(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
@@ -53,7 +54,7 @@ def request_command(*own: inspect.Parameter) -> Callable[[RequestCommand], Calla
     def decorate(command: RequestCommand) -> Callable[..., None]:
         @functools.wraps(command)
         def with_options(**values: Any) -> None:
-            outputs = Outputs(*(values.pop(name) for name in ("json", "trace", "html")))
+            outputs = Outputs(*(values.pop(name) for name in ("json", "trace", "html", "chakra")))
             command(_request(values, outputs), outputs)
 
         with_options.__signature__ = signature  # type: ignore[attr-defined]
@@ -138,5 +139,8 @@ def _request_options(
         Path | None, typer.Option(metavar="FOLDER", help="Write Chrome traces for Perfetto, a file per GPU.")
     ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with figures.")] = None,
+    chakra: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write Chakra execution traces, a file per GPU.")
+    ] = None,
 ) -> None:
     """Only its signature is used."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +19,13 @@ from simulator.result import Refused, SimulationResult
 from simulator.tables import compare_tables, describe_inputs, simulate_tables
 from traces.atomic import write_text_atomic
 from traces.errors import InputError
-from traces.timeline import Timeline
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 Outcomes = Sequence[SimulationResult | Refused]
+WriteRun = Callable[[SimulationResult, Path], None]
 
 
 def write_outputs(outcomes: Outcomes, outputs: Outputs, *, many: bool) -> None:
@@ -39,7 +39,9 @@ def write_outputs(outcomes: Outcomes, outputs: Outputs, *, many: bool) -> None:
     """
     results = [each for each in outcomes if isinstance(each, SimulationResult)]
     if outputs.trace is not None:
-        _write_traces(results, outputs.trace, many)
+        _write_runs(results, outputs.trace, _write_trace, many=many)
+    if outputs.chakra is not None:
+        _write_runs(results, outputs.chakra, _write_chakra, many=many)
     if outputs.html is not None:
         _write_html(outcomes, outputs.html, many)
     write_json([each.to_json() for each in outcomes] if many else results[0].to_json(), outputs)
@@ -98,21 +100,34 @@ def _console(outputs: Outputs) -> Console:
     return Console(stderr=outputs.json == "-")
 
 
-def _write_traces(results: Sequence[SimulationResult], folder: Path, many: bool) -> None:
-    from traces.perfetto import write_traces
-
+def _write_runs(results: Sequence[SimulationResult], folder: Path, write: WriteRun, *, many: bool) -> None:
+    """A folder of files; of a comparison a folder for each schedule."""
     if not many:
-        write_traces(_timeline(results[0]), folder)
+        write(results[0], folder)
         return
     with whole_folder(folder) as temporary:
         for result in results:
-            write_traces(_timeline(result), temporary / re.sub(r"[:,/]", "-", result.schedule))
+            write(result, temporary / re.sub(r"[:,/]", "-", result.schedule))
 
 
-def _timeline(result: SimulationResult) -> Timeline:
+def _write_trace(result: SimulationResult, folder: Path) -> None:
+    from traces.perfetto import write_traces
+
     if result.timeline is None:
-        raise InputError(f"{result.schedule} has too many operations to trace", remedy="ask for fewer gpus")
-    return result.timeline
+        raise _too_large(result)
+    write_traces(result.timeline, folder, result.run.details if result.run else None)
+
+
+def _write_chakra(result: SimulationResult, folder: Path) -> None:
+    from simulator.chakra.export import export_chakra
+
+    if result.run is None:
+        raise _too_large(result)
+    export_chakra(result.run.program, result.run.costs, folder)
+
+
+def _too_large(result: SimulationResult) -> InputError:
+    return InputError(f"{result.schedule} has too many operations to trace", remedy="ask for fewer gpus")
 
 
 def _write_html(outcomes: Outcomes, path: Path, many: bool) -> None:

@@ -13,9 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Self, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
+from simulator.engines.costs import Costs
+from simulator.program.program import Program
 from traces.errors import InputError
+from traces.launches import TraceDetails
 from traces.timeline import Timeline
 
 SCHEMA_VERSION = 1
@@ -74,6 +77,14 @@ def _python_only() -> Any:
     return field(default=None, repr=False, compare=False, metadata={"json": False})
 
 
+class SimulatedRun(NamedTuple):
+    """A Program, what its operations cost, and what the hosts did."""
+
+    program: Program
+    costs: Costs
+    details: TraceDetails
+
+
 @dataclass(frozen=True, kw_only=True)
 class SimulationResult(JsonRecord):
     """Predicted time, memory and traffic of one schedule.
@@ -102,6 +113,7 @@ class SimulationResult(JsonRecord):
     timeline : every operation of every rank, where it was asked for.
     breakdown : disjoint parts of the makespan on the critical rank (ns), as :func:`traces.metrics.breakdown` has them.
     memory_curve : operations in issue order with the bytes then in use, on the rank with the peak.
+    run : what traces are written from, where the timeline was asked for.
     """
 
     schedule: str
@@ -130,6 +142,7 @@ class SimulationResult(JsonRecord):
     timeline: Timeline | None = _python_only()
     breakdown: Mapping[str, int] | None = _python_only()
     memory_curve: tuple[tuple[str, int], ...] | None = _python_only()
+    run: SimulatedRun | None = _python_only()
 
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:

@@ -19,6 +19,7 @@ from simulator.contention import MOST_RANKS, choose_engine, list_saturated
 from simulator.costing import CostModel
 from simulator.engines.balance import Balance
 from simulator.engines.des import DiscreteEvents
+from simulator.engines.details import Details
 from simulator.engines.maxplus import MaxPlus
 from simulator.engines.memory import Memory
 from simulator.engines.rows import Rows
@@ -30,7 +31,7 @@ from simulator.program.setup import Setup
 from simulator.program.tape import Sink
 from simulator.progress import Progress
 from simulator.request import ResolvedRequest, SimulationRequest
-from simulator.result import SaturatedLink, SimulationResult
+from simulator.result import SaturatedLink, SimulatedRun, SimulationResult
 from simulator.schedules import SCHEDULES, Schedule, parse_schedule
 from simulator.steps.record import Subject, subject_of
 from simulator.trust import Trust
@@ -158,12 +159,18 @@ class Run:
             breakdown=parts,
             saturated_links=self.saturated,
             memory_curve=self._memory_curve() if self.resolved.request.timeline else None,
+            run=self._traced() if self.resolved.request.timeline and self._keeps_all else None,
         )
 
     def _memory_curve(self) -> tuple[tuple[str, int], ...]:
         curve = Memory(self.setup.n_ranks, follow=int(np.argmax(self.memory.peak_bytes)))
         self._replay(curve)
         return tuple(curve.curve)
+
+    def _traced(self) -> SimulatedRun:
+        details = Details(self.setup.n_ranks, self._costs)
+        self._replay(details)
+        return SimulatedRun(self._program, self._costs, details.result())
 
     @property
     def _keeps_all(self) -> bool:

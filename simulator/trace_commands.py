@@ -94,14 +94,19 @@ def what_if(
     json: JsonTarget = None,
     trace: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write the changed run as traces.")] = None,
 ) -> None:
-    """Simulate a recorded run again: unchanged, and with a faster link, another GPU, another overlap or a slow rank."""
+    """Simulate a recorded run again: unchanged, and with a faster link, another GPU, another overlap or a slow rank.
+
+    Chakra execution traces (NAME.RANK.et) are taken too; nothing of them is measured.
+    """
+    from simulator.chakra.load import load_chakra
     from simulator.output import print_tables, print_warnings, write_json
     from simulator.trace_tables import what_if_tables
-    from simulator.traced.what_if import Changes, ask
+    from simulator.traced.what_if import Changes, ask, ask_program
 
     speeds = {"*": compute} if gpu is None else _speeds(gpu, recorded_on, compute)
     changes = Changes(link, host, speeds, dict(map(_slow_rank, slow_rank or [])), overlap)
-    answer = ask(_load(traces), changes)
+    chakra = _is_chakra(traces)
+    answer = ask_program(load_chakra(traces), changes) if chakra else ask(_load(traces), changes)
     outputs = Outputs(json)
     if trace is not None:
         from traces.perfetto import write_traces
@@ -143,6 +148,11 @@ def _slow_rank(text: str) -> tuple[int, float]:
         return int(rank), float(factor)
     except ValueError:
         raise InputError("slow rank", got=text, expected="RANK=FACTOR, as in 3=1.5") from None
+
+
+def _is_chakra(paths: list[Path]) -> bool:
+    folder = len(paths) == 1 and paths[0].is_dir()
+    return any(path.suffix == ".et" for path in (paths[0].iterdir() if folder else paths))
 
 
 def _load(paths: list[Path]) -> Recording:

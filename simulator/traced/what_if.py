@@ -124,6 +124,24 @@ def ask(recording: Recording, changes: Changes) -> WhatIf:
     return WhatIf(ends[0], ends[1], ends[2], changed, tuple(_warnings(recording, traced)))
 
 
+def ask_program(traced: TracedProgram, changes: Changes) -> WhatIf:
+    """Simulate a Program that was never measured (of Chakra traces) unchanged and changed.
+
+    Raises
+    ------
+    InputError
+        Where a rank is not there, or overlap is to change.
+    """
+    if changes.overlap != "recorded":
+        raise InputError("overlap of Chakra traces cannot change", got=changes.overlap, expected="recorded")
+    unchanged = simulate_traced(traced, Changes())
+    for rank in changes.slow_ranks:
+        unchanged.check_rank(rank)
+    changed = simulate_traced(traced, changes)
+    before, after = (device_end_ns(each) for each in (unchanged, changed))
+    return WhatIf(before, before, after, changed, ())
+
+
 def device_end_ns(timeline: Timeline) -> int:
     """When the last row ends that is not the host's."""
     device = np.array([info.category != "host" for info in timeline.operations], dtype=bool)

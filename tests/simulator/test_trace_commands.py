@@ -114,3 +114,53 @@ def test_a_truncated_file_is_one_line(capsys, tmp_path):
     data = Path(LAYER).read_bytes()
     (tmp_path / "t.json.gz").write_bytes(data[: len(data) // 2])
     assert "gzip data is truncated" in refused(capsys, "summary", str(tmp_path / "t.json.gz"))
+
+
+def simulate(*arguments: str) -> None:
+    what = "simulate --schedule ring --heads 8 --head-dim 64 --seq-len 16k --gpus 4 --topology dgx-h100"
+    with pytest.raises(SystemExit) as caught:
+        attnsim.main([*what.split(), *arguments])
+    assert caught.value.code == 0
+
+
+def test_a_simulated_trace_has_launches_peers_waits_and_memory(capsys, tmp_path):
+    simulate("--trace", str(tmp_path / "t"))
+    events = json.loads((tmp_path / "t" / "rank1.json").read_text())["traceEvents"]
+    kernels = [event for event in events if event.get("cat") == "kernel"]
+    calls = {event["args"]["correlation"]: event for event in events if event.get("cat") == "cuda_runtime"}
+    assert {event["args"]["correlation"] for event in kernels} == set(calls)
+    assert all(calls[k["args"]["correlation"]]["ts"] <= k["ts"] for k in kernels)
+    for phase in "sf":
+        assert {event["id"] for event in events if event["ph"] == phase and event["cat"] == "ac2g"} == set(calls)
+    hops = [event["args"] for event in kernels if event["name"].startswith("ncclDevKernel_SendRecv")]
+    assert hops
+    assert {(hop["Dst Rank"], hop["Src Rank"], hop["Group size"], hop["Process Group Ranks"]) for hop in hops} == {
+        (2, 0, 4, "[0, 1, 2, 3]")
+    }
+    assert all(hop["In msg nelems"] == hop["bytes"] > 0 for hop in hops)
+    assert any(event.get("cat") == "cuda_sync" for event in events)
+    capsys.readouterr()
+    memory = [event["args"]["bytes"] for event in events if event["ph"] == "C"]
+    assert max(memory) > 4096 * 8 * 64 * 2 * 3
+    data = run_json(capsys, "what-if", str(tmp_path / "t"))
+    assert abs(data["reproduction_error"]) < 0.03
+    assert not data["warnings"]
+
+
+def test_simulated_chakra_traces_can_be_asked(capsys, tmp_path):
+    folder = tmp_path / "et"
+    simulate("--chakra", str(folder))
+    assert sorted(p.name for p in folder.iterdir()) == [*(f"attnsim.{r}.et" for r in range(4)), "comm_groups.json"]
+    capsys.readouterr()
+    assert run_json(capsys, "what-if", str(folder), "--link", "0.01")["speedup"] < 0.5
+    assert "overlap of Chakra traces cannot change" in refused(capsys, "what-if", str(folder), "--overlap", "none")
+
+
+def test_a_comparison_writes_a_folder_for_each_schedule(tmp_path, capsys):
+    what = "compare --heads 8 --head-dim 64 --seq-len 16k --gpus 4 --topology dgx-h100 --pass forward --chakra"
+    for _ in range(2):
+        with pytest.raises(SystemExit) as caught:
+            attnsim.main([*what.split(), str(tmp_path / "all")])
+        assert caught.value.code == 0
+    ring = next(each for each in (tmp_path / "all").iterdir() if each.name.startswith("ring"))
+    assert (ring / "attnsim.3.et").exists()
