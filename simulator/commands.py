@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that help is quick. Input th
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,8 @@ from simulator.options import JsonTarget, Outputs, option, request_command
 from traces.errors import InputError
 
 if TYPE_CHECKING:
+    from cost_models.network.bandwidth import BandwidthReport
+    from cost_models.topology import ClusterTopology, NcclSettings
     from simulator.request import SimulationRequest
     from simulator.result import Refused, SimulationResult
 
@@ -59,17 +62,55 @@ def topology(
     gpus: Annotated[int | None, typer.Option(metavar="P", help="GPUs in use. Default: all.")] = None,
     nodes: Annotated[int | None, typer.Option(metavar="M", help="Nodes in use.")] = None,
     hardware: Annotated[str | None, typer.Option(metavar="NAME", help="Which GPU it is, if it does not say.")] = None,
+    bandwidth: Annotated[
+        bool,
+        typer.Option("--bandwidth", help="What GPUs reach of each other, patterns over all, and what limits them."),
+    ] = False,
+    nccl: Annotated[
+        list[str] | None, typer.Option(metavar="VARIABLE=VALUE", help="NCCL's environment, as NCCL_P2P_LEVEL=SYS.")
+    ] = None,
     json: JsonTarget = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with drawings.")] = None,
 ) -> None:
     """Show GPUs, NICs and the path between every two GPUs."""
     from cost_models.topology import describe_topology, load_topology, topology_tables
     from simulator.output import print_tables, print_warnings, write_json
 
-    cluster = load_topology(name, gpus, nodes, hardware)
+    cluster = load_topology(name, gpus, nodes, hardware, _nccl_settings(nccl or []))
+    facts, tables, report = describe_topology(cluster), topology_tables(cluster), None
+    if bandwidth:
+        from cost_models.network.tables import bandwidth_tables, describe_bandwidth
+
+        report = _measure_bandwidth(cluster, hardware)
+        facts |= {"bandwidth": describe_bandwidth(report)}
+        tables = [*tables[:-1], *bandwidth_tables(report)]
+    if html is not None:
+        from simulator.link_report import write_topology_report
+
+        write_topology_report(html, cluster, report)
     outputs = Outputs(json)
-    write_json(describe_topology(cluster), outputs)
-    print_tables(topology_tables(cluster), outputs)
+    write_json(facts, outputs)
+    print_tables(tables, outputs)
     print_warnings(cluster.warnings)
+
+
+def _nccl_settings(variables: list[str]) -> NcclSettings:
+    from cost_models.topology import parse_nccl_settings
+
+    pairs = [text.partition("=") for text in variables]
+    if not all(separator for _, separator, _ in pairs):
+        raise InputError("--nccl has no value", got=", ".join(variables)[:200], expected="as NCCL_P2P_LEVEL=SYS")
+    return parse_nccl_settings({name.strip(): value for name, _, value in pairs})
+
+
+def _measure_bandwidth(cluster: ClusterTopology, hardware: str | None) -> BandwidthReport:
+    from cost_models.hardware import load_hardware
+    from cost_models.network.bandwidth import measure_bandwidth
+
+    name = hardware or cluster.gpu
+    if name is None:
+        raise InputError("the topology does not say which GPU it has", remedy="name it: --hardware")
+    return measure_bandwidth(cluster, load_hardware(name))
 
 
 def _require_any(outcomes: list[SimulationResult | Refused]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import permutations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,13 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 from cost_models.hardware import HardwareProfile
 from cost_models.network.algorithms import all_to_all_s, collective_s
 from cost_models.network.communicator import Communicator, communicator
-from cost_models.network.flows import route_flows
+from cost_models.network.loads import all_to_all_loads
 from cost_models.network.terms import Terms, terms_of
 from cost_models.network.tuner import COLLECTIVES, choose
 from cost_models.topology import ClusterTopology
 from traces.errors import InputError
 
-FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 SENDS = "Sends"
@@ -129,26 +127,6 @@ def _busiest_s_per_byte(topology: ClusterTopology, comm: Communicator, group: In
     if comm not in _BUSIEST:
         if len(_BUSIEST) >= 1024:
             _BUSIEST.clear()
-        _BUSIEST[comm] = _load_links(topology, group)
+        loads = all_to_all_loads(topology, np.sort(group))
+        _BUSIEST[comm] = float((loads / topology.link_capacities_bytes_per_s).max())
     return _BUSIEST[comm]
-
-
-def _load_links(topology: ClusterTopology, group: IntArray) -> float:
-    """Pairs inside the first node, and between it and all others as if they were its next one."""
-    nodes = topology.node_of[group]
-    inside = np.sort(group[nodes == nodes.min()])
-    outside = len(group) - len(inside)
-    busy_s = np.zeros(len(topology.link_capacities_bytes_per_s))
-    if len(inside) > 1:
-        src, dst = np.array(list(permutations(inside.tolist(), 2)), np.int64).T
-        _add_load(topology, busy_s, src, dst, 1.0)
-    if outside:
-        other = np.sort(group[nodes == nodes[nodes > nodes.min()].min()])
-        src, dst = (ends.ravel() for ends in np.meshgrid(inside, other, indexing="ij"))
-        _add_load(topology, busy_s, src, dst, outside / len(other))
-        _add_load(topology, busy_s, dst, src, outside / len(other))
-    return float((busy_s / topology.link_capacities_bytes_per_s).max())
-
-
-def _add_load(topology: ClusterTopology, busy: FloatArray, src: IntArray, dst: IntArray, size: float) -> None:
-    np.add.at(busy, route_flows(topology, src, dst).link, size)

@@ -1,0 +1,80 @@
+"""How many bytes each link carries when all ranks of a group send to all, or around NCCL's rings.
+
+Small groups are routed pair by pair. Of large ones the first node stands for all: its sends to itself, to another node
+on its leaf switch, and to one on another leaf, each as often as there are such nodes; a leaf's links to the spine carry
+that of every node on the leaf.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cost_models.network.flows import route_flows
+from cost_models.network.search import RING, Graph, Node
+from cost_models.topology import ClusterTopology
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+MOST_EXACT_RANKS = 128
+
+
+def all_to_all_loads(topology: ClusterTopology, group: IntArray) -> FloatArray:
+    """Bytes on each link for one byte of every (source, target); of large groups on those of the first node.
+
+    >>> from cost_models.topology import load_topology
+    >>> float(all_to_all_loads(load_topology("dgx-h100"), np.arange(8)).max())
+    7.0
+    """
+    loads = np.zeros(len(topology.link_capacities_bytes_per_s))
+    if len(group) <= MOST_EXACT_RANKS:
+        _add(topology, loads, group, group, 1.0)
+        return loads
+    nodes, counts = np.unique(topology.node_of[group], return_counts=True)
+    leaves = _leaves(topology, nodes)
+    first = group[topology.node_of[group] == nodes[0]]
+    _add(topology, loads, first, first, 1.0)
+    for same_leaf in (True, False):
+        chosen = np.flatnonzero((leaves == leaves[0]) == same_leaf)
+        others = chosen[nodes[chosen] != nodes[0]]
+        if len(others):
+            other = group[topology.node_of[group] == nodes[others[0]]]
+            weight = counts[others].sum() / len(other)
+            _add(topology, loads, first, other, weight)
+            _add(topology, loads, other, first, weight)
+    spine = topology.numbering.spine_link(0)
+    loads[spine:] *= (leaves == leaves[0]).sum()
+    return loads
+
+
+def _leaves(topology: ClusterTopology, nodes: IntArray) -> IntArray:
+    """Leaf switch of each node; 0 for all where each has ports on every leaf."""
+    fabric = topology.fabric
+    return np.zeros(len(nodes), np.int64) if fabric is None or fabric.kind == "rail" else nodes // fabric.nodes_per_leaf
+
+
+def _add(topology: ClusterTopology, loads: FloatArray, one: IntArray, other: IntArray, weight: float) -> None:
+    src, dst = (ends.ravel() for ends in np.meshgrid(one, other, indexing="ij"))
+    different = src != dst
+    np.add.at(loads, route_flows(topology, src[different], dst[different]).link, weight)
+
+
+def channel_loads(topology: ClusterTopology, node: Node, graph: Graph) -> FloatArray:
+    """Bytes on each link of the first node for one byte that every channel passes on."""
+    loads = np.zeros(len(topology.link_capacities_bytes_per_s))
+    start = topology.numbering.start(0)
+    for channel in graph.channels:
+        ways = [node.gpu_ways[hop] for hop in pairwise(channel.gpus)]
+        if channel.net_in >= 0:
+            last = channel.gpus[-1] if graph.pattern == RING else channel.gpus[0]
+            ways += [node.in_way(channel.net_in, channel.gpus[0]), node.out_ways[last, channel.net_out]]
+            loads[topology.numbering.uplink(0, channel.net_in) + 1] += 1
+            loads[topology.numbering.uplink(0, channel.net_out)] += 1
+        elif len(channel.gpus) > 1:
+            ways.append(node.gpu_ways[channel.gpus[-1], channel.gpus[0]])
+        for way in ways:
+            np.add.at(loads, start + np.asarray(way.links, np.int64), np.asarray(way.shares))
+    return loads
