@@ -6,6 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from simulator.link_report import DRAWN_GPUS, draw_loads
 from simulator.result import Refused, SimulationResult
 from simulator.tables import describe_inputs
 from traces.figures.breakdown import plot_breakdown
@@ -46,7 +49,17 @@ def _time_figures(results: Sequence[SimulationResult], shown: SimulationResult) 
     figures = [plot_breakdown(parts)] if parts else []
     figures += [plot_timeline(shown.timeline)] if shown.timeline is not None else []
     figures += [plot_memory(shown.memory_curve)] if shown.memory_curve else []
+    figures += _loads_figure(shown)
     return [Section("", [figure]) for figure in figures]
+
+
+def _loads_figure(shown: SimulationResult) -> list[Any]:
+    """The first node with the load of its links, where it is small enough to be drawn."""
+    topology = shown.topology
+    if topology is None or not shown.link_shares or topology.ranks_per_node > DRAWN_GPUS:
+        return []
+    note = f"{shown.schedule}, the first node: share of the time for which each direction is in full use."
+    return [draw_loads(topology, np.array(shown.link_shares), "Load of links", note)]
 
 
 def _context(results: Sequence[SimulationResult]) -> list[Section]:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
+from cost_models.topology import ClusterTopology
 from simulator.engines.costs import Costs
 from simulator.program.program import Program
 from traces.errors import InputError
@@ -112,6 +113,7 @@ class SimulationResult(JsonRecord):
     saturated_links : links that were full while transfers could have used more, the longest first (engine ``des``).
     timeline : every operation of every rank, where it was asked for.
     breakdown : disjoint parts of the makespan on the critical rank (ns), as :func:`traces.metrics.breakdown` has them.
+    topology, link_shares : where it ran, and the share of the time for which each of its links was in full use.
     memory_curve : operations in issue order with the bytes then in use, on the rank with the peak.
     run : what traces are written from, where the timeline was asked for.
     """
@@ -143,6 +145,8 @@ class SimulationResult(JsonRecord):
     breakdown: Mapping[str, int] | None = _python_only()
     memory_curve: tuple[tuple[str, int], ...] | None = _python_only()
     run: SimulatedRun | None = _python_only()
+    topology: ClusterTopology | None = _python_only()
+    link_shares: tuple[float, ...] | None = _python_only()
 
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:

@@ -20,6 +20,7 @@ from simulator.costing import CostModel
 from simulator.engines.balance import Balance
 from simulator.engines.des import DiscreteEvents
 from simulator.engines.details import Details
+from simulator.engines.loads import LinkLoads
 from simulator.engines.maxplus import MaxPlus
 from simulator.engines.memory import Memory
 from simulator.engines.rows import Rows
@@ -160,6 +161,8 @@ class Run:
             saturated_links=self.saturated,
             memory_curve=self._memory_curve() if self.resolved.request.timeline else None,
             run=self._traced() if self.resolved.request.timeline and self._keeps_all else None,
+            topology=self.resolved.topology,
+            link_shares=self._link_shares(timeline) if self.resolved.request.timeline and self._keeps_all else None,
         )
 
     def _memory_curve(self) -> tuple[tuple[str, int], ...]:
@@ -171,6 +174,12 @@ class Run:
         details = Details(self.setup.n_ranks, self._costs)
         self._replay(details)
         return SimulatedRun(self._program, self._costs, details.result())
+
+    def _link_shares(self, timeline: Timeline) -> tuple[float, ...]:
+        capacities = self.resolved.topology.link_capacities_bytes_per_s
+        loads = LinkLoads(self._costs, len(capacities))
+        self._replay(loads)
+        return loads.shares(capacities, timeline.makespan_ns / 1e9)
 
     @property
     def _keeps_all(self) -> bool:

@@ -77,9 +77,8 @@ def _anchors(graph: nx.DiGraph[str]) -> dict[str, float]:
     import networkx as nx
 
     gpus = sorted((name for name in graph if name.startswith("gpu:")), key=lambda name: int(name[4:]))
-    tree = nx.Graph(
-        (one, other) for one, other, kind in graph.edges(data="type") if kind not in (LinkType.SYS, LinkType.NVL)
-    )
+    far = (LinkType.SYS, LinkType.NVL)
+    tree: nx.Graph[str] = nx.Graph((one, other) for one, other, link in graph.edges.data() if link["type"] not in far)
     hops = {gpu: nx.single_source_shortest_path_length(tree, gpu) if gpu in tree else {} for gpu in gpus}
     found = {}
     for name in graph:

@@ -45,7 +45,7 @@ class Sharing:
     @staticmethod
     def find(program: Program, source: DemandSource, capacities: Sequence[float]) -> Sharing:
         """Look through all exchanges and collectives of a Program."""
-        distinct = {_key(operation): operation for operation in program.operations if _moves(operation)}
+        distinct = {demand_key(operation): operation for operation in program.operations if _moves(operation)}
         demands = {key: list(source.demands(operation)) for key, operation in distinct.items()}
         most: dict[int, dict[tuple[str, int], float]] = {}
         for key, operation in distinct.items():
@@ -60,7 +60,7 @@ class Sharing:
 
     def asks(self, operation: Operation) -> Sequence[Ask | None]:
         """By sending rank or group, what it asks for; None where it takes its time alone in any case."""
-        return self._asks.get(_key(operation), ())
+        return self._asks.get(demand_key(operation), ())
 
 
 def narrowest_links(demands: Iterable[Demand | None], capacities: Sequence[float]) -> list[int]:
@@ -92,7 +92,7 @@ def _moves(operation: Operation) -> bool:
     return isinstance(operation.work, Exchange | Collective)
 
 
-def _key(operation: Operation) -> Hashable:
+def demand_key(operation: Operation) -> Hashable:
     """Operations of one key ask for the same."""
     work = operation.work
     if not isinstance(work, Exchange | Collective):

@@ -106,7 +106,6 @@ def test_places_default_to_each_other(options: dict[str, Any], hardware: str, to
         (HEADS | {"topology": "nope"}, "no such topology"),
         (HEADS | {"hardware": "a100-80"}, "has other GPUs"),
         (HEADS | {"topology": None}, "neither topology nor hardware is given"),
-        (HEADS | {"topology": None, "hardware": "h800"}, "no preset topology has h800 GPUs"),
         (HEADS | {"schedule": "ring:"}, "schedule is malformed"),
         (HEADS | {"topology": load_topology("dgx-h100", 8)}, "topology does not have the ranks asked for"),
     ],

@@ -1,0 +1,84 @@
+"""The bandwidth report: what limits known machines, and its tables and JSON."""
+
+import json
+
+import numpy as np
+import pytest
+from pytest import approx
+
+from cost_models.hardware import load_hardware
+from cost_models.network.bandwidth import measure_bandwidth
+from cost_models.network.loads import all_to_all_loads
+from cost_models.network.tables import bandwidth_tables, describe_bandwidth
+from cost_models.topology import load_topology
+
+
+def report_of(name, *ranks, hardware):
+    return measure_bandwidth(load_topology(name, *ranks), load_hardware(hardware))
+
+
+@pytest.fixture(scope="module")
+def two_nodes():
+    return report_of("dgx-h100", 16, hardware="h100-sxm")
+
+
+def patterns(report):
+    return {each.pattern: each for each in report.patterns}
+
+
+def test_a_flat_ring_has_one_nic_and_an_all_gather_all_of_them(two_nodes):
+    """The facts (context-parallel-and-masks.md 4.4) have about six times; here the cause is eight ports against one."""
+    found = patterns(two_nodes)
+    assert found["all_gather"].bytes_per_s / found["ring"].bytes_per_s == approx(7, abs=1)
+    assert found["ring"].bytes_per_s == approx(0.96 * 48e9)
+
+
+def test_patterns_name_the_link_that_limits(two_nodes):
+    assert {each.bottleneck.partition("->")[0].partition(":")[0] for each in two_nodes.patterns} <= {"gpu", "pci"}
+    node = patterns(report_of("pcie-8x", hardware="l40s"))
+    assert node["ring"].bottleneck == "cpu:0.0->cpu:0.1"
+    assert node["all_to_all"].bottleneck == "cpu:0.0->cpu:0.1"
+    tree = patterns(report_of("dgx-a100:fabric=fat-tree,oversubscription=4,nodes-per-leaf=1", 64, hardware="a100-80"))
+    assert "spine" in tree["all_to_all"].bottleneck
+
+
+@pytest.mark.parametrize(
+    "name", ["dgx-h100", "pcie-8x", "dgx-a100:fabric=fat-tree,oversubscription=2", "h200-shm-pair"]
+)
+def test_no_pattern_overloads_a_link(name):
+    topology = load_topology(name, None, 1 if "pair" in name else 2)
+    report = measure_bandwidth(topology, load_hardware(topology.gpu))
+    for each in report.patterns:
+        assert 0 < each.share <= 1 + 1e-9
+        assert each.loads.max() <= 1 + 1e-9
+
+
+def test_pairs(two_nodes):
+    assert (two_nodes.pairs[0, 1].kind, two_nodes.pairs[0, 1].bottleneck) == ("nvlink", "gpu:0->nvs:0")
+    assert two_nodes.pairs[0, 8].kind == "net"
+    assert len(two_nodes.pairs) == 16 * 15
+
+
+def test_a_large_cluster_is_as_its_nodes_are():
+    """The first node stands for all: the same loads as pair by pair, on its own links and on its leaf's."""
+    for name in ("dgx-h100", "dgx-a100:fabric=fat-tree,oversubscription=4"):
+        topology = load_topology(name, 144)
+        large = all_to_all_loads(topology, np.arange(144))
+        exact = np.zeros_like(large)
+        from cost_models.network import route_flows
+
+        src, dst = (ends.ravel() for ends in np.indices((144, 144)))
+        np.add.at(exact, route_flows(topology, src[src != dst], dst[src != dst]).link, 1)
+        own = [*topology.numbering.links_of_node(0), topology.numbering.spine_link(0)]
+        assert large[own] == approx(exact[own])
+
+
+def test_tables_and_json_agree(two_nodes):
+    facts = json.loads(json.dumps(describe_bandwidth(two_nodes)))
+    assert facts["matrix"][0][0] is None
+    assert facts["matrix"][0][8]["gb_per_s"] == approx(0.96 * 48)
+    assert [each["pattern"] for each in facts["patterns"]] == ["ring", "all_to_all", "all_gather"]
+    assert facts["channels"]["rings"] == 8
+    titles = [table.title for table in bandwidth_tables(two_nodes)]
+    assert len(titles) == 5  # 16 columns in two blocks
+    assert not any("row" in table.title for table in bandwidth_tables(report_of("gb200-nvl72", 32, hardware="b200")))

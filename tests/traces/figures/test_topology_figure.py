@@ -1,0 +1,41 @@
+"""The drawing of a topology: every link once, coloured by load; names that cannot be markup."""
+
+from traces.figures.topology import STEPS, plot_topology
+
+DEVICES = [
+    {"name": "gpu:0", "kind": "gpu", "x": 0.0, "y": 1.0},
+    {"name": "gpu:1", "kind": "gpu", "x": 1.0, "y": 1.0},
+    {"name": "pci:<b>", "kind": "switch", "x": 0.5, "y": 0.0},
+]
+LINKS = [
+    {"source": "gpu:0", "target": "pci:<b>", "load": 1.0, "text": "full <i>"},
+    {"source": "pci:<b>", "target": "gpu:0", "load": 0.0, "text": "idle"},
+    {"source": "pci:<b>", "target": "gpu:1", "load": 0.6, "text": "half"},
+]
+
+
+def traces():
+    figure = plot_topology(DEVICES, LINKS, "Load <x>", "a note")
+    return figure, {trace.name: trace for trace in figure.data if trace.name}
+
+
+def test_links_are_coloured_by_load():
+    _, named = traces()
+    lines = {name: len(trace.x) // 3 for name, trace in named.items() if trace.mode == "lines"}
+    assert lines["idle"] == lines["from 95% of capacity"] == lines["from 50% of capacity"] == 1
+    assert sum(lines.values()) == len(LINKS)
+    assert len(lines) == len(STEPS)
+
+
+def test_the_two_directions_are_apart():
+    _, named = traces()
+    there, back = named["from 95% of capacity"], named["idle"]
+    assert (there.x[0], there.y[0]) != (back.x[1], back.y[1])
+
+
+def test_devices_and_texts():
+    figure, named = traces()
+    assert list(named["gpu"].text) == ["gpu 0", "gpu 1"]
+    shown = figure.to_json()
+    assert "<b>" not in named["switch"].customdata[0]
+    assert "full &lt;i&gt;" in shown.replace("\\u0026", "&").replace("\\u003c", "<")
