@@ -11,7 +11,7 @@ every step and scatter O and the LSE back; so do the ring parts of USP and Loong
 
     forward 2 (2 Q + K + V),    backward 2 (4 Q + 2 (K + V)) bytes a step,    exposed
 
-Traps. Document lengths are not published, only their mean density and number: `zipf_lengths`, at most 40 of them, has
+Traps. Document lengths are not published, only their mean density and number: `documents`, at most 40 of them, have
 the density; its error is that of all document rows, +-20 to 40 %. All-gather's backward with documents takes far more
 than its bytes and FLOP; nobody can explain it: skipped.
 
@@ -20,16 +20,13 @@ Source: SandAI-org/MagiAttention docs/source/blog/cp_benchmark.md and exps/dist_
 
 from __future__ import annotations
 
-import random
-from functools import cached_property, lru_cache
-
-import numpy as np
-from numpy.typing import NDArray
+from functools import cached_property
 
 from cost_models.hardware import HardwareProfile
 from cost_models.kernels import estimate_elementwise_s
 from cost_models.masks import parse_mask
 from simulator.replay.attention import Machine, Problem, Times
+from simulator.replay.documents import zipf_lengths
 from simulator.replay.fits import fitted_hardware
 from simulator.replay.rows import Row, Skip
 from simulator.replay.source import DATA, Source
@@ -52,8 +49,6 @@ MASKS = {
 }
 DOCUMENTS = {65536: (39, 0.117), 131072: (74, 0.100), 262144: (149, 0.071), 524288: (297, 0.053), 1048576: (578, 0.035)}
 """Mean number and density of the documents, by length of the sequence."""
-
-MOST_DOCUMENTS = 40
 
 
 class MagiDistributed(Source):
@@ -133,37 +128,13 @@ def build_machines(profile: HardwareProfile) -> dict[bool, Machine]:
     return {own: Machine("dgx-h100", profile, "h100-sxm", "ffa" if own else "fa3") for own in (False, True)}
 
 
-@lru_cache
-def zipf_lengths(seq_len: int) -> tuple[int, ...]:
-    """Documents of the published number, at most 40, and density, in a fixed random order.
-
-    Length i is proportional to i^-a, at most a quarter of the sequence and at least 64 tokens; a gives the density.
-    """
-    if seq_len not in DOCUMENTS:
-        raise Skip(f"no number and density of documents is known for {seq_len} tokens")
-    count, density = DOCUMENTS[seq_len]
-    low, high = 0.0, 4.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if (_shares(middle, count) ** 2).sum() < density else (low, middle)
-    lengths = np.maximum(64, np.round(_shares(low, count) * seq_len / 64) * 64).astype(int)
-    lengths[0] += seq_len - lengths.sum()
-    listed = [int(length) for length in lengths]
-    random.Random(0).shuffle(listed)
-    return tuple(listed)
-
-
-def _shares(exponent: float, count: int) -> NDArray[np.float64]:
-    """Shares of the sequence, none above a quarter."""
-    shares: NDArray[np.float64] = np.arange(1, min(count, MOST_DOCUMENTS) + 1, dtype=np.float64) ** -exponent
-    for _ in range(50):
-        shares = np.minimum(shares / shares.sum(), 0.25)
-    return np.asarray(shares / shares.sum())
-
-
 def _mask(name: str, seq_len: int) -> str:
     text = MASKS[name][0]
-    return text.format(lengths="+".join(map(str, zipf_lengths(seq_len)))) if "{" in text else text
+    if "{" not in text:
+        return text
+    if seq_len not in DOCUMENTS:
+        raise Skip(f"no number and density of documents is known for {seq_len} tokens")
+    return text.format(lengths="+".join(map(str, zipf_lengths(seq_len, *DOCUMENTS[seq_len], largest=0.25))))
 
 
 SOURCE = MagiDistributed()
