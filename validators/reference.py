@@ -3,7 +3,7 @@
     rows     o, lse, dq of some query rows need all keys;              delta = rowsum(dO o)
     columns  dk, dv of some keys need q, dO, lse and delta of all rows
 
-One KV head and its queries at a time; the same formulas as `dense`, in the dtype of what is given.
+One KV head and its queries at a time, converted to float64 as they are used; the same formulas as `dense`.
 Source: Dao 2023 (arXiv 2307.08691) section 2.
 """
 
@@ -50,12 +50,13 @@ def reference_columns(inputs: Globals, mask: Mask, columns: Tensor, lse: Tensor,
     heads = []
     for head in range(k.shape[2]):
         group = _queries_of(head, q, k)
-        dk, dv = torch.zeros_like(k[:, columns, head : head + 1]), torch.zeros_like(v[:, columns, head : head + 1])
+        keys, values = k[:, columns, head : head + 1].double(), v[:, columns, head : head + 1].double()
+        dk, dv = torch.zeros_like(keys), torch.zeros_like(values)
         for some in rows.split(max(1, BLOCK_PAIRS // len(columns))):
             allowed = mask_of(mask, some, columns)
             _, block_dk, block_dv = dense_backward(
-                q[:, some, group], k[:, columns, head : head + 1], v[:, columns, head : head + 1], do[:, some, group],
-                lse[:, group, some], delta[:, group, some], allowed,
+                q[:, some, group].double(), keys, values, do[:, some, group].double(),
+                lse[:, group, some].double(), delta[:, group, some].double(), allowed,
             )  # fmt: skip
             dk += block_dk
             dv += block_dv
@@ -96,10 +97,12 @@ def relative_error(got: Tensor, want: Tensor) -> float:
 
 def _rows_of_head(q: Tensor, k: Tensor, v: Tensor, do: Tensor, allowed: Tensor, head: int) -> Globals:
     group = _queries_of(head, q, k)
-    keys, values = k[:, :, head : head + 1], v[:, :, head : head + 1]
-    o, lse = dense_forward(q[:, :, group], keys, values, allowed)
-    delta = row_dot(do[:, :, group], o)
-    dq, _, _ = dense_backward(q[:, :, group], keys, values, do[:, :, group], lse, delta, allowed)
+    own, keys, values, gradient = (
+        each.double() for each in (q[:, :, group], k[:, :, head : head + 1], v[:, :, head : head + 1], do[:, :, group])
+    )
+    o, lse = dense_forward(own, keys, values, allowed)
+    delta = row_dot(gradient, o)
+    dq, _, _ = dense_backward(own, keys, values, gradient, lse, delta, allowed)
     return {"o": o, "lse": lse, "delta": delta, "dq": dq}
 
 

@@ -80,14 +80,23 @@ class RankExecutor:
 
     def call(self, *, recorded: bool = False) -> int:
         """Run the Program once, alone; nanoseconds from the agreed start until this rank's last operation ended."""
-        self.outputs = {}
-        self._store.clear()
+        self.forget()
         self._waits = Waits()
         lanes = self._world.lanes
         lanes.recorded = recorded
         lanes.begin(self._world.agree_on_start())
         self._program.replay(self)
         return lanes.end()
+
+    def forget(self) -> None:
+        """Drop the results of the last call, and all else but the inputs."""
+        self.outputs = {}
+        self._store.clear()
+
+    @property
+    def input_bytes(self) -> int:
+        """Memory of this rank's inputs, which are there before a call."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._inputs.values())
 
     @property
     def spans_ns(self) -> dict[int, tuple[int, int]]:

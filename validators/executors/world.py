@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,7 +21,7 @@ from validators.executors.lanes import Lanes, ThreadLanes
 
 BACKENDS = ("gloo", "nccl")
 TIMEOUT = timedelta(seconds=120)
-START_DELAY_NS = 2_000_000
+START_DELAY_NS = 5_000_000
 """Time in which every process on a host has heard of the agreed start."""
 
 
@@ -65,11 +66,23 @@ class World:
             self._groups[key] = mine[0] if mine else None
         return self._groups[key]
 
-    def gather(self, value: object) -> list[object]:
+    def gather(self, value: Any) -> list[Any]:
         """A value of every rank, on every rank."""
-        values: list[object] = [None] * self.size
+        values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    def collect(self, value: Any) -> list[Any] | None:
+        """A value of every rank, on rank 0; None on the others."""
+        values: list[Any] | None = [None] * self.size if self.rank == 0 else None
+        dist.gather_object(value, values)
+        return values
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        shared = [value]
+        dist.broadcast_object_list(shared, src=0)
+        return shared[0]
 
     def synchronise(self) -> None:
         """All devices are idle and all processes are here."""
@@ -83,13 +96,12 @@ class World:
         Between hosts, whose clocks differ, it is the end of a barrier.
         """
         self.synchronise()
-        moment = [time.monotonic_ns() + START_DELAY_NS]
         if not self._one_host:
             return time.monotonic_ns()
-        dist.broadcast_object_list(moment, src=0)
-        while time.monotonic_ns() < moment[0]:
+        moment: int = self.share(time.monotonic_ns() + START_DELAY_NS)
+        while time.monotonic_ns() < moment:
             pass
-        return moment[0]
+        return moment
 
     def leave(self) -> None:
         """End the run; every rank must call it."""

@@ -1,0 +1,222 @@
+"""Measures the schedules of one configuration: checked first, then timed in turn, then once with every operation timed.
+
+An isolated call starts on idle devices at a moment that all ranks agree on and ends when the rank's last operation
+does; its time is the largest of any rank. The schedules of a configuration take turns, so that what changes slowly
+(clocks, temperature, neighbours) changes for all of them. A result that is wrong has no times.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from simulator.engines.rows import Rows
+from simulator.program.program import Program
+from simulator.recording import build_program
+from simulator.schedules import Schedule, parse_schedule
+from traces.errors import InputError
+from traces.timeline import Timeline
+from validators.executors.distributed import RankExecutor
+from validators.executors.local import AttentionKernel
+from validators.executors.loopback import Loopback
+from validators.executors.world import World
+from validators.kernels import build_attention_kernel
+from validators.kernels.fused import merge_into
+from validators.reference import relative_error
+from validators.validation.inputs import SeededInputs
+from validators.validation.runs import Configuration, MeasuredRun
+from validators.validation.sampled import check_samples, is_right
+
+LOOPED_ELEMENTS = 1 << 27
+"""Elements of Q up to which an approximate schedule is run again with all ranks in one process, to compare."""
+LOOPED_ERROR = 1e-3
+
+
+@dataclass
+class Candidate:
+    """A schedule that is being measured."""
+
+    schedule: Schedule
+    program: Program
+    executor: RankExecutor
+    run: MeasuredRun
+    samples_ns: list[int]
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is right so far, and can be timed."""
+        return self.run.outcome == "measured"
+
+
+class Measurement:
+    """The schedules of one configuration on the ranks of a world.
+
+    Parameters
+    ----------
+    world : this process among all.
+    configuration : the workload, and the kernel that does attention.
+    seed : of the inputs and of what is sampled.
+    machine : described in every run.
+    """
+
+    def __init__(self, world: World, configuration: Configuration, seed: int, machine: Mapping[str, Any]) -> None:
+        self._world, self._configuration, self._seed, self._machine = world, configuration, seed, machine
+        self._setup = configuration.setup
+        self._inputs = SeededInputs(self._setup, seed, world.rank, world.device)
+        self._kernel: AttentionKernel = build_attention_kernel(configuration.kernel)
+
+    def run(self, schedules: Sequence[str], rounds: int) -> Iterator[tuple[MeasuredRun, Timeline | None]]:
+        """Measure; the runs are complete on rank 0 only."""
+        candidates = [each for each in map(self._prepare, schedules) if each is not None]
+        for candidate in candidates:
+            self._guarded(candidate, self._check)
+        for _ in range(rounds):
+            for candidate in candidates:
+                self._guarded(candidate, self._time)
+        for candidate in candidates:
+            timeline = self._guarded(candidate, self._instrument)
+            yield self._finished(candidate), timeline
+        candidates.clear()
+
+    def _prepare(self, spec: str) -> Candidate | None:
+        """None where the schedule does not take the configuration."""
+        try:
+            schedule = parse_schedule(spec).resolve(self._setup)
+            program = build_program(schedule, self._setup, self._pass(schedule))
+        except InputError:
+            return None
+        executor = RankExecutor(self._world, program, self._kernel, self._inputs.load, merge=merge_into)
+        configuration = replace(self._configuration, pass_=self._pass(schedule))
+        run = MeasuredRun(configuration, str(schedule), "measured", self._world.backend, (1.0,), machine=self._machine)
+        return Candidate(schedule, program, executor, run, [])
+
+    def _pass(self, schedule: Schedule) -> str:
+        return self._configuration.pass_ if schedule.has_backward else "forward"
+
+    def _guarded(self, candidate: Candidate, step: Any) -> Any:
+        """A step, unless the candidate has failed; memory that does not suffice is an outcome like another."""
+        if not candidate.alive:
+            return None
+        try:
+            return step(candidate)
+        except torch.OutOfMemoryError as error:
+            candidate.run = replace(candidate.run, outcome="out_of_memory", samples_s=(), detail=str(error)[:200])
+        except InputError as error:
+            candidate.run = replace(candidate.run, outcome="refused", samples_s=(), detail=error.message)
+        candidate.executor.forget()
+        return None
+
+    def _check(self, candidate: Candidate) -> None:
+        candidate.executor.call()
+        errors = self._errors(candidate)
+        candidate.executor.forget()
+        right = self._world.share(_is_right(candidate, errors))
+        candidate.run = replace(candidate.run, errors=errors)
+        if not right:
+            candidate.run = replace(candidate.run, outcome="wrong", samples_s=(), detail="a result is not right")
+
+    def _errors(self, candidate: Candidate) -> dict[str, float]:
+        executor = candidate.executor
+        if candidate.schedule.exact:
+            return check_samples(
+                self._world, self._setup, self._inputs, executor.outputs, executor.output_buffers, self._seed
+            )
+        shards = self._world.collect({name: tensor.cpu() for name, tensor in executor.outputs.items()})
+        if shards is None:
+            return {}
+        w = self._setup.workload
+        if w.batch * w.seq_len * w.heads * w.head_dim > LOOPED_ELEMENTS:
+            finite = all(bool(tensor.isfinite().all()) for each in shards for tensor in each.values())
+            return {"not finite": 0.0 if finite else torch.inf}
+        looped = Loopback(
+            candidate.program, self._inputs.all(), self._kernel, device=self._world.device, dtype=None, merge=merge_into
+        )
+        candidate.program.replay(looped)
+        return {
+            name: max(relative_error(shards[rank][name], want.cpu()) for rank, want in enumerate(tensors))
+            for name, tensors in looped.shards.items()
+        }
+
+    def _time(self, candidate: Candidate) -> None:
+        before = self._reset_peak()
+        with _no_collection():
+            elapsed_ns = candidate.executor.call()
+        peak = self._peak(before, candidate)
+        candidate.executor.forget()
+        slowest = self._world.gather((elapsed_ns, peak))
+        candidate.samples_ns.append(max(each[0] for each in slowest))
+        if peak is not None:
+            candidate.run = replace(candidate.run, peak_memory_bytes=max(each[1] for each in slowest))
+
+    def _instrument(self, candidate: Candidate) -> Timeline | None:
+        """One call whose operations are timed."""
+        with _no_collection():
+            elapsed_ns = candidate.executor.call(recorded=True)
+        spans = candidate.executor.spans_ns
+        candidate.executor.forget()
+        gathered = self._world.collect((elapsed_ns, spans))
+        if gathered is None:
+            return None
+        slowest = max(each[0] for each in gathered)
+        candidate.run = replace(candidate.run, instrumented_s=slowest / 1e9)
+        return measured_timeline(candidate.program, [each[1] for each in gathered])
+
+    def _finished(self, candidate: Candidate) -> MeasuredRun:
+        if not candidate.alive:
+            return candidate.run
+        return replace(candidate.run, samples_s=tuple(sample / 1e9 for sample in candidate.samples_ns))
+
+    def _reset_peak(self) -> int:
+        if self._world.device.type != "cuda":
+            return 0
+        torch.cuda.reset_peak_memory_stats(self._world.device)
+        return torch.cuda.memory_allocated(self._world.device)
+
+    def _peak(self, before: int, candidate: Candidate) -> int | None:
+        """What the call had at most, its inputs included, which were there before."""
+        if self._world.device.type != "cuda":
+            return None
+        return torch.cuda.max_memory_allocated(self._world.device) - before + candidate.executor.input_bytes
+
+
+def _is_right(candidate: Candidate, errors: Mapping[str, float]) -> bool:
+    if candidate.schedule.exact:
+        return is_right(errors, candidate.program)
+    return all(error <= LOOPED_ERROR for error in errors.values())
+
+
+def measured_timeline(program: Program, spans_ns: Sequence[Mapping[int, tuple[int, int]]]) -> Timeline:
+    """The operations of a Program as they ran, with the numbers and names that a simulation gives them.
+
+    Parameters
+    ----------
+    spans_ns : (start, end) of each operation, for each rank.
+    """
+    n_ranks = len(spans_ns)
+    rows, last_end = Rows(n_ranks), {}
+    for operation in program.operations:
+        pairs = np.array([spans.get(operation.id, (0, 0)) for spans in spans_ns], dtype=np.int64)
+        # Timestamps of one stream may go back by their resolution.
+        start = np.maximum(np.maximum(pairs[:, 0], 0), last_end.get(operation.lane, 0))
+        end = np.maximum(pairs[:, 1], start)
+        took_part = np.array([operation.id in spans for spans in spans_ns])
+        rows.observe(operation, start, end)
+        last_end[operation.lane] = np.where(took_part, end, last_end.get(operation.lane, 0))
+    return rows.timeline({"engine": "measured"})
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python's garbage collector does not run meanwhile."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -1,0 +1,112 @@
+"""From timelines of real processes to a profile of their host (`cost_models.processes`).
+
+Of an exchange, what counts is the time from when a rank and its two neighbours are there, of a collective from when its
+whole group is: waiting for a peer is the peer's time. What Python needs between two operations is the gap between
+operations on the compute lane of which the second waits for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cost_models.processes import ProcessProfile, Sample, fit_processes
+from simulator.engines.maxplus import MaxPlus
+from simulator.engines.rows import Rows
+from simulator.process_costs import ProcessCosts, features_by_rank
+from simulator.program.operations import COMPUTE, Collective, Exchange, Operation
+from simulator.program.program import Program
+from simulator.recording import build_program
+from simulator.schedules import parse_schedule
+from traces.timeline import Timeline
+from validators.executors.waits import Waits
+from validators.validation.runs import MeasuredRun, RunFolder
+
+IntArray = NDArray[np.int64]
+LEVEL = 0.9
+
+
+def fit_host(folder: RunFolder, name: str, source: str) -> ProcessProfile:
+    """A profile of the host on which a folder's runs were measured."""
+    programs = {run.id: program_of(run) for run in folder.runs.values() if run.outcome == "measured"}
+    tables, errors = {}, {}
+    for ranks in sorted({folder.runs[key].configuration.ranks for key in programs}):
+        runs = [folder.runs[key] for key in programs if folder.runs[key].configuration.ranks == ranks]
+        samples: list[Sample] = []
+        for run in runs:
+            timeline = folder.timeline(run)
+            if timeline is not None:
+                samples += list_samples(programs[run.id], timeline)
+        tables[ranks] = fit_processes(samples)
+        trial = ProcessProfile(name, {ranks: tables[ranks]}, {ranks: 0.0}, source)
+        apart = [abs(np.log(run.time_s * 1e9 / predict(trial, programs[run.id]).makespan_ns)) for run in runs]
+        errors[ranks] = float(f"{np.expm1(np.quantile(apart, LEVEL)):.3g}")
+    return ProcessProfile(name, tables, errors, source)
+
+
+def predict(profile: ProcessProfile, program: Program) -> Timeline:
+    """The Program's timeline on a host."""
+    n_ranks = program.setup.n_ranks
+    rows = Rows(n_ranks)
+    program.replay(MaxPlus(n_ranks, ProcessCosts(profile, n_ranks), rows))
+    return rows.timeline({"engine": "maxplus", "hardware": profile.name})
+
+
+def program_of(run: MeasuredRun) -> Program:
+    """What a run ran."""
+    return build_program(parse_schedule(run.schedule), run.configuration.setup, run.configuration.pass_)
+
+
+def list_samples(program: Program, timeline: Timeline) -> Iterator[Sample]:
+    """Every operation on every rank that took part, as the fit wants it."""
+    spans = _spans(timeline)
+    for operation in program.operations:
+        start, end, there = spans[operation.id]
+        began = _began(operation, start)
+        for rank, (term, features) in enumerate(features_by_rank(operation, program.setup.n_ranks)):
+            if there[rank] and any(features[1:]):
+                yield term, features, max(int(end[rank] - began[rank]), 0) / 1e9
+    yield from _gaps(program, spans)
+
+
+def _spans(timeline: Timeline) -> Mapping[int, tuple[IntArray, IntArray, NDArray[np.bool_]]]:
+    """Start, end and presence of each operation, columns over ranks; operations by their number in the Program."""
+    shape = len(timeline.operations), timeline.n_ranks
+    start, end, there = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, bool)
+    start[timeline.operation, timeline.rank] = timeline.start_ns
+    end[timeline.operation, timeline.rank] = timeline.end_ns
+    there[timeline.operation, timeline.rank] = True
+    return {info.id: (start[i], end[i], there[i]) for i, info in enumerate(timeline.operations)}
+
+
+def _began(operation: Operation, start: IntArray) -> IntArray:
+    """When all that an operation needs of other ranks was there."""
+    work = operation.work
+    if isinstance(work, Exchange):
+        return cast(IntArray, np.maximum(np.maximum(start, start[work.ring.to]), start[work.ring.source]))
+    if isinstance(work, Collective):
+        groups = np.zeros(len(start), np.int64) if work.groups is None else work.groups
+        return np.array([start[groups == group].max() for group in groups])
+    return start
+
+
+def _gaps(
+    program: Program, spans: Mapping[int, tuple[IntArray, IntArray, NDArray[np.bool_]]]
+) -> Iterator[Sample]:  # fmt: skip
+    for rank in range(program.setup.n_ranks):
+        waits, before = Waits(), None
+        for operation in _of_rank(program.operations, rank):
+            waited = waits.issue(operation)
+            if operation.lane != COMPUTE:
+                before = None
+                continue
+            if before is not None and not waited:
+                yield "issue", (1.0,), max(int(spans[operation.id][0][rank] - spans[before][1][rank]), 0) / 1e9
+            before = operation.id
+
+
+def _of_rank(operations: Iterable[Operation], rank: int) -> Iterator[Operation]:
+    return (each for each in operations if each.ranks is None or each.ranks[rank])
