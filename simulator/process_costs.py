@@ -60,7 +60,9 @@ def features_by_rank(operation: Operation, n_ranks: int) -> Iterator[tuple[str, 
             flop = sum(2.0 * _at(work.m, rank) * m * n for m, n in work.shapes)
             yield f"gemm:{operation.kind}", (1.0, flop)
         elif isinstance(work, Elementwise):
-            yield f"elementwise:{operation.kind}", (1.0, _moved(work, rank))
+            # What a Program counts as free on a GPU (a projection writes it in place) is still written here.
+            moved = _moved(work, rank) or float(sum(_at(buffer.bytes, rank) for buffer in operation.writes))
+            yield f"elementwise:{operation.kind}", (1.0, moved)
         elif isinstance(work, Exchange):
             yield "exchange", (1.0, float(_at(work.bytes, rank)))
         else:

@@ -17,7 +17,7 @@ from validators.dense import dense_backward, dense_forward, row_dot
 from validators.executors.shards import Globals
 
 BLOCK_PAIRS = 1 << 26
-"""Scores held at once, of one head and batch row: 512 MiB in fp64."""
+"""Scores held at once: 512 MiB in fp64, a few times."""
 
 
 def reference_rows(inputs: Globals, mask: Mask, rows: Tensor) -> Globals:
@@ -34,7 +34,7 @@ def reference_rows(inputs: Globals, mask: Mask, rows: Tensor) -> Globals:
     """
     q, k, v, do = (inputs[name] for name in ("q", "k", "v", "do"))
     keys, parts = torch.arange(k.shape[1], device=k.device), []
-    for some in rows.split(max(1, BLOCK_PAIRS // k.shape[1])):
+    for some in rows.split(_block_rows(k.shape[1], q, k)):
         allowed = mask_of(mask, some, keys)
         parts.append([_rows_of_head(q[:, some], k, v, do[:, some], allowed, head) for head in range(k.shape[2])])
     blocks = [
@@ -52,7 +52,7 @@ def reference_columns(inputs: Globals, mask: Mask, columns: Tensor, lse: Tensor,
         group = _queries_of(head, q, k)
         keys, values = k[:, columns, head : head + 1].double(), v[:, columns, head : head + 1].double()
         dk, dv = torch.zeros_like(keys), torch.zeros_like(values)
-        for some in rows.split(max(1, BLOCK_PAIRS // len(columns))):
+        for some in rows.split(_block_rows(len(columns), q, k)):
             allowed = mask_of(mask, some, columns)
             _, block_dk, block_dv = dense_backward(
                 q[:, some, group].double(), keys, values, do[:, some, group].double(),
@@ -104,6 +104,11 @@ def _rows_of_head(q: Tensor, k: Tensor, v: Tensor, do: Tensor, allowed: Tensor, 
     delta = row_dot(gradient, o)
     dq, _, _ = dense_backward(own, keys, values, gradient, lse, delta, allowed)
     return {"o": o, "lse": lse, "delta": delta, "dq": dq}
+
+
+def _block_rows(columns: int, q: Tensor, k: Tensor) -> int:
+    """Query rows whose scores, of all batch rows and queries of a KV head, are held at once."""
+    return max(1, BLOCK_PAIRS // (columns * q.shape[0] * q.shape[2] // k.shape[2]))
 
 
 def _queries_of(head: int, q: Tensor, k: Tensor) -> slice:

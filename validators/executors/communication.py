@@ -21,6 +21,10 @@ from validators.executors.world import World, group_members
 
 Tensors = Sequence[Tensor]
 Group = dist.ProcessGroup
+GATHER = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+SCATTER = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
+"""Their names since PyTorch 2.13, and before."""
+
 Collect = Callable[[Tensor, Tensor, Group, "int | None"], None]
 
 
@@ -101,10 +105,10 @@ def _all_gather(target: Tensor, source: Tensor, group: Group, axis: int | None) 
     """Flat, without the padding of the last part; or along an axis."""
     size = dist.get_world_size(group)
     if axis is None and target.numel() == size * source.numel():
-        dist.all_gather_into_tensor(target.view(-1), source.view(-1), group=group)
+        GATHER(target.view(-1), source.view(-1), group=group)
         return
     gathered = source.new_empty(size, *source.shape)
-    dist.all_gather_into_tensor(gathered.view(-1), source.view(-1), group=group)
+    GATHER(gathered.view(-1), source.view(-1), group=group)
     if axis is None:
         target.view(-1).copy_(gathered.view(-1)[: target.numel()])
     else:
@@ -126,7 +130,7 @@ def _reduce_scatter(target: Tensor, source: Tensor, group: Group, axis: int | No
         parts = torch.nn.functional.pad(flat, (0, missing)) if missing else flat
     else:
         parts = torch.stack([part.contiguous() for part in source.chunk(size, dim=axis)]).view(-1)
-    dist.reduce_scatter_tensor(target.view(-1), parts, group=group)
+    SCATTER(target.view(-1), parts, group=group)
 
 
 COLLECT: dict[str, Collect] = {

@@ -136,7 +136,8 @@ def _schedules(ranges: Ranges, configuration: Configuration, generator: random.R
             check_program(schedule, configuration.setup, default_pass(schedule))
         except InputError:
             continue
-        found.append(str(schedule.resolve(configuration.setup)))
+        canonical = str(schedule.resolve(configuration.setup))
+        found += [canonical] if canonical not in found else []
         if len(found) == ranges.per_draw:
             break
     return found

@@ -118,11 +118,12 @@ def run_check(check: Check, device: torch.device, seed: int = 0) -> Mapping[str,
     schedule = parse_schedule(check.schedule)
     check_program(schedule, check.setup, default_pass(schedule))
     inputs, want = _reference(check.workload, str(device), seed)
+    program = build_program(schedule, check.setup)
     looped = Loopback(
-        build_program(schedule, check.setup), inputs, build_attention_kernel(check.kernel), device=device, dtype=None,
+        program, inputs, build_attention_kernel(check.kernel), device=device, dtype=None,
         merge=merge_into,
     )  # fmt: skip
-    build_program(schedule, check.setup).replay(looped)
+    program.replay(looped)
     return {name: relative_error(looped.results[name], want[name]) for name in looped.results}
 
 

@@ -67,7 +67,7 @@ def list_samples(program: Program, timeline: Timeline) -> Iterator[Sample]:
         start, end, there = spans[operation.id]
         began = _began(operation, start)
         for rank, (term, features) in enumerate(features_by_rank(operation, program.setup.n_ranks)):
-            if there[rank] and any(features[1:]):
+            if there[rank] and any(features):
                 yield term, features, max(int(end[rank] - began[rank]), 0) / 1e9
     yield from _gaps(program, spans)
 
