@@ -98,7 +98,7 @@ class CostModel:
         work = operation.work
         if not isinstance(work, Attention) or work.direction == "forward":
             return 0
-        shape, delta = _shape(work), work.precomputed_delta
+        shape, delta = attention_shape(work), work.precomputed_delta
 
         def need(lowering: Lowering, _: int) -> int:
             calls = lowering.calls
@@ -108,7 +108,7 @@ class CostModel:
         return work.lowering.gather(self._per_lowering(("workspace", shape, delta), work.lowering.table, need))
 
     def _attention(self, work: Attention) -> Column:
-        shape, direction, delta = _shape(work), work.direction, work.precomputed_delta
+        shape, direction, delta = attention_shape(work), work.direction, work.precomputed_delta
 
         def price(lowering: Lowering, _: int) -> int:
             profile, kernel = self._profile, self._kernel
@@ -237,7 +237,8 @@ class CostModel:
         return known
 
 
-def _shape(work: Attention) -> AttentionShape:
+def attention_shape(work: Attention) -> AttentionShape:
+    """What an attention kernel's price depends on besides its calls."""
     return AttentionShape(work.batch, work.heads, work.kv_heads, work.head_dim, work.v_head_dim, work.dtype)
 
 

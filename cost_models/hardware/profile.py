@@ -136,6 +136,36 @@ class HostCosts(Terms):
     collective_s: Seconds
 
 
+class InterferenceTerms(Terms):
+    """What communication takes from kernels beside it (`simulator.engines.interference`).
+
+    The defaults follow from what NCCL's kernels do (NVIDIA/nccl 2.30.7, src/device/prims_simple.h, src/transport/): a
+    channel is a thread block on a multiprocessor of its own. Where GPUs reach each other, a sender reads its tensor and
+    writes into the receiver's buffer, which the receiver reads and writes to its tensor: one byte of the sender's
+    memory traffic and three of the receiver's. A NIC reads and writes a buffer on its own GPU, three and three; buffers
+    in host memory cost the GPUs one and one.
+
+    Parameters
+    ----------
+    sms_per_channel : multiprocessors that a channel keeps from kernels.
+    send_traffic, receive_traffic : bytes of memory traffic per byte sent and received, by kind of link.
+    """
+
+    sms_per_channel: Count = 1
+    send_traffic: dict[str, Positive] = {
+        "nvlink": 1.0, "c2c": 1.0, "pcie": 1.0, "shm": 1.0, "net": 3.0, "socket": 1.0
+    }  # fmt: skip
+    receive_traffic: dict[str, Positive] = {
+        "nvlink": 3.0, "c2c": 3.0, "pcie": 3.0, "shm": 1.0, "net": 3.0, "socket": 1.0
+    }  # fmt: skip
+
+    @model_validator(mode="after")
+    def _has_all_kinds(self) -> InterferenceTerms:
+        if set(self.send_traffic) != set(LINK_KINDS) or set(self.receive_traffic) != set(LINK_KINDS):
+            raise ValueError("traffic is not given for exactly " + ", ".join(LINK_KINDS))
+        return self
+
+
 class HardwareProfile(Terms):
     """A GPU and its host.
 
@@ -149,6 +179,7 @@ class HardwareProfile(Terms):
     peak_flop_per_s : of dense matrix products, fp32 accumulation, by dtype.
     kernels, default_kernel : attention kernels, and the fastest exact one.
     links : curves by kind of link (those of ``Route.kind``).
+    interference : what communication takes from kernels beside it.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
@@ -167,6 +198,7 @@ class HardwareProfile(Terms):
     gemm: GemmCosts
     host: HostCosts
     links: dict[str, LinkCurve]
+    interference: InterferenceTerms = InterferenceTerms()
     _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
@@ -188,6 +220,17 @@ class HardwareProfile(Terms):
     def usable_memory_bytes(self) -> int:
         """Memory for tensors: less what the driver, CUDA, NCCL and fragmentation take."""
         return int(self.memory_bytes * self.usable_fraction)
+
+    def with_fewer_sms(self, taken: int) -> HardwareProfile:
+        """The GPU as kernels see it while others hold ``taken`` multiprocessors; at least one is left.
+
+        >>> from cost_models.hardware import load_hardware
+        >>> load_hardware("h100-sxm").with_fewer_sms(32).sm_count
+        100
+        """
+        left = max(self.sm_count - taken, 1)
+        peaks = {dtype: peak * left / self.sm_count for dtype, peak in self.peak_flop_per_s.items()}
+        return self.model_copy(update={"sm_count": left, "peak_flop_per_s": peaks})
 
     def peak(self, dtype: str) -> float:
         """FLOP/s of the tensor cores.

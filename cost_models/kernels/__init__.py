@@ -1,7 +1,7 @@
 """Seconds of attention, memory-bound and matrix-product kernels on a GPU.
 
 Interface: :func:`estimate_attention_s`, :func:`estimate_calls_s`, :func:`estimate_elementwise_s`,
-:func:`estimate_gemm_s`, :func:`attention_launches`, :func:`attention_workspace_bytes`,
+:func:`estimate_gemm_s`, :func:`attention_launches`, :func:`attention_workspace_bytes`, :func:`attention_bytes`,
 :func:`choose_kernel`, :class:`AttentionShape`.
 
 >>> from cost_models.hardware import load_hardware
@@ -12,7 +12,7 @@ Interface: :func:`estimate_attention_s`, :func:`estimate_calls_s`, :func:`estima
 14
 """
 
-from cost_models.kernels.attention import estimate_attention_s, estimate_calls_s
+from cost_models.kernels.attention import attention_bytes, estimate_attention_s, estimate_calls_s
 from cost_models.kernels.choice import choose_kernel
 from cost_models.kernels.elementwise import estimate_elementwise_s
 from cost_models.kernels.gemm import estimate_gemm_s
@@ -22,6 +22,7 @@ from cost_models.kernels.workspace import attention_workspace_bytes
 
 __all__ = [
     "AttentionShape",
+    "attention_bytes",
     "attention_launches",
     "attention_workspace_bytes",
     "choose_kernel",

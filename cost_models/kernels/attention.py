@@ -106,6 +106,11 @@ def _tokens(calls: tuple[KernelCall, ...]) -> tuple[int, int]:
     return sum(s.q_stop - s.q_start for s in segments), sum(s.k_stop - s.k_start for s in segments)
 
 
+def attention_bytes(calls: Sequence[KernelCall], shape: AttentionShape, direction: str) -> float:
+    """Least that the main kernels of some calls move to and from memory."""
+    return sum([_bytes(*_tokens((call,)), shape, direction) for call in calls])
+
+
 def _bytes(rows: int, columns: int, shape: AttentionShape, direction: str) -> float:
     """Least that the main kernel moves: Q, K, V, O, LSE; backward also dO, delta, the fp32 dQ twice, dK and dV."""
     e, d, dv = shape.element_bytes, shape.head_dim, shape.v_head_dim

@@ -7,21 +7,24 @@ for it. The host issues without ever waiting for the device: its times are runni
 An exchange holds its lane from its own start. Its data moves once both ends have started, and it ends when what it
 sends and what it receives have both arrived; a collective ends one duration after the last of its group has started.
 Where transfers share links (`sharing`), a network of flows (`fluid`) says when they arrive: it is asked once per
-instant, after everything else that happens then. Times are integer nanoseconds. Without sharing the result equals
-`maxplus`, row by row.
+instant, after everything else that happens then. Where kernels and communication interfere (`interference`), kernels
+are flows too, and `devices` says how fast each may go. Times are integer nanoseconds. Without sharing and interference
+the result equals `maxplus`, row by row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 import simpy
 from simpy.events import EventPriority
 
 from simulator.engines.costs import Costs, Observer
-from simulator.engines.flows import Ask
+from simulator.engines.devices import Devices, Kernel
+from simulator.engines.flows import Ask, Flow
 from simulator.engines.fluid import Network
+from simulator.engines.interference import SharedCosts
 from simulator.engines.planner import Planner, Task
 from simulator.engines.saturation import Saturation
 from simulator.engines.sharing import Sharing
@@ -101,14 +104,15 @@ class Links:
         self._will_settle = False
         self._wakes: set[int] = set()
 
-    def send(self, ask: Ask) -> simpy.Event:
-        """A transfer begins; an event for its arrival."""
+    def send(self, ask: Ask, left: Callable[[Flow], object] | None = None) -> tuple[Flow, simpy.Event]:
+        """A flow begins; with an event for its arrival."""
         arrived = simpy.Event(self._env)
-        self.network.start(ask, int(self._env.now), arrived.succeed)
-        self._settle_later()
-        return arrived
+        flow = self.network.start(ask, int(self._env.now), arrived.succeed, left)
+        self.settle_later()
+        return flow, arrived
 
-    def _settle_later(self) -> None:
+    def settle_later(self) -> None:
+        """Rates are to be found anew at the end of this instant."""
         if not self._will_settle:
             self._will_settle = True
             _Late(self._env).callbacks.append(self._settle)
@@ -128,7 +132,7 @@ class Links:
         now = int(self._env.now)
         self._wakes.discard(now)
         if self.network.finish(now):
-            self._settle_later()
+            self.settle_later()
         else:
             self._set_alarm()
 
@@ -142,15 +146,22 @@ class DiscreteEvents:
     costs : prices of operations.
     observer : is told of every operation afterwards, in issue order.
     sharing : transfers that share links; None where nothing is shared.
+    shared : what operations take from others on their GPU; None where they do not interfere.
     """
 
     def __init__(
-        self, program: Program, costs: Costs, observer: Observer | None = None, sharing: Sharing | None = None
+        self,
+        program: Program,
+        costs: Costs,
+        observer: Observer | None = None,
+        sharing: Sharing | None = None,
+        shared: SharedCosts | None = None,
     ) -> None:
         self._n_ranks = program.setup.n_ranks
-        self._tasks = Planner(self._n_ranks, costs, sharing).plan(program)
+        self._tasks = Planner(self._n_ranks, costs, sharing, shared).plan(program)
         self._env = simpy.Environment(initial_time=0)
         self._links = Links(self._env, list(sharing.capacities) if sharing else [])
+        self._devices = Devices(self._n_ranks, self._links.network, shared.memory_bytes_per_s) if shared else None
         self._progress: dict[str, list[_Progress]] = {}
         self._started: dict[int, list[_Flag]] = {}
         self._arrived: dict[int, list[_Flag]] = {}
@@ -209,14 +220,39 @@ class DiscreteEvents:
             if task.issued_ns[rank] > env.now:
                 yield env.timeout(task.issued_ns[rank] - env.now)
             task.start_ns[rank] = int(env.now)
-            if task.to:
-                yield from self._exchange(rank, task)
-            elif task.group:
-                yield from self._collective(rank, task)
+            if task.to or task.group:
+                self._hold(rank, task, 1)
+                yield from self._exchange(rank, task) if task.to else self._collective(rank, task)
+                self._hold(rank, task, -1)
             elif task.device_ns[rank]:
-                yield env.timeout(task.device_ns[rank])
+                yield self._kernel(rank, task)
             task.end_ns[rank] = int(env.now)
             progress.advance(task.operation.id)
+
+    def _hold(self, rank: int, task: Task, sign: int) -> None:
+        """Communication takes its multiprocessors, or gives them back."""
+        if self._devices is not None and task.use is not None:
+            self._devices.take(rank, sign * task.use.sms[rank])
+            self._links.settle_later()
+
+    def _kernel(self, rank: int, task: Task) -> simpy.Event:
+        use, devices = task.use, self._devices
+        if use is None or devices is None:
+            return self._env.timeout(task.device_ns[rank])
+        ask = Ask(task.device_ns[rank], 0, 1.0, ())
+        flow, ended = self._links.send(ask, lambda _: devices.end_kernel(rank))
+        devices.start_kernel(rank, Kernel(flow, use.traffic[rank], lambda taken: use.slowdown(taken)[rank]))
+        return ended
+
+    def _move(self, rank: int, task: Task, ask: Ask | None, ranks: Sequence[int]) -> simpy.Event:
+        """The data of a rank, or of its group, begin to move."""
+        use, devices = task.use, self._devices
+        if use is None or devices is None:
+            return self._env.timeout(task.device_ns[rank]) if ask is None else self._links.send(ask)[1]
+        flow, arrived = self._links.send(ask or Ask(task.device_ns[rank], 0, 1.0, ()), devices.rest)
+        busy = [rank] if task.to else ranks
+        devices.move(flow, [(each, use.traffic[each] if each in busy else 0.0) for each in ranks])
+        return arrived
 
     def _exchange(self, rank: int, task: Task) -> Wait:
         started, arrived = self._started[task.operation.id], self._arrived[task.operation.id]
@@ -224,8 +260,7 @@ class DiscreteEvents:
         receiver = started[task.to[rank]]
         if not receiver.happened:
             yield receiver.wait(self._env)
-        ask = task.asks[rank] if task.asks else None
-        yield self._env.timeout(task.device_ns[rank]) if ask is None else self._links.send(ask)
+        yield self._move(rank, task, task.asks[rank] if task.asks else None, (rank, task.to[rank]))
         arrived[rank].set()
         sender = arrived[task.source[rank]]
         if not sender.happened:
@@ -239,7 +274,11 @@ class DiscreteEvents:
             yield met[group].wait(self._env)
         else:
             if ask is not None:
-                yield self._links.send(ask)
+                yield self._move(rank, task, ask, self._members(task, group))
             met[group].set()
         if ask is None and task.device_ns[rank]:
-            yield self._env.timeout(task.device_ns[rank])
+            yield self._move(rank, task, None, (rank,))
+
+    def _members(self, task: Task, group: int) -> list[int]:
+        ranks = task.operation.ranks
+        return [each for each, of in enumerate(task.group) if of == group and (ranks is None or ranks[each])]

@@ -1,9 +1,10 @@
 """A flow: what is left of a transfer, and how quickly that moves.
 
-It keeps the nanoseconds that it would still need at its ceiling, so that one which is never slowed ends after exactly
-its time alone,
+It keeps the nanoseconds that it would still need alone, so that one which is never slowed ends after exactly that time,
 
-    left' = left - (now - since) rate / ceiling,     end = now + left ceiling / rate,       rounded to a nanosecond.
+    left' = left - (now - since) rate / alone,     end = now + left alone / rate,       rounded to a nanosecond.
+
+A kernel is a flow too: one that crosses no link, at rate 1 alone.
 """
 
 from __future__ import annotations
@@ -38,15 +39,19 @@ class Flow:
 
     Attributes
     ----------
+    arrived, left : called when its last byte has arrived, and before when it has left.
+    ceiling : the most it may have now: the rate alone, or less beside other work on its GPUs.
     rate, limit : bytes per second, and the link that is its bottleneck (`NONE` at its ceiling).
-    left_ns, since_ns : time that it would need at its ceiling, as of ``since_ns``.
+    left_ns, since_ns : time that it would still need alone, as of ``since_ns``.
     end_ns : when its data will have left at this rate; -1 before they move and once they have left.
     """
 
-    __slots__ = ("arrived", "ask", "ceiling", "crosses", "end_ns", "left_ns", "limit", "rate", "since_ns")
+    __slots__ = ("arrived", "ask", "ceiling", "crosses", "end_ns", "left", "left_ns", "limit", "rate", "since_ns")
 
-    def __init__(self, ask: Ask, now_ns: int, arrived: Callable[[], object]) -> None:
-        self.ask, self.arrived = ask, arrived
+    def __init__(
+        self, ask: Ask, now_ns: int, arrived: Callable[[], object], left: Callable[[Flow], object] | None = None
+    ) -> None:
+        self.ask, self.arrived, self.left = ask, arrived, left
         self.ceiling, self.crosses = ask.ceiling, ask.crosses
         self.rate, self.limit = 0.0, NONE
         self.left_ns: float = ask.moving_ns
@@ -55,11 +60,11 @@ class Flow:
     def advance(self, now_ns: int) -> None:
         """What has moved since the last change."""
         if now_ns > self.since_ns:
-            full = self.rate == self.ceiling
-            self.left_ns -= (now_ns - self.since_ns) * (1 if full else self.rate / self.ceiling)
+            alone = self.ask.ceiling
+            self.left_ns -= (now_ns - self.since_ns) * (1 if self.rate == alone else self.rate / alone)
             self.since_ns = now_ns
 
     def due_ns(self) -> int:
         """When its data will have left at the present rate."""
-        full = self.rate == self.ceiling
-        return self.since_ns + max(round(self.left_ns if full else self.left_ns * self.ceiling / self.rate), 0)
+        alone = self.ask.ceiling
+        return self.since_ns + max(round(self.left_ns if self.rate == alone else self.left_ns * alone / self.rate), 0)

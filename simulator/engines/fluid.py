@@ -41,10 +41,21 @@ class Network:
         """No flow is under way."""
         self._shares = Shares(self.capacities)
 
-    def start(self, ask: Ask, now_ns: int, arrived: Callable[[], object]) -> None:
-        """A flow begins; ``arrived`` is called when its last byte is there."""
+    def start(
+        self, ask: Ask, now_ns: int, arrived: Callable[[], object], left: Callable[[Flow], object] | None = None
+    ) -> Flow:
+        """A flow begins; ``left`` is called when its last byte has left, ``arrived`` when it is there."""
         self.under_way += 1
-        self._shares.add(Flow(ask, now_ns, arrived))
+        flow = Flow(ask, now_ns, arrived, left)
+        self._shares.add(flow)
+        return flow
+
+    def limit(self, flow: Flow, ceiling: float) -> bool:
+        """From now on a flow may have so much; whether that is another rate than before."""
+        if flow.ceiling == ceiling:
+            return False
+        self._shares.set_ceiling(flow, ceiling)
+        return True
 
     @property
     def next_ns(self) -> int | None:
@@ -75,6 +86,8 @@ class Network:
         flow.end_ns = -1
         self.under_way -= 1
         self._shares.remove(flow)
+        if flow.left is not None:
+            flow.left(flow)
         if flow.ask.overhead_ns:
             self._push(now_ns + flow.ask.overhead_ns, flow, left=True)
         else:

@@ -7,17 +7,35 @@ start once each (lane, number) it names has finished operation ``number``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
 from simulator.engines.costs import Costs
 from simulator.engines.flows import Ask
+from simulator.engines.interference import SharedCosts
 from simulator.engines.sharing import Sharing
-from simulator.program.operations import COMPUTE, HOST, Collective, Column, Exchange, Operation
+from simulator.program.operations import COMPUTE, HOST, Collective, Column, Exchange, IntArray, Operation
 from simulator.program.program import Program
 from traces.errors import InputError
+
+
+@dataclass(slots=True)
+class Use:
+    """What an operation takes of each rank's GPU.
+
+    Attributes
+    ----------
+    sms : multiprocessors that communication holds.
+    traffic : bytes per second to and from memory, alone.
+    slowdown : how much longer a kernel takes with so many multiprocessors less.
+    """
+
+    sms: list[int]
+    traffic: list[float]
+    slowdown: Callable[[int], list[float]]
 
 
 @dataclass(slots=True)
@@ -31,6 +49,7 @@ class Task:
     to, source : of an exchange, by rank.
     group, missing : of a collective: group of each rank, and the ranks of each group that have yet to start.
     asks : what an exchange (by rank) or a collective (by group) asks of shared links; empty where nothing is shared.
+    use : what it takes of its GPUs, where kernels and communication interfere.
     """
 
     operation: Operation
@@ -44,13 +63,14 @@ class Task:
     group: list[int] = field(default_factory=list)
     missing: dict[int, int] = field(default_factory=dict)
     asks: Sequence[Ask | None] = ()
+    use: Use | None = None
 
 
 class Planner:
     """Makes tasks in issue order."""
 
-    def __init__(self, n_ranks: int, costs: Costs, sharing: Sharing | None) -> None:
-        self._n_ranks, self._costs, self._sharing = n_ranks, costs, sharing
+    def __init__(self, n_ranks: int, costs: Costs, sharing: Sharing | None, shared: SharedCosts | None) -> None:
+        self._n_ranks, self._costs, self._sharing, self._shared = n_ranks, costs, sharing, shared
         self._issued = np.zeros(n_ranks, dtype=np.int64)
         self._last_compute = [-1] * n_ranks
         self._written: dict[int, dict[str, list[int]]] = {}
@@ -78,7 +98,23 @@ class Planner:
             task.missing = dict(Counter(present))
         if self._sharing is not None:
             task.asks = self._sharing.asks(operation)
+        if self._shared is not None:
+            task.use = self._use(operation, np.array(device))
         return task
+
+    def _use(self, operation: Operation, device_ns: IntArray) -> Use:
+        shared = self._shared
+        assert shared is not None
+        time_ns = np.maximum(device_ns, 1)
+        traffic = np.asarray(shared.traffic_bytes(operation)) / time_ns * 1e9
+
+        @cache
+        def slowdown(taken: int) -> list[float]:
+            ratios: list[float] = np.maximum(np.asarray(shared.slower_ns(operation, taken)) / time_ns, 1.0).tolist()
+            return ratios if isinstance(ratios, list) else [ratios] * self._n_ranks
+
+        per_rank: list[float] = np.broadcast_to(traffic, self._n_ranks).tolist()
+        return Use(self._per_rank(shared.sms(operation)), per_rank, slowdown)
 
     def _per_rank(self, column: Column) -> list[int]:
         per_rank: list[int] = np.broadcast_to(np.asarray(column), self._n_ranks).tolist()

@@ -46,8 +46,17 @@ class Shares:
             self._load.setdefault(link, 0.0)
             self._note_change(link)
 
+    def set_ceiling(self, flow: Flow, ceiling: float) -> None:
+        """A flow may have more, or less, than before."""
+        for link, weight in flow.crosses:
+            self._demand[link] += weight * (ceiling - flow.ceiling)
+            self._note_change(link)
+        flow.ceiling = ceiling
+        self._fresh[flow] = None
+
     def remove(self, flow: Flow) -> None:
         """A flow goes."""
+        self._fresh.pop(flow, None)
         for link, weight in flow.crosses:
             flows = self._on[link]
             del flows[flow]

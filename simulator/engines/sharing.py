@@ -17,7 +17,7 @@ import numpy as np
 from cost_models.network import Demand
 from simulator.engines.flows import Ask
 from simulator.engines.shares import SLACK
-from simulator.program.operations import Collective, Exchange, Operation, Transfer
+from simulator.program.operations import Collective, Exchange, Operation, Transfer, Work
 from simulator.program.program import Program
 
 
@@ -94,14 +94,18 @@ def _moves(operation: Operation) -> bool:
 
 def demand_key(operation: Operation) -> Hashable:
     """Operations of one key ask for the same."""
-    work = operation.work
-    if not isinstance(work, Exchange | Collective):
-        return None
+    return (operation.lane, transfer_key(operation.work)) if _moves(operation) else None
+
+
+def transfer_key(work: Work) -> Hashable:
+    """Equal for exchanges and collectives that send the same between the same ranks."""
+    assert isinstance(work, Exchange | Collective)
     size = work.bytes if isinstance(work.bytes, int) else work.bytes.tobytes()
     if isinstance(work, Exchange):
-        return operation.lane, work.ring, size
-    to = work.to.tobytes() if isinstance(work, Transfer) else None
-    return operation.lane, work.collective, size, None if work.groups is None else work.groups.tobytes(), to
+        return work.ring, size
+    groups, to = work.groups, work.to if isinstance(work, Transfer) else None
+    splits = None if work.splits is None else work.splits.tobytes()
+    return work.collective, size, *(None if each is None else each.tobytes() for each in (groups, to)), splits
 
 
 def _users(operation: Operation) -> Sequence[int]:

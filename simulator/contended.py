@@ -1,0 +1,99 @@
+"""Prices of operations that run beside others on one GPU: multiprocessors held, memory traffic, kernels with fewer SMs.
+
+An attention kernel or GEMM on fewer multiprocessors is priced as on a GPU that has so many (`CostModel` of
+``profile.with_fewer_sms``): waves are counted anew. Memory-bound kernels keep their time, as few SMs saturate memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import numpy as np
+
+from cost_models.hardware import HardwareProfile
+from cost_models.kernels import attention_bytes
+from cost_models.masks import Lowering
+from cost_models.network.occupancy import Occupancy, collective_occupancy, exchange_occupancy
+from cost_models.topology import ClusterTopology
+from cost_models.units import dtype_bytes
+from simulator.costing import CostModel, attention_shape, group_numbers
+from simulator.engines.sharing import transfer_key
+from simulator.program.operations import Attention, Collective, Column, Elementwise, Exchange, Gemm, Operation
+
+
+class ContendedCosts(CostModel):
+    """Costs of operations, alone and beside others.
+
+    Attributes
+    ----------
+    memory_bytes_per_s : what the GPU's memory sustains.
+    """
+
+    def __init__(self, topology: ClusterTopology, profile: HardwareProfile, kernel: str) -> None:
+        super().__init__(topology, profile, kernel)
+        self.memory_bytes_per_s = profile.hbm_bytes_per_s * profile.elementwise.efficiency["copy"]
+        self._with_fewer: dict[int, CostModel] = {}
+        self._occupied: dict[Hashable, Occupancy] = {}
+
+    def slower_ns(self, operation: Operation, taken: int) -> Column:
+        """Time of a kernel alone, on a GPU that has ``taken`` multiprocessors less."""
+        if not taken or not isinstance(operation.work, Attention | Gemm):
+            return self.device_ns(operation)
+        if taken not in self._with_fewer:
+            fewer = self._profile.with_fewer_sms(taken)
+            self._with_fewer[taken] = CostModel(self._topology, fewer, self._kernel)
+        return self._with_fewer[taken].device_ns(operation)
+
+    def sms(self, operation: Operation) -> Column:
+        """Multiprocessors that communication keeps from kernels, on each rank; of a kernel none."""
+        occupied = self._occupancy(operation)
+        return occupied.sms if occupied else 0
+
+    def traffic_bytes(self, operation: Operation) -> Column:
+        """Bytes to and from the GPU's memory, on each rank."""
+        work = operation.work
+        if isinstance(work, Attention):
+            return self._attention_bytes(work)
+        if isinstance(work, Elementwise):
+            return self._elementwise_bytes(work)
+        if isinstance(work, Gemm):
+            size = dtype_bytes(work.dtype)
+            return sum([(work.m * (n + k) + n * k) * size for n, k in work.shapes], start=0)
+        occupied = self._occupancy(operation)
+        return occupied.traffic_bytes.astype(np.int64) if occupied else 0
+
+    def _attention_bytes(self, work: Attention) -> Column:
+        shape, direction = attention_shape(work), work.direction
+
+        def size(lowering: Lowering, _: int) -> int:
+            return round(attention_bytes(lowering.calls, shape, direction))
+
+        return work.lowering.gather(self._per_lowering(("bytes", shape, direction), work.lowering.table, size))
+
+    def _elementwise_bytes(self, work: Elementwise) -> Column:
+        moved = work.bytes_read + work.bytes_written
+        return moved if work.lowering is None else moved * work.lowering.gather(work.lowering.table.covered(work.side))
+
+    def _occupancy(self, operation: Operation) -> Occupancy | None:
+        work = operation.work
+        if not isinstance(work, Exchange | Collective):
+            return None
+        key = transfer_key(work)
+        if key not in self._occupied:
+            found = self._exchange_occupancy(work) if isinstance(work, Exchange) else self._collective_occupancy(work)
+            self._occupied[key] = found
+        return self._occupied[key]
+
+    def _exchange_occupancy(self, work: Exchange) -> Occupancy:
+        return exchange_occupancy(self._topology, self._profile, work.ring.to, work.bytes)
+
+    def _collective_occupancy(self, work: Collective) -> Occupancy:
+        n_ranks = self._topology.n_ranks
+        groups, sent = group_numbers(work, n_ranks), np.broadcast_to(np.asarray(work.bytes_sent), n_ranks)
+        sms, traffic = np.zeros(n_ranks, np.int64), np.zeros(n_ranks)
+        for group in np.unique(groups):
+            ranks = np.flatnonzero(groups == group)
+            sms[ranks], traffic[ranks] = collective_occupancy(
+                self._topology, self._profile, ranks, float(sent[ranks].max())
+            )
+        return Occupancy(sms, traffic)

@@ -1,0 +1,36 @@
+"""What work on one GPU takes from other work there: multiprocessors and memory bandwidth.
+
+Communication holds its channels' multiprocessors from its start to its end, also while it waits for its peer, and a
+kernel beside it has the rest: it goes d / d_s as fast, where d is its time alone and d_s its time with s SMs less,
+waves counted anew. Memory is shared in proportion to what is asked: where kernel and communication together want u > 1
+times what memory sustains, all of them go 1 / u as fast,
+
+    u = max(1, sum of traffic_i / time_i / memory rate),   kernel: min(d / d_s, 1 / u),   communication: 1 / u.
+
+Communication is taken to get its SMs at once: a kernel that fills the GPU would keep them until its blocks end.
+Source: NVIDIA/nccl issues 689 (a channel keeps its SM), 1433 (both slow down through memory bandwidth).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from simulator.engines.costs import Costs
+from simulator.program.operations import Column, Operation
+
+
+class SharedCosts(Costs, Protocol):
+    """Prices that tell what an operation takes from others on its GPU."""
+
+    @property
+    def memory_bytes_per_s(self) -> float:
+        """What a GPU's memory sustains."""
+
+    def sms(self, operation: Operation) -> Column:
+        """Multiprocessors that communication keeps from kernels, on each rank."""
+
+    def traffic_bytes(self, operation: Operation) -> Column:
+        """Bytes to and from the GPU's memory, on each rank."""
+
+    def slower_ns(self, operation: Operation, taken: int) -> Column:
+        """Time of a kernel alone with so many multiprocessors less."""
