@@ -1,49 +1,81 @@
-"""Which engine a request gets, and what is said about links that transfers share.
+"""Running a Program that is kept: on which engine, what is said of links that transfers share, and what is neglected.
 
 SimPy follows transfers that share links through time. It is chosen where links are shared and the Program has fewer
 than `MOST_EVENTS` (rank, operation)s; else max-plus, in which each transfer is priced with what its own operation puts
-on the links, as if all of that started together.
+on the links, as if all of that started together. Interference is in both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from cost_models.topology import ClusterTopology
+from simulator.contended import ContendedCosts
+from simulator.engines.costs import Observer
+from simulator.engines.des import DiscreteEvents
+from simulator.engines.maxplus import MaxPlus
 from simulator.engines.saturation import Saturation
 from simulator.engines.sharing import Sharing
+from simulator.engines.stretch import Stretched
 from simulator.program.program import Program
 from simulator.result import SaturatedLink, SlowedTransfer
 
 MOST_EVENTS = 200_000
 """(rank, operation)s up to which SimPy is chosen for shared links."""
 
+MOST_STRETCHED = 4_000_000
+"""(rank, operation)s up to which max-plus looks for interference: it keeps some twenty numbers of each."""
+
 MOST_RANKS = 256
-"""Ranks up to which shared links are looked for."""
+"""Ranks up to which Programs are kept."""
+
+NOT_KEPT = (
+    f"above {MOST_RANKS} ranks each operation has its fair share of links as if its transfers started together; what "
+    "operations take from each other, of links and of GPUs, is neglected"
+)
 
 
-def choose_engine(asked: str, program: Program | None, find_sharing: Callable[[], Sharing]) -> tuple[str, str | None]:
-    """The engine, and a warning of what it neglects.
+@dataclass(frozen=True)
+class Ran:
+    """How a Program ran: the engine, what that neglects, and links that were full."""
+
+    engine: str
+    warnings: tuple[str, ...] = ()
+    saturated: tuple[SaturatedLink, ...] = ()
+
+
+def run_program(
+    asked: str, program: Program, costs: ContendedCosts, topology: ClusterTopology, observer: Observer, *,
+    interference: bool,
+) -> Ran:  # fmt: skip
+    """Run a Program.
 
     Parameters
     ----------
     asked : ``auto``, ``maxplus`` or ``des``.
-    program : None where it is too large to keep.
-    find_sharing : looks through the Program for links that may be shared.
+    observer : is told of every operation.
+    interference : whether kernels and communication take SMs and memory bandwidth from each other.
     """
-    if asked == "des":
-        return asked, None
-    if program is None:
-        return "maxplus", f"links shared by different operations are not looked for above {MOST_RANKS} ranks"
-    tight = find_sharing().tight
-    if not tight:
-        return "maxplus", None
+    sharing = Sharing.find(program, costs, topology.link_capacities_bytes_per_s.tolist())
     events = len(program.operations) * program.setup.n_ranks
-    if asked == "auto" and events < MOST_EVENTS:
-        return "des", None
-    return "maxplus", (
-        f"{len(tight)} links are shared: each operation has its fair share as if its transfers started together, and "
-        "what operations on different lanes take from each other is neglected"
+    if asked == "des" or (asked == "auto" and sharing.tight and events < MOST_EVENTS):
+        engine = DiscreteEvents(program, costs, observer, sharing, costs if interference else None)
+        engine.run()
+        return Ran("des", (), list_saturated(engine.saturation, topology))
+    warnings = [_neglected_sharing(len(sharing.tight))] if sharing.tight else []
+    if interference and events <= MOST_STRETCHED:
+        Stretched(program, costs).run(observer)
+    else:
+        program.replay(MaxPlus(program.setup.n_ranks, costs, observer))
+        warnings += ["what kernels and communication take from each other is neglected"] if interference else []
+    return Ran("maxplus", tuple(warnings))
+
+
+def _neglected_sharing(links: int) -> str:
+    return (
+        f"{links} links are shared: each operation has its fair share as if its transfers started together, and what "
+        "operations on different lanes take from each other of links is neglected"
     )
 
 

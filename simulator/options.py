@@ -108,6 +108,13 @@ def _request_options(
     engine: Annotated[
         str, typer.Option(metavar="auto|maxplus|des", help="auto: des where links are shared and it is fast enough.")
     ] = "auto",
+    interference: Annotated[
+        bool,
+        typer.Option(
+            "--interference/--no-interference",
+            help="Kernels and communication take SMs and memory bandwidth from each other.",
+        ),
+    ] = True,
     tp: Annotated[int, typer.Option(metavar="N", help="Tensor parallel ranks (layer, model).")] = 1,
     dp: Annotated[int, typer.Option(metavar="N", help="Data parallel ranks (model).")] = 1,
     pp: Annotated[int, typer.Option(metavar="N", help="Pipeline stages (model).")] = 1,

@@ -57,6 +57,7 @@ class RequestOptions(TypedDict, total=False):
     pass_: str | None
     kernel: str | None
     engine: str
+    interference: bool
     peers: bool
     timeline: bool
     tp: int
@@ -91,6 +92,7 @@ class SimulationRequest:
     layers, pass_ : what is simulated of the model; see :data:`PASSES`.
     kernel : attention kernel; default the fastest exact one of the hardware.
     engine : ``auto``, ``maxplus`` or ``des``.
+    interference : whether kernels and communication take SMs and memory bandwidth from each other.
     peers : whether ``compare`` lists other people's implementations.
     timeline : whether results keep their timeline.
     tp, dp, pp : tensor, data and pipeline parallel ranks of layers and models; all others are context parallel.
@@ -115,6 +117,7 @@ class SimulationRequest:
     pass_: str | None = None
     kernel: str | None = None
     engine: str = "auto"
+    interference: bool = True
     peers: bool = False
     timeline: bool = True
     tp: int = 1
@@ -198,6 +201,7 @@ class ResolvedRequest:
             "pass": self.request.pass_,
             "kernel": self.request.kernel,
             "engine": self.request.engine,
+            "interference": self.request.interference,
             **({} if self.request.layers == "attention" else asdict(self.step_options)),
         }
 

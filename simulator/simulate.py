@@ -15,16 +15,14 @@ import numpy as np
 
 from cost_models.hardware import HardwareProfile, load_hardware
 from cost_models.kernels import choose_kernel
-from simulator.contention import MOST_RANKS, choose_engine, list_saturated
-from simulator.costing import CostModel
+from simulator.contended import ContendedCosts
+from simulator.contention import MOST_RANKS, NOT_KEPT, Ran, run_program
 from simulator.engines.balance import Balance
-from simulator.engines.des import DiscreteEvents
 from simulator.engines.details import Details
 from simulator.engines.loads import LinkLoads
 from simulator.engines.maxplus import MaxPlus
 from simulator.engines.memory import Memory
 from simulator.engines.rows import Rows
-from simulator.engines.sharing import Sharing
 from simulator.engines.traffic import Traffic
 from simulator.fanout import Fanout
 from simulator.program.program import Program
@@ -32,7 +30,7 @@ from simulator.program.setup import Setup
 from simulator.program.tape import Sink
 from simulator.progress import Progress
 from simulator.request import ResolvedRequest, SimulationRequest
-from simulator.result import SaturatedLink, SimulatedRun, SimulationResult
+from simulator.result import SimulatedRun, SimulationResult
 from simulator.schedules import SCHEDULES, Schedule, parse_schedule
 from simulator.steps.record import Subject, subject_of
 from simulator.trust import Trust
@@ -86,8 +84,7 @@ class Run:
     profile: HardwareProfile
     kernel: str
     progress: Progress | None
-    neglected: str | None = None
-    saturated: tuple[SaturatedLink, ...] = ()
+    ran: Ran = Ran("")
 
     @staticmethod
     def prepare(schedule: Schedule, resolved: ResolvedRequest, progress: Progress | None) -> Run:
@@ -117,15 +114,15 @@ class Run:
         self.memory = Memory(self.setup.n_ranks, self._costs.workspace_bytes)
         self.traffic, self.rows = Traffic(self.setup, self.subject.copies), self._all_rows()
         self.balance = Balance(self.setup.n_ranks)
-        kept = self._program if self._keeps_all else None
-        self.engine, self.neglected = choose_engine(self.engine, kept, lambda: self._sharing)
-        if self.engine == "des":
+        if self._keeps_all or self.engine == "des":
             self._replay(self.memory, self.traffic, self.balance)
             self.rows = self.rows or Rows(self.setup.n_ranks)
-            events = DiscreteEvents(self._program, self._costs, self.rows, self._sharing)
-            events.run()
-            self.saturated = list_saturated(events.saturation, self.resolved.topology)
+            topology, interference = self.resolved.topology, self.resolved.request.interference
+            self.ran = run_program(
+                self.engine, self._program, self._costs, topology, self.rows, interference=interference
+            )
             return
+        self.ran = Ran("maxplus", (NOT_KEPT,))
         engine = MaxPlus(self.setup.n_ranks, self._costs, self.rows)
         self._replay(self.memory, self.traffic, self.balance, engine)
         if self.rows is None:
@@ -135,7 +132,7 @@ class Run:
     def result(self) -> SimulationResult:
         """What came out."""
         assert self.rows is not None
-        timeline = self.rows.timeline({"schedule": str(self.schedule), "engine": self.engine})
+        timeline = self.rows.timeline({"schedule": str(self.schedule), "engine": self.ran.engine})
         trust = Trust(self.profile, self.kernel, self.setup.workload.head_dim, self.resolved.topology)
         peak = int(self.memory.peak_bytes.max())
         parts = breakdown(timeline, critical_rank(timeline))
@@ -143,9 +140,9 @@ class Run:
         return SimulationResult(
             schedule=str(self.schedule),
             inputs=self._inputs(),
-            engine=self.engine,
+            engine=self.ran.engine,
             provenance=trust.provenance(),
-            warnings=(*self.resolved.warnings, *beyond, *([self.neglected] if self.neglected else [])),
+            warnings=(*self.resolved.warnings, *beyond, *self.ran.warnings),
             **_times(timeline, self.pass_),
             peak_memory_bytes=peak,
             fits=peak <= self.profile.usable_memory_bytes,
@@ -158,7 +155,7 @@ class Run:
             uncertainty=trust.uncertainty(parts, extrapolated=bool(beyond)),
             timeline=timeline if self._keeps_all else None,
             breakdown=parts,
-            saturated_links=self.saturated,
+            saturated_links=self.ran.saturated,
             memory_curve=self._memory_curve() if self.resolved.request.timeline else None,
             run=self._traced() if self.resolved.request.timeline and self._keeps_all else None,
             topology=self.resolved.topology,
@@ -189,12 +186,8 @@ class Run:
         return Rows(self.setup.n_ranks) if self._keeps_all else None
 
     @cached_property
-    def _costs(self) -> CostModel:
-        return CostModel(self.resolved.topology, self.profile, self.kernel)
-
-    @cached_property
-    def _sharing(self) -> Sharing:
-        return Sharing.find(self._program, self._costs, self.resolved.topology.link_capacities_bytes_per_s.tolist())
+    def _costs(self) -> ContendedCosts:
+        return ContendedCosts(self.resolved.topology, self.profile, self.kernel)
 
     @cached_property
     def _program(self) -> Program:

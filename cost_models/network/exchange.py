@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from cost_models.hardware import HardwareProfile
 from cost_models.network.fairness import max_min_rates
@@ -97,6 +95,14 @@ def group_sizes(n_ranks: int, src: IntArray, dst: IntArray) -> IntArray:
     >>> group_sizes(6, np.array([0, 1, 2, 4, 5]), np.array([1, 2, 0, 5, 4])).tolist()
     [3, 3, 3, 2, 2]
     """
-    edges = coo_array((np.ones(len(src), np.int8), (src, dst)), shape=(n_ranks, n_ranks))
-    _, label = connected_components(edges, directed=False)
+    label = np.arange(n_ranks)
+    while True:  # the smallest rank that each reaches, over paths twice as long every round
+        smaller = label.copy()
+        least = np.minimum(label[src], label[dst])
+        np.minimum.at(smaller, src, least)
+        np.minimum.at(smaller, dst, least)
+        smaller = smaller[smaller]
+        if np.array_equal(smaller, label):
+            break
+        label = smaller
     return np.bincount(label)[label[src]].astype(np.int64)

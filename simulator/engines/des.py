@@ -247,10 +247,10 @@ class DiscreteEvents:
     def _move(self, rank: int, task: Task, ask: Ask | None, ranks: Sequence[int]) -> simpy.Event:
         """The data of a rank, or of its group, begin to move."""
         use, devices = task.use, self._devices
-        if use is None or devices is None:
+        if use is None or devices is None or not task.device_ns[rank]:
             return self._env.timeout(task.device_ns[rank]) if ask is None else self._links.send(ask)[1]
         flow, arrived = self._links.send(ask or Ask(task.device_ns[rank], 0, 1.0, ()), devices.rest)
-        busy = [rank] if task.to else ranks
+        busy = [rank] if task.to else ranks  # what a rank receives is counted with what it sends
         devices.move(flow, [(each, use.traffic[each] if each in busy else 0.0) for each in ranks])
         return arrived
 
@@ -260,7 +260,7 @@ class DiscreteEvents:
         receiver = started[task.to[rank]]
         if not receiver.happened:
             yield receiver.wait(self._env)
-        yield self._move(rank, task, task.asks[rank] if task.asks else None, (rank, task.to[rank]))
+        yield self._move(rank, task, task.asks[rank] if task.asks else None, tuple({rank, task.to[rank]}))
         arrived[rank].set()
         sender = arrived[task.source[rank]]
         if not sender.happened:

@@ -82,9 +82,9 @@ def test_every_option_reaches_the_request(simulator: Simulator, run: Run, tmp_pa
         "routing": "zipf:seed=1", "capacity": 1.5,
     }  # fmt: skip
     arguments = [text for name, value in values.items() for text in (_flag(name), str(value))]
-    assert run("simulate", *arguments)[0] == 0
-    assert simulator.requests == [SimulationRequest(**values, timeline=False)]
-    assert values.keys() | {"peers", "timeline"} == set(RequestOptions.__annotations__)
+    assert run("simulate", *arguments, "--no-interference")[0] == 0
+    assert simulator.requests == [SimulationRequest(**values, interference=False, timeline=False)]
+    assert values.keys() | {"interference", "peers", "timeline"} == set(RequestOptions.__annotations__)
 
 
 def _flag(name: str) -> str:
