@@ -18,7 +18,7 @@ from cost_models.topology import ClusterTopology
 from cost_models.units import dtype_bytes
 from simulator.costing import CostModel, attention_shape, group_numbers
 from simulator.engines.sharing import transfer_key
-from simulator.program.operations import Attention, Collective, Column, Elementwise, Exchange, Gemm, Operation
+from simulator.program.operations import Attention, Collective, Column, Elementwise, Exchange, Gemm, Operation, Transfer
 
 
 class ContendedCosts(CostModel):
@@ -89,11 +89,14 @@ class ContendedCosts(CostModel):
 
     def _collective_occupancy(self, work: Collective) -> Occupancy:
         n_ranks = self._topology.n_ranks
-        groups, sent = group_numbers(work, n_ranks), np.broadcast_to(np.asarray(work.bytes_sent), n_ranks)
-        sms, traffic = np.zeros(n_ranks, np.int64), np.zeros(n_ranks)
+        if isinstance(work, Transfer):
+            return exchange_occupancy(self._topology, self._profile, work.to, work.bytes)
+        groups, sms, traffic = group_numbers(work, n_ranks), np.zeros(n_ranks, np.int64), np.zeros(n_ranks)
+        sent, size = (np.broadcast_to(np.asarray(each), n_ranks) for each in (work.bytes_sent, work.bytes))
+        kind = "all_to_all" if work.splits is not None else work.collective
         for group in np.unique(groups):
             ranks = np.flatnonzero(groups == group)
-            sms[ranks], traffic[ranks] = collective_occupancy(
-                self._topology, self._profile, ranks, float(sent[ranks].max())
-            )
+            amounts = float(size[ranks].max()), float(sent[ranks].max())
+            found = collective_occupancy(self._topology, self._profile, kind, ranks, *amounts)
+            sms[ranks], traffic[ranks] = found
         return Occupancy(sms, traffic)

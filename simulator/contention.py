@@ -18,6 +18,7 @@ from simulator.engines.maxplus import MaxPlus
 from simulator.engines.saturation import Saturation
 from simulator.engines.sharing import Sharing
 from simulator.engines.stretch import Stretched
+from simulator.program.operations import HOST
 from simulator.program.program import Program
 from simulator.result import SaturatedLink, SlowedTransfer
 
@@ -59,7 +60,8 @@ def run_program(
     """
     sharing = Sharing.find(program, costs, topology.link_capacities_bytes_per_s.tolist())
     events = len(program.operations) * program.setup.n_ranks
-    if asked == "des" or (asked == "auto" and sharing.tight and events < MOST_EVENTS):
+    waits = any(operation.lane == HOST for operation in program.operations)
+    if asked == "des" or (asked == "auto" and sharing.tight and events < MOST_EVENTS and not waits):
         engine = DiscreteEvents(program, costs, observer, sharing, costs if interference else None)
         engine.run()
         return Ran("des", (), list_saturated(engine.saturation, topology))

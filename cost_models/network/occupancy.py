@@ -13,15 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cost_models.hardware import HardwareProfile
+from cost_models.network.collectives import estimate_collective
 from cost_models.network.exchange import group_sizes
 from cost_models.network.flows import route_flows
 from cost_models.topology import ClusterTopology
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-
-COLLECTIVE_CHANNELS = 24
-"""Of a ring or NVLS collective on one node of eight GPUs (NVIDIA/nccl 2.30.7, connect.cc; 16 for NVLS on sm90)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +62,23 @@ def exchange_occupancy(
 
 
 def collective_occupancy(
-    topology: ClusterTopology, profile: HardwareProfile, group: IntArray, bytes_sent: float
+    topology: ClusterTopology,
+    profile: HardwareProfile,
+    kind: str,
+    group: IntArray,
+    bytes_per_rank: float,
+    bytes_sent: float,
 ) -> tuple[int, float]:
-    """Multiprocessors, and bytes of memory traffic of each rank, that sends and receives ``bytes_sent``."""
+    """Multiprocessors, and bytes of memory traffic of each rank, that sends and receives ``bytes_sent``.
+
+    Parameters
+    ----------
+    kind, group, bytes_per_rank : as for :func:`cost_models.network.estimate_collective`.
+    """
     if len(group) < 2 or not bytes_sent:
         return 0, 0.0
     kinds = {topology.route(int(group[0]), int(rank)).kind for rank in group[1:]}
     terms = profile.interference
-    factor = max(terms.send_traffic[kind] + terms.receive_traffic[kind] for kind in kinds)
-    return COLLECTIVE_CHANNELS * terms.sms_per_channel, bytes_sent * factor
+    factor = max(terms.send_traffic[each] + terms.receive_traffic[each] for each in kinds)
+    channels = estimate_collective(topology, profile, kind, group, bytes_per_rank).channels
+    return channels * terms.sms_per_channel, bytes_sent * factor
