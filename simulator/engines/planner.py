@@ -69,7 +69,9 @@ class Task:
 class Planner:
     """Makes tasks in issue order."""
 
-    def __init__(self, n_ranks: int, costs: Costs, sharing: Sharing | None, shared: SharedCosts | None) -> None:
+    def __init__(
+        self, n_ranks: int, costs: Costs, sharing: Sharing | None = None, shared: SharedCosts | None = None
+    ) -> None:
         self._n_ranks, self._costs, self._sharing, self._shared = n_ranks, costs, sharing, shared
         self._issued = np.zeros(n_ranks, dtype=np.int64)
         self._last_compute = [-1] * n_ranks
