@@ -22,6 +22,7 @@ from cost_models.kernels import (
     estimate_calls_s,
     estimate_elementwise_s,
     estimate_gemm_s,
+    estimate_stencil_s,
 )
 from cost_models.masks import Lowering
 from cost_models.network import (
@@ -42,6 +43,7 @@ from simulator.program.operations import (
     Gemm,
     IntArray,
     Operation,
+    Stencil,
     Transfer,
 )
 
@@ -89,6 +91,8 @@ class CostModel:
             return self._elementwise(work)
         if isinstance(work, Exchange):
             return self._exchange(work)
+        if isinstance(work, Stencil):
+            return self._stencil(work)
         if isinstance(work, Collective):
             return self._collective(work)
         return self._gemm(work)
@@ -212,6 +216,12 @@ class CostModel:
             collective_demand(self._topology, self._profile, work.collective, ranks, size, float(seconds[ranks[0]]))
             for ranks in members
         ]
+
+    def _stencil(self, work: Stencil) -> Column:
+        columns = np.broadcast_arrays(*map(np.atleast_1d, (work.bytes_read, work.bytes_written, work.flop)))
+        distinct, index = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
+        seconds = [estimate_stencil_s(self._profile, *map(int, row)) for row in distinct]
+        return _shrink(array_to_ns(np.array(seconds))[index.reshape(-1)])
 
     def _transfer(self, work: Transfer) -> Column:
         """All pairs send at once; both ends of a pair are done at the same time."""

@@ -14,6 +14,7 @@ Interface: :func:`estimate_attention_s`, :func:`estimate_calls_s`, :func:`estima
 
 from cost_models.kernels.attention import attention_bytes, estimate_attention_s, estimate_calls_s
 from cost_models.kernels.choice import choose_kernel
+from cost_models.kernels.depthwise import estimate_stencil_s
 from cost_models.kernels.elementwise import estimate_elementwise_s
 from cost_models.kernels.gemm import estimate_gemm_s
 from cost_models.kernels.launches import attention_launches
@@ -30,4 +31,5 @@ __all__ = [
     "estimate_calls_s",
     "estimate_elementwise_s",
     "estimate_gemm_s",
+    "estimate_stencil_s",
 ]

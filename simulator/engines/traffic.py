@@ -6,7 +6,7 @@ import numpy as np
 
 from simulator.engines.rows import sent_bytes
 from simulator.program.lowered import LoweringSet
-from simulator.program.operations import Attention, Column, Gemm, IntArray, Operation
+from simulator.program.operations import Attention, Column, Gemm, IntArray, Operation, Stencil
 from simulator.program.setup import Setup
 from simulator.program.tape import Ignore
 
@@ -50,6 +50,8 @@ class Traffic(Ignore):
         work = operation.work
         if isinstance(work, Attention):
             self._attention(work, operation)
+        elif isinstance(work, Stencil):
+            self.flop += self._total(work.flop, operation)
         elif isinstance(work, Gemm):
             rows = self._total(work.m, operation)
             self.flop += sum(2 * rows * m * n for m, n in work.shapes)

@@ -31,7 +31,7 @@ this table with option ``accumulate`` is a gradient that is added to.
 | length_dw | Elementwise | dy, y, s, m (, dm) -> dm = sum over tokens of dy y s / m |
 | add | Elementwise | a, b -> a + b in a new tensor |
 | split, join | Elementwise | features of x cut into several tensors, and put together again |
-| take_tokens | Elementwise | tokens `rows` of x, copied |
+| take_tokens | Elementwise | tokens `rows` of x (negative: from the end), copied |
 | join_tokens | Elementwise | tokens of two tensors, one after the other |
 | drop_tokens | Elementwise | x without the `dropped` leading tokens of each rank |
 | cross_entropy | Elementwise | logits, labels -> lse, target: of this rank's words, the first is number `offset` |
@@ -40,5 +40,7 @@ this table with option ``accumulate`` is a gradient that is added to.
 | | | with a factor per sequence, that in place of `scale` |
 | sequence_sum | Elementwise | lse, target -> sum over tokens of target - lse |
 | preference | Elementwise | sums of pairs (, those of the reference) -> minus the loss's derivative by each |
+| depthwise, depthwise_dx | Stencil | x, rows above, rows below, w -> each channel's convolution; `width` of a row |
+| depthwise_dw | Stencil | dy, x, rows above, rows below (, dw) -> dw |
 | adamw | Elementwise | grad, m, v, master -> m, v, master, weight; `settings` of the update |
 """

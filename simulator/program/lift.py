@@ -29,6 +29,7 @@ from simulator.program.operations import (
     Gemm,
     IntArray,
     Operation,
+    Stencil,
     Work,
 )
 from simulator.program.partition import Layout
@@ -126,6 +127,8 @@ class Lift:
             return self._collective(work)
         if isinstance(work, Gemm):
             return replace(work, m=self._column(work.m))
+        if isinstance(work, Stencil):
+            return Stencil(*[self._column(each) for each in (work.bytes_read, work.bytes_written, work.flop)])
         lowering = None if work.lowering is None else self._lowering(work.lowering)
         read, written = self._column(work.bytes_read), self._column(work.bytes_written)
         return Elementwise(work.pattern, read, written, lowering, work.side)

@@ -155,6 +155,15 @@ class Gemm:
 
 
 @dataclass(slots=True, eq=False)
+class Stencil:
+    """A kernel outside the tensor cores that reads neighbours: bytes moved, and FLOP, of each rank."""
+
+    bytes_read: Column
+    bytes_written: Column
+    flop: Column
+
+
+@dataclass(slots=True, eq=False)
 class Exchange:
     """Grouped send and receive: every rank sends ``bytes`` to its successor in the ring, or in another matching."""
 
@@ -185,7 +194,7 @@ class Transfer(Collective):
     to: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
-Work = Attention | Elementwise | Gemm | Exchange | Collective
+Work = Stencil | Attention | Elementwise | Gemm | Exchange | Collective
 
 
 @dataclass(slots=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simulator.program.operations import Operation
-from validators.executors import attending, layering, moving, routing, selecting, unfused, vertical_slash
+from validators.executors import attending, convolving, layering, moving, routing, selecting, unfused, vertical_slash
 from validators.executors.local import LocalOperations, Perform
 
 KINDS: dict[str, Perform] = {
@@ -31,6 +31,7 @@ KINDS: dict[str, Perform] = {
     "vertical_slash_scores": vertical_slash.vertical_slash_scores,
     "vertical_slash_select": vertical_slash.vertical_slash_select,
     "attention_sparse": vertical_slash.attention_sparse,
+    **convolving.KINDS,
     **layering.KINDS,
     **routing.KINDS,
 }

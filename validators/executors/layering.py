@@ -201,8 +201,8 @@ def take_tokens(local: LocalOperations, operation: Operation) -> None:
     reads, writes = local.reads(operation), local.writes(operation)
     dim = 2 if operation.reads[0].dim == 1 else 1
     start, stop = typing.cast(tuple[int, int], operation.options["rows"])
-    start = start % max(reads[0].shape[dim], 1)
-    writes[0].copy_(reads[0].narrow(dim, start, (stop - start) if stop else 1))
+    count = stop - start
+    writes[0].copy_(reads[0].narrow(dim, start % max(reads[0].shape[dim], 1), count))
 
 
 def join_tokens(local: LocalOperations, operation: Operation) -> None:
