@@ -12,7 +12,16 @@ import numpy as np
 
 from cost_models.kernels import AttentionShape
 from cost_models.processes import Features, ProcessProfile, attention_features
-from simulator.program.operations import Attention, Column, Elementwise, Exchange, Gemm, IntArray, Operation
+from simulator.program.operations import (
+    Attention,
+    Column,
+    Elementwise,
+    Exchange,
+    Gemm,
+    IntArray,
+    Operation,
+    Stencil,
+)
 
 
 class ProcessCosts:
@@ -63,6 +72,8 @@ def features_by_rank(operation: Operation, n_ranks: int) -> Iterator[tuple[str, 
             # What a Program counts as free on a GPU (a projection writes it in place) is still written here.
             moved = _moved(work, rank) or float(sum(_at(buffer.bytes, rank) for buffer in operation.writes))
             yield f"elementwise:{operation.kind}", (1.0, moved)
+        elif isinstance(work, Stencil):
+            yield f"stencil:{operation.kind}", (1.0, float(_at(work.flop, rank)))
         elif isinstance(work, Exchange):
             yield "exchange", (1.0, float(_at(work.bytes, rank)))
         else:
