@@ -49,6 +49,7 @@ _COMMANDS = {
     "simulate": "simulator.commands",
     "compare": "simulator.commands",
     "topology": "simulator.commands",
+    "choices": "simulator.choices_command",
     "replay": "simulator.replay.commands",
     "trace": "simulator.trace_commands",
 }

@@ -23,9 +23,6 @@ JsonTarget = Annotated[
 ]
 
 
-RequestCommand = Callable[["SimulationRequest", "Outputs"], None]
-
-
 @dataclass(frozen=True)
 class Outputs:
     """Where results go besides the terminal."""
@@ -46,16 +43,22 @@ def option(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def request_command(*own: inspect.Parameter) -> Callable[[RequestCommand], Callable[..., None]]:
-    """Turn ``command(request, outputs)`` into a function of the contract's options and the command's ``own``."""
+def request_command(
+    *own: inspect.Parameter, keep: tuple[str, ...] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Turn ``command(request, outputs)`` into a function of the contract's options and the command's ``own``.
+
+    Those in ``keep`` are no fields of the request: the command gets them by name.
+    """
     common = inspect.signature(_request_options, eval_str=True).parameters.values()
     signature = inspect.Signature([*own, *common])
 
-    def decorate(command: RequestCommand) -> Callable[..., None]:
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def with_options(**values: Any) -> None:
             outputs = Outputs(*(values.pop(name) for name in ("json", "trace", "html", "chakra")))
-            command(_request(values, outputs), outputs)
+            kept = {name: values.pop(name) for name in keep}
+            command(_request(values, outputs), outputs, **kept)
 
         with_options.__signature__ = signature  # type: ignore[attr-defined]
         with_options.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}

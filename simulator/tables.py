@@ -49,7 +49,7 @@ def compare_tables(outcomes: Sequence[SimulationResult | Refused], width: int) -
 
 def simulate_tables(result: SimulationResult) -> list[Table]:
     """Tables of one result: what came out, and the parts of the critical rank's time."""
-    summary = _new_table(result.schedule)
+    summary = new_table(result.schedule)
     summary.add_column(no_wrap=True, style="dim")
     summary.add_column(overflow="fold")
     summary.show_header = False
@@ -84,7 +84,7 @@ def _brief(mask: str) -> str:
     return mask if len(mask) < LONG_NAME else parse_mask(mask).brief
 
 
-def _new_table(title: str, gap: int = 2) -> Table:
+def new_table(title: str, gap: int = 2) -> Table:
     """A table with a rule under its header and columns ``gap`` apart, one of which the box has."""
     from rich import box
     from rich.markup import escape
@@ -97,7 +97,7 @@ def _new_table(title: str, gap: int = 2) -> Table:
 def _results_table(title: str, results: Sequence[SimulationResult], width: int) -> Table:
     gap = 2 if width >= WIDE else 1
     name_width = width - NUMBERS_WIDTH - gap * len(NUMBER_COLUMNS)
-    table = _new_table(title, gap)
+    table = new_table(title, gap)
     table.add_column("schedule", overflow="fold")
     for name in NUMBER_COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
@@ -115,7 +115,7 @@ def _numbers(result: SimulationResult) -> list[str]:
 def _refused_table(refused: Sequence[Refused], width: int) -> Table:
     from rich.markup import escape
 
-    table = _new_table("Refused")
+    table = new_table("Refused")
     table.add_column("schedule", overflow="fold")
     table.add_column("reason", overflow="fold")
     for each in refused:
@@ -147,7 +147,7 @@ def _interval(result: SimulationResult) -> str:
 
 
 def _breakdown_table(parts: Mapping[str, int]) -> Table:
-    table = _new_table("Where the time goes, critical rank")
+    table = new_table("Where the time goes, critical rank")
     table.add_column("part", overflow="fold")
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
@@ -161,7 +161,7 @@ def _saturated_table(result: SimulationResult) -> Table:
     from rich.markup import escape
 
     found = result.saturated_links
-    table = _new_table("Saturated links" + (f", {LISTED_LINKS} of {len(found)}" if len(found) > LISTED_LINKS else ""))
+    table = new_table("Saturated links" + (f", {LISTED_LINKS} of {len(found)}" if len(found) > LISTED_LINKS else ""))
     table.add_column("link", overflow="fold")
     table.add_column("full for", justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
