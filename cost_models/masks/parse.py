@@ -1,7 +1,8 @@
 """Masks by their contract names: ``causal``, ``sliding-window:window=4k,causal=true``, ``document:lengths=4k+8k+4k``.
 
 A mask's options are the fields of its class; ``lengths`` is ``4k+8k+4k`` or ``@file``, a text file of lengths that
-white space, commas or plus signs separate.
+white space, commas or plus signs separate. Instead of lengths, ``histogram=@file[,seed=0]`` draws them
+(`cost_models.masks.histogram`): the mask's name then has the lengths drawn.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from cost_models.masks.documents import (
     PrefixDocument,
     ShareQuestion,
 )
+from cost_models.masks.histogram import draw_lengths, parse_histogram
 from cost_models.masks.mask import Mask, mask_options
 from cost_models.masks.sparse import BlockSparse
 from cost_models.masks.static import CausalMask, FullMask, GlobalSliding, PrefixCausal, SlidingWindow
-from cost_models.spec import parse_bool, parse_spec
+from cost_models.spec import Spec, parse_bool, parse_spec
 from cost_models.units import parse_count
 from traces.errors import InputError
 
@@ -65,7 +67,7 @@ def parse_mask(text: str, seq_len: int | None = None) -> Mask:
     >>> str(parse_mask("sliding-window:window=4096"))
     'sliding-window:window=4k'
     """
-    spec = parse_spec(text, "mask")
+    spec = _with_lengths(parse_spec(text, "mask"), seq_len)
     if spec.name not in MASKS:
         raise InputError("unknown mask", got=repr(spec.name), expected="one of " + ", ".join(MASKS))
     kind = MASKS[spec.name]
@@ -80,6 +82,22 @@ def parse_mask(text: str, seq_len: int | None = None) -> Mask:
         return mask
     mask.validate(seq_len)
     return replace(mask, seq_len=seq_len) if isinstance(mask, BlockSparse) else mask
+
+
+def _with_lengths(spec: Spec, seq_len: int | None) -> Spec:
+    """The mask with the lengths that its histogram gives."""
+    if "histogram" not in spec.options:
+        return spec
+    options = dict(spec.options)
+    path, seed = options.pop("histogram"), parse_count(options.pop("seed", "0"), "seed")
+    if "lengths" in options:
+        raise InputError(f"{spec.name} mask has both lengths and a histogram", remedy="leave one out")
+    if seq_len is None:
+        raise InputError(f"{spec.name} mask draws its lengths for a sequence length", remedy="give seq_len")
+    if not path.startswith("@"):
+        raise InputError("histogram of document lengths is no file", got=path, expected="@file")
+    drawn = draw_lengths(parse_histogram("\n".join(_read_lines(path[1:]))), seq_len, seed)
+    return Spec(spec.name, {"lengths": "+".join(map(str, drawn)), **options})
 
 
 def _usage(kind: type[Mask]) -> str:
@@ -108,6 +126,17 @@ def _parse_float(text: str, key: str) -> float:
 
 
 def _read_lengths(path: str) -> list[str]:
+    words = re.split(r"[\s,+]+", _read_text(path).strip())
+    if words == [""]:
+        raise InputError(f"file of document lengths {path} is empty", expected="lengths separated by white space")
+    return words
+
+
+def _read_lines(path: str) -> list[str]:
+    return _read_text(path).splitlines()
+
+
+def _read_text(path: str) -> str:
     try:
         with Path(path).open("rb") as file:
             data = file.read(MAX_LENGTHS_BYTES + 1)
@@ -117,9 +146,6 @@ def _read_lengths(path: str) -> list[str]:
     if len(data) > MAX_LENGTHS_BYTES:
         raise InputError(f"file of document lengths {path} is too large", expected=f"at most {MAX_LENGTHS_BYTES} bytes")
     try:
-        words = re.split(r"[\s,+]+", data.decode().strip())
+        return data.decode()
     except UnicodeDecodeError as error:
         raise InputError(f"cannot read document lengths from {path!r}", expected="a text file") from error
-    if words == [""]:
-        raise InputError(f"file of document lengths {path} is empty", expected="lengths separated by white space")
-    return words

@@ -172,7 +172,11 @@ def same_order(a: Layout, b: Layout) -> bool:
     True
     """
     pairs = set(zip(a.owner.tolist(), b.owner.tolist(), strict=True))
-    return all(join_ranges(a.partition.ranges(p)) == join_ranges(b.partition.ranges(q)) for p, q in pairs)
+    return all(_runs(a.partition.ranges(p)) == _runs(b.partition.ranges(q)) for p, q in pairs)
+
+
+def _runs(ranges: Iterable[TokenRange]) -> list[tuple[int, int, int]]:
+    return [(each.start, len(each), each.stride) for each in join_ranges(ranges)]
 
 
 def rows_of(source: IntArray, target: IntArray) -> IntArray:

@@ -94,12 +94,38 @@ def test_pictures(text: str) -> None:
         ("document:lengths=4000000+6000000", 52 * 10**12),
         ("share-question:lengths=4000000+6000000", 10**7 * (10**7 + 1) // 2),
         ("global-sliding:window=1025,global=10", 2 * 10 * 10**7 - 100 + (10**7 - 10) * 2049 - 1024 * 1025),
+        ("document:lengths=4000000+6000000,causal=true", 2 * 10**6 * 4000001 + 3 * 10**6 * 6000001),
+        (
+            "share-question:lengths=1000000+4000000+5000000",
+            sum(n * (n + 1) // 2 for n in (10**6, 4 * 10**6, 5 * 10**6)) + 10**6 * 9 * 10**6,
+        ),
+        (
+            "causal-blockwise:lengths=4000000+5000000+1000000",
+            sum(n * (n + 1) // 2 for n in (4 * 10**6, 5 * 10**6)) + 10**6 * 9 * 10**6 + 10**6 * (10**6 + 1) // 2,
+        ),
+        ("prefix-document:lengths=9999000+1000,prefix=2000", 9999000 * 9999001 // 2 + 2000 * 1999 // 2 + 1000**2),
         ("prefix-causal:prefix=1000", 10**7 * (10**7 + 1) // 2 + 1000 * 999 // 2),
         ("block-causal-document:lengths=10000000,block=1000000", 10**12 * 10 * 11 // 2),
     ],
 )
 def test_published_areas(text: str, area: int) -> None:
     assert parse_mask(text, 10**7).area(10**7) == area
+
+
+@given(st.integers(8, 400), st.integers(1, 60), st.integers(1, 60), st.integers(1, 60))
+def test_published_areas_at_any_size(seq_len: int, window: int, first: int, prefix: int) -> None:
+    """As printed, with the benchmark's w = window - 1 keys beside the query's own; for w < S and g + w < S."""
+    w, g, p, s = min(window, seq_len) - 1, min(first, seq_len - 1), min(prefix, seq_len), seq_len
+    areas = {
+        f"sliding-window:window={w + 1}": s * (2 * w + 1) - w * (w + 1),
+        f"sliding-window:window={w + 1},causal=true": s * (w + 1) - w * (w + 1) // 2,
+        f"prefix-causal:prefix={p}": s * (s + 1) // 2 + p * (p - 1) // 2,
+    }
+    if g + w < s:
+        n = s - g
+        areas[f"global-sliding:window={w + 1},global={g}"] = 2 * g * s - g * g + n * (2 * w + 1) - w * (w + 1)
+    for text, area in areas.items():
+        assert parse_mask(text, s).area(s) == area
 
 
 @given(st.integers(0, 12), st.integers(0, 12), st.integers(1, 12))
