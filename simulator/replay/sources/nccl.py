@@ -25,6 +25,7 @@ from cost_models.network.tuner import choose
 from cost_models.topology import ClusterTopology, load_topology
 from simulator.replay.rows import Row, Skip
 from simulator.replay.source import DATA, Source
+from traces.errors import InputError
 
 COLLECTIVES = {
     "all_gather": "all_gather", "all_reduce": "all_reduce", "alltoall": "all_to_all", "all_to_all": "all_to_all",
@@ -68,6 +69,7 @@ class Nccl(Source):
 
     def published(self, row: Row) -> tuple[float, str]:
         """Microseconds."""
+        self.kind(row)
         if row["time_us"].strip():
             return row.number("time_us"), "us"
         size = row.integer("bytes", LARGEST_BYTES)
@@ -133,28 +135,37 @@ class Nccl(Source):
         fit = self.machine(row)
         return fit is not None and fit.uses(row.fields)
 
+    def kind(self, row: Row) -> str:
+        """Collective of a row; else it is skipped."""
+        if row["collective"] not in COLLECTIVES:
+            raise Skip(f"not an NCCL collective that is modelled: {row['collective'][:40] or 'none named'}")
+        return COLLECTIVES[row["collective"]]
+
     def ranks(self, row: Row) -> int:
         """Ranks of all nodes."""
         return row.integer("gpus", LARGEST_RANKS)
 
     def read(self, row: Row) -> tuple[str, ClusterTopology, str, NDArray[np.int64]]:
         """(collective, machines, GPU, ranks) of a row that can be predicted."""
-        kind = COLLECTIVES.get(row["collective"])
-        if kind is None:
-            raise Skip(f"not an NCCL collective that is modelled: {row['collective'][:40] or 'none named'}")
+        kind = self.kind(row)
         if "at the same time" in row["notes"] or "/tenant" in row["source"]:
             raise Skip("several jobs share the machine")
         if "with_tuner" in row["source"]:
             raise Skip("a tuner plugin chose the algorithm")
         wiring = next((each for each in WIRINGS if re.search(each.pattern, row["gpu"])), None)
-        if wiring is None:
+        if wiring is None or re.search(r"direct|\bNV4\b|bridge", row["link"]):
             raise Skip(f"the wiring of the machine is not stated: {row['gpu'][:60] or 'no GPU'}")
         nodes, count = row.integer("nodes", 4096), self.ranks(row)
+        if "nvl72" in wiring.topology:
+            nodes = -(-count // 72)  # what counts is the NVLink domain, not its trays
         if nodes > 1:
             _check_nics(row["nic"], wiring)
         if count < 2 or count % nodes:
             raise Skip(f"{count} ranks on {nodes} nodes")
-        topology = _topology(wiring.topology, wiring.hardware, count, nodes)
+        try:
+            topology = _topology(wiring.topology, wiring.hardware, count, nodes)
+        except InputError as error:
+            raise Skip(str(error)) from None
         return kind, topology, wiring.hardware, np.arange(topology.n_ranks)
 
 
