@@ -8,7 +8,7 @@ on the links, as if all of that started together. Interference is in both.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cost_models.topology import ClusterTopology
 from simulator.contended import ContendedCosts
@@ -17,10 +17,14 @@ from simulator.engines.des import DiscreteEvents
 from simulator.engines.maxplus import MaxPlus
 from simulator.engines.saturation import Saturation
 from simulator.engines.sharing import Sharing
+from simulator.engines.stalls import StalledError
 from simulator.engines.stretch import Stretched
+from simulator.faults import FaultOptions
+from simulator.jitter import draw_step_times
 from simulator.program.operations import HOST
 from simulator.program.program import Program
-from simulator.result import SaturatedLink, SlowedTransfer
+from simulator.result import SaturatedLink, SlowedTransfer, StepTimes
+from traces.errors import InputError
 
 MOST_EVENTS = 200_000
 """(rank, operation)s up to which SimPy is chosen for shared links."""
@@ -30,6 +34,11 @@ MOST_STRETCHED = 4_000_000
 
 MOST_RANKS = 256
 """Ranks up to which Programs are kept."""
+
+LISTED_STALLS = 12
+"""Waiting ranks that are listed where one is lost."""
+
+NEGLECTED_INTERFERENCE = "what kernels and communication take from each other is neglected"
 
 NOT_KEPT = (
     f"above {MOST_RANKS} ranks each operation has its fair share of links as if its transfers started together; what "
@@ -44,11 +53,12 @@ class Ran:
     engine: str
     warnings: tuple[str, ...] = ()
     saturated: tuple[SaturatedLink, ...] = ()
+    step_times: StepTimes | None = None
 
 
 def run_program(
     asked: str, program: Program, costs: ContendedCosts, topology: ClusterTopology, observer: Observer, *,
-    interference: bool,
+    interference: bool, faults: FaultOptions,
 ) -> Ran:  # fmt: skip
     """Run a Program.
 
@@ -57,21 +67,63 @@ def run_program(
     asked : ``auto``, ``maxplus`` or ``des``.
     observer : is told of every operation.
     interference : whether kernels and communication take SMs and memory bandwidth from each other.
+    faults : a lost rank, and jitter; what slows ranks and links is in ``costs`` and ``topology``.
+
+    Raises
+    ------
+    InputError
+        Where a lost rank keeps the run from ending: who waits for whom.
     """
     sharing = Sharing.find(program, costs, topology.link_capacities_bytes_per_s.tolist())
     events = len(program.operations) * program.setup.n_ranks
     waits = any(operation.lane == HOST for operation in program.operations)
-    if asked == "des" or (asked == "auto" and sharing.tight and events < MOST_EVENTS and not waits):
-        engine = DiscreteEvents(program, costs, observer, sharing, costs if interference else None)
-        engine.run()
-        return Ran("des", (), list_saturated(engine.saturation, topology))
-    warnings = [_neglected_sharing(len(sharing.tight))] if sharing.tight else []
+    loss = faults.loss(program.setup.n_ranks)
+    if asked == "des" or loss or (asked == "auto" and sharing.tight and events < MOST_EVENTS and not waits):
+        engine = DiscreteEvents(program, costs, observer, sharing, costs if interference else None, loss)
+        _run_to_the_end(engine, loss)
+        ran = Ran("des", (), list_saturated(engine.saturation, topology))
+    else:
+        ran = _run_maxplus(program, costs, observer, len(sharing.tight), interference and events <= MOST_STRETCHED)
+        if interference and events > MOST_STRETCHED:
+            ran = replace(
+                ran, warnings=(*ran.warnings, "what kernels and communication take from each other is neglected")
+            )
+    if not faults.jitter:
+        return ran
+    stretched = Stretched(program, costs)
     if interference and events <= MOST_STRETCHED:
+        stretched.run()
+    return replace(ran, step_times=draw_step_times(program, stretched, faults.jitter, faults.seed, faults.draws))
+
+
+def _run_maxplus(program: Program, costs: ContendedCosts, observer: Observer, tight: int, interference: bool) -> Ran:
+    if interference:
         Stretched(program, costs).run(observer)
     else:
         program.replay(MaxPlus(program.setup.n_ranks, costs, observer))
-        warnings += ["what kernels and communication take from each other is neglected"] if interference else []
-    return Ran("maxplus", tuple(warnings))
+    return Ran("maxplus", (_neglected_sharing(tight),) if tight else ())
+
+
+def _run_to_the_end(engine: DiscreteEvents, loss: tuple[int, int] | None) -> None:
+    """Run, and say who waits for whom where a rank is lost."""
+    try:
+        engine.run()
+    except StalledError as error:
+        if loss is None:
+            raise
+        direct = [stall for stall in error.stalls if loss[0] in stall.waits_for]
+        others = [stall for stall in error.stalls if loss[0] not in stall.waits_for]
+        listed = [*direct, *others][:LISTED_STALLS]
+        more = f"; and {len(error.stalls) - len(listed)} more" if len(error.stalls) > len(listed) else ""
+        raise InputError(
+            f"without rank {loss[0]} the run does not end", got="; ".join(map(str, listed)) + more
+        ) from None
+
+
+def check_kept(faults: FaultOptions) -> None:
+    """Refuse what needs a Program that is kept."""
+    if faults.lost_rank is not None or faults.jitter:
+        raise InputError(f"lost ranks and jitter are simulated up to {MOST_RANKS} ranks", remedy="use fewer GPUs")
 
 
 def _neglected_sharing(links: int) -> str:

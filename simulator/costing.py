@@ -31,6 +31,7 @@ from cost_models.network import (
     estimate_collective_s,
     estimate_exchange_s,
     exchange_demands,
+    slow_link_factor,
 )
 from cost_models.topology import ClusterTopology
 from simulator.program.lowered import LoweringSet
@@ -170,9 +171,11 @@ class CostModel:
         key = (work.collective, size, None if work.groups is None else work.groups.tobytes())
         if key not in self._priced:
             groups = group_numbers(work, self._topology.n_ranks)
+            members = [np.flatnonzero(groups == group) for group in range(int(groups.max()) + 1)]
             seconds = [
-                estimate_collective_s(self._topology, self._profile, work.collective, np.flatnonzero(groups == g), size)
-                for g in range(int(groups.max()) + 1)
+                estimate_collective_s(self._topology, self._profile, work.collective, ranks, size)
+                * slow_link_factor(self._topology, work.collective, ranks)
+                for ranks in members
             ]
             self._priced[key] = _shrink(array_to_ns(np.array(seconds))[groups])
         return self._priced[key]

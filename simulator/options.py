@@ -70,6 +70,8 @@ def request_command(
 def _request(values: dict[str, Any], outputs: Outputs) -> SimulationRequest:
     from simulator.request import SimulationRequest
 
+    for name in ("slow_rank", "slow_link", "lost"):
+        values[name] = tuple(values[name] or ())
     return SimulationRequest(**values, timeline=outputs.need_timeline)
 
 
@@ -144,6 +146,23 @@ def _request_options(
     capacity: Annotated[
         float | None, typer.Option(metavar="C", help="Most that an expert takes, in even shares. Default: all.")
     ] = None,
+    slow_rank: Annotated[
+        list[str] | None, typer.Option(metavar="RANK:FACTOR", help="Kernels of a rank take FACTOR times as long.")
+    ] = None,
+    slow_link: Annotated[
+        list[str] | None, typer.Option(metavar="NAME:SHARE", help="A link has SHARE of its capacity.")
+    ] = None,
+    lost: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A link or port is gone, and routed around.")
+    ] = None,
+    lost_rank: Annotated[
+        str | None, typer.Option(metavar="RANK[:SECONDS]", help="A rank begins nothing any more: who waits for whom.")
+    ] = None,
+    jitter: Annotated[
+        float, typer.Option(metavar="SIGMA", help="Durations vary by this; says how the time spreads over draws.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the draws.")] = 0,
+    draws: Annotated[int, typer.Option(metavar="N", help="Draws, with --jitter.")] = 200,
     json: JsonTarget = None,
     trace: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write Chrome traces for Perfetto, a file per GPU.")

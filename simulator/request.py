@@ -6,6 +6,7 @@ loads what they name, refuses what contradicts itself, and fills in the defaults
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -18,6 +19,7 @@ from cost_models.topology.gpus import model_of_hardware
 from cost_models.topology.presets import PRESETS
 from cost_models.units import parse_count
 from cost_models.workload import AttentionWorkload
+from simulator.faults import FaultOptions
 from simulator.steps.plan import StepOptions
 from traces.errors import InputError
 
@@ -74,6 +76,13 @@ class RequestOptions(TypedDict, total=False):
     ep: int
     routing: str
     capacity: float | None
+    slow_rank: Sequence[str]
+    slow_link: Sequence[str]
+    lost: Sequence[str]
+    lost_rank: str | None
+    jitter: float
+    seed: int
+    draws: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +106,7 @@ class SimulationRequest:
     timeline : whether results keep their timeline.
     tp, dp, pp : tensor, data and pipeline parallel ranks of layers and models; all others are context parallel.
     placement, tp_version, zero, checkpoint, microbatches, loss_chunks, optimizer : as in `StepOptions`.
+    slow_rank, slow_link, lost, lost_rank, jitter, seed, draws : as in `FaultOptions`.
     method, ep, routing, capacity : likewise.
     """
 
@@ -134,6 +144,18 @@ class SimulationRequest:
     ep: int = 1
     routing: str = "uniform"
     capacity: float | None = None
+    slow_rank: Sequence[str] = ()
+    slow_link: Sequence[str] = ()
+    lost: Sequence[str] = ()
+    lost_rank: str | None = None
+    jitter: float = 0.0
+    seed: int = 0
+    draws: int = 200
+
+    @property
+    def faults(self) -> FaultOptions:
+        """What is wrong with the cluster, and how much durations vary."""
+        return FaultOptions(**{each.name: getattr(self, each.name) for each in fields(FaultOptions)})
 
     def resolve(self) -> ResolvedRequest:
         """Load and check everything that needs no simulation.
@@ -150,7 +172,8 @@ class SimulationRequest:
         """
         _check_choices(self)
         shape = _load_shape(self)
-        topology = _load_topology(self)
+        topology = self.faults.apply(_load_topology(self))
+        self.faults.check(topology.n_ranks)
         return ResolvedRequest(
             request=self,
             schedule=None if self.schedule is None else parse_spec(self.schedule, "schedule"),
@@ -203,6 +226,7 @@ class ResolvedRequest:
             "engine": self.request.engine,
             "interference": self.request.interference,
             **({} if self.request.layers == "attention" else asdict(self.step_options)),
+            **self.request.faults.given,
         }
 
     @property

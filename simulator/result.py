@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from types import UnionType
 from typing import Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
 from cost_models.topology import ClusterTopology
@@ -74,6 +75,22 @@ class SaturatedLink(JsonRecord):
     slowed: tuple[SlowedTransfer, ...]
 
 
+@dataclass(frozen=True)
+class StepTimes(JsonRecord):
+    """Distribution of ``time_s`` over random draws in which every duration varies by ``jitter`` (relative)."""
+
+    draws: int
+    seed: int
+    jitter: float
+    mean_s: float
+    min_s: float
+    p5_s: float
+    p50_s: float
+    p95_s: float
+    p99_s: float
+    max_s: float
+
+
 def _python_only() -> Any:
     return field(default=None, repr=False, compare=False, metadata={"json": False})
 
@@ -110,6 +127,7 @@ class SimulationResult(JsonRecord):
     rank_imbalance, step_imbalance : most over mean of the ranks' pairs, in total and step by step
         (:mod:`simulator.engines.balance`).
     uncertainty : interval of ``time_s``.
+    step_times : how ``time_s`` spreads over draws, where jitter is asked for.
     saturated_links : links that were full while transfers could have used more, the longest first (engine ``des``).
     timeline : every operation of every rank, where it was asked for.
     breakdown : disjoint parts of the makespan on the critical rank (ns), as :func:`traces.metrics.breakdown` has them.
@@ -140,6 +158,7 @@ class SimulationResult(JsonRecord):
     rank_imbalance: float = 1.0
     step_imbalance: float = 1.0
     saturated_links: tuple[SaturatedLink, ...] = ()
+    step_times: StepTimes | None = None
     schema_version: int = SCHEMA_VERSION
     timeline: Timeline | None = _python_only()
     breakdown: Mapping[str, int] | None = _python_only()
@@ -200,6 +219,8 @@ def _decode(value: object, hint: Any, path: str) -> Any:
     if get_origin(hint) is tuple:
         items = _expect(value, list, path)
         return tuple(_decode(item, get_args(hint)[0], f"{path}[{i}]") for i, item in enumerate(items))
+    if get_origin(hint) is UnionType:
+        return None if value is None else _decode(value, get_args(hint)[0], path)
     if get_origin(hint) is not None:
         return _expect(value, dict, path)
     if hint is float and type(value) is int:

@@ -16,7 +16,7 @@ import numpy as np
 from cost_models.hardware import HardwareProfile, load_hardware
 from cost_models.kernels import choose_kernel
 from simulator.contended import ContendedCosts
-from simulator.contention import MOST_RANKS, NOT_KEPT, Ran, run_program
+from simulator.contention import MOST_RANKS, NOT_KEPT, Ran, check_kept, run_program
 from simulator.engines.balance import Balance
 from simulator.engines.details import Details
 from simulator.engines.loads import LinkLoads
@@ -32,6 +32,7 @@ from simulator.progress import Progress
 from simulator.request import ResolvedRequest, SimulationRequest
 from simulator.result import SimulatedRun, SimulationResult
 from simulator.schedules import SCHEDULES, Schedule, parse_schedule
+from simulator.slow_ranks import SlowRankCosts
 from simulator.steps.record import Subject, subject_of
 from simulator.trust import Trust
 from traces.errors import InputError
@@ -117,11 +118,13 @@ class Run:
         if self._keeps_all or self.engine == "des":
             self._replay(self.memory, self.traffic, self.balance)
             self.rows = self.rows or Rows(self.setup.n_ranks)
-            topology, interference = self.resolved.topology, self.resolved.request.interference
+            topology, request = self.resolved.topology, self.resolved.request
             self.ran = run_program(
-                self.engine, self._program, self._costs, topology, self.rows, interference=interference
-            )
+                self.engine, self._program, self._costs, topology, self.rows, interference=request.interference,
+                faults=request.faults,
+            )  # fmt: skip
             return
+        check_kept(self.resolved.request.faults)
         self.ran = Ran("maxplus", (NOT_KEPT,))
         engine = MaxPlus(self.setup.n_ranks, self._costs, self.rows)
         self._replay(self.memory, self.traffic, self.balance, engine)
@@ -156,6 +159,7 @@ class Run:
             timeline=timeline if self._keeps_all else None,
             breakdown=parts,
             saturated_links=self.ran.saturated,
+            step_times=self.ran.step_times,
             memory_curve=self._memory_curve() if self.resolved.request.timeline else None,
             run=self._traced() if self.resolved.request.timeline and self._keeps_all else None,
             topology=self.resolved.topology,
@@ -187,6 +191,9 @@ class Run:
 
     @cached_property
     def _costs(self) -> ContendedCosts:
+        slow = self.resolved.request.faults.factors(self.setup.n_ranks)
+        if slow:
+            return SlowRankCosts(self.resolved.topology, self.profile, self.kernel, slow)
         return ContendedCosts(self.resolved.topology, self.profile, self.kernel)
 
     @cached_property

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cost_models.units import format_count
-from simulator.result import Json, Refused, SimulationResult
+from simulator.result import Json, Refused, SimulationResult, StepTimes
 from traces.display import format_bytes, format_ns
 
 if TYPE_CHECKING:
@@ -135,9 +135,17 @@ def _summary(result: SimulationResult) -> dict[str, str]:
         "attended pairs": f"{result.pairs_total:,} per head and row",
         "work per GPU": f"most {result.rank_imbalance:.2f} x mean, step by step {result.step_imbalance:.2f} x",
         "operations": f"{result.flop_total:.4g} FLOP",
+        **({"step times": _spread(result.step_times)} if result.step_times else {}),
         "exact": _yes(result.exact),
         "engine": result.engine,
     }
+
+
+def _spread(times: StepTimes) -> str:
+    return (
+        f"mean {_time(times.mean_s)}, 5 % below {_time(times.p5_s)}, 5 % above {_time(times.p95_s)}, at most "
+        f"{_time(times.max_s)} ({times.draws} draws, jitter {times.jitter:g})"
+    )
 
 
 def _interval(result: SimulationResult) -> str:

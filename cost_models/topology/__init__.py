@@ -1,11 +1,13 @@
 """Clusters as NCCL sees them: devices, links, and the route between any two ranks.
 
 Interface: :func:`load_topology` (presets, NCCL XML, ``nvidia-smi topo -m``), :class:`ClusterTopology`, :class:`Route`,
-:func:`describe_topology`. Bandwidths are bytes per second and direction, times seconds.
+:func:`describe_topology`; with faults :func:`slow_links`, :func:`lose`. Bandwidths are bytes per second and direction,
+times seconds.
 """
 
 from cost_models.topology.cluster import ClusterTopology
 from cost_models.topology.describe import describe_topology
+from cost_models.topology.faults import lose, slow_links
 from cost_models.topology.links import Link, LinkType
 from cost_models.topology.load import load_topology
 from cost_models.topology.nccl_settings import NcclSettings, parse_nccl_settings
@@ -26,6 +28,8 @@ __all__ = [
     "Route",
     "describe_topology",
     "load_topology",
+    "lose",
     "parse_nccl_settings",
+    "slow_links",
     "topology_tables",
 ]

@@ -46,6 +46,7 @@ class ClusterTopology:
     fabric : network between nodes, None where there is one node.
     warnings : what was assumed or looks wrong, for the user.
     nccl : NCCL's environment variables.
+    slowed : links that have less than their capacity: number, and the share that is left.
     """
 
     name: str
@@ -59,6 +60,7 @@ class ClusterTopology:
     fabric: Fabric | None = None
     warnings: tuple[str, ...] = ()
     nccl: NcclSettings = NcclSettings()
+    slowed: tuple[tuple[int, float], ...] = ()
     _classes: list[Route] = field(default_factory=list, init=False, repr=False)
     _class_of_code: dict[int, int] = field(default_factory=dict, init=False, repr=False)
 
@@ -85,7 +87,7 @@ class ClusterTopology:
     @cached_property
     def numbering(self) -> Numbering:
         """Numbers of the links."""
-        return Numbering(self.transports, self.machine_of_node, self.ranks_per_node, self.fabric)
+        return Numbering(self.transports, self.machine_of_node, self.ranks_per_node, self.fabric, self.slowed)
 
     @cached_property
     def links(self) -> Sequence[Link]:
@@ -199,6 +201,8 @@ class ClusterTopology:
 
     def _codes(self, src: NDArray[np.int64], dst: NDArray[np.int64]) -> NDArray[np.int64]:
         """Numbers that are equal only where the routes are alike: machine and local rank of both ends, and the leaf."""
+        if self.slowed:
+            return np.where(src == dst, 0, 1 + src * self.n_ranks + dst)
         machine_of_node = np.asarray(self.machine_of_node, dtype=np.int64)
         (source_node, source), (target_node, target) = (np.divmod(ranks, self.ranks_per_node) for ranks in (src, dst))
         places = len(self.machines) * self.ranks_per_node

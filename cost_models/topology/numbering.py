@@ -30,6 +30,7 @@ class Numbering:
     machine_of_node: tuple[int, ...]
     ranks_per_node: int
     fabric: Fabric | None
+    slowed: tuple[tuple[int, float], ...] = ()
 
     @cached_property
     def wired(self) -> tuple[tuple[int, ...], ...]:
@@ -101,7 +102,10 @@ class Numbering:
             + [self._machine(m).nets[net].bytes_per_s for net in nets for _ in range(2)]
             for m, nets in enumerate(self.wired)
         ]
-        return self._lay_out(blocks, [rate for rate in self.leaf_bytes_per_s for _ in range(2)])
+        capacities = self._lay_out(blocks, [rate for rate in self.leaf_bytes_per_s for _ in range(2)])
+        for link, share in self.slowed:
+            capacities[link] *= share
+        return capacities
 
     @cached_property
     def latencies_s(self) -> NDArray[np.float64]:

@@ -28,6 +28,7 @@ from simulator.engines.interference import SharedCosts
 from simulator.engines.planner import Planner, Task
 from simulator.engines.saturation import Saturation
 from simulator.engines.sharing import Sharing
+from simulator.engines.stalls import StalledError, find_stalls
 from simulator.program.operations import COMPUTE
 from simulator.program.program import Program
 
@@ -147,6 +148,7 @@ class DiscreteEvents:
     observer : is told of every operation afterwards, in issue order.
     sharing : transfers that share links; None where nothing is shared.
     shared : what operations take from others on their GPU; None where they do not interfere.
+    lost : a rank that begins nothing any more, and from which nanosecond on.
     """
 
     def __init__(
@@ -156,6 +158,7 @@ class DiscreteEvents:
         observer: Observer | None = None,
         sharing: Sharing | None = None,
         shared: SharedCosts | None = None,
+        lost: tuple[int, int] | None = None,
     ) -> None:
         self._n_ranks = program.setup.n_ranks
         self._tasks = Planner(self._n_ranks, costs, sharing, shared).plan(program)
@@ -165,7 +168,7 @@ class DiscreteEvents:
         self._progress: dict[str, list[_Progress]] = {}
         self._started: dict[int, list[_Flag]] = {}
         self._arrived: dict[int, list[_Flag]] = {}
-        self._observer = observer
+        self._observer, self._lost = observer, lost
 
     @property
     def saturation(self) -> Saturation:
@@ -177,8 +180,8 @@ class DiscreteEvents:
 
         Raises
         ------
-        RuntimeError
-            Where operations wait for each other in a circle.
+        StalledError
+            Where operations wait for each other in a circle, or for a lost rank.
         """
         by_lane: dict[str, list[Task]] = {COMPUTE: []}
         for task in self._tasks:
@@ -195,9 +198,9 @@ class DiscreteEvents:
         ]
         self._env.run()
         if any(process.is_alive for process in processes):
-            raise RuntimeError("operations wait for each other in a circle")
+            raise StalledError(find_stalls(self._tasks))
         self._report()
-        return max((max(task.end_ns) for task in self._tasks), default=0)
+        return max((max(0, *task.end_ns) for task in self._tasks), default=0)
 
     def _flags(self) -> list[_Flag]:
         return [_Flag() for _ in range(self._n_ranks)]
@@ -214,6 +217,8 @@ class DiscreteEvents:
             ranks = task.operation.ranks
             if ranks is not None and not ranks[rank]:
                 continue
+            if self._lost is not None and rank == self._lost[0] and env.now >= self._lost[1]:
+                return
             for lane, numbers in task.waits:
                 if lanes[lane].done < numbers[rank]:
                     yield lanes[lane].wait(env, numbers[rank])

@@ -8,14 +8,16 @@
     lane    = end                                           where the rank takes part, else unchanged
     host    = max(issued, what it waits for) + device_ns    where the host synchronises
 
-Times are integer nanoseconds, one number while all ranks agree and an int64 array over ranks from then on. Arrays are
-never changed once made, so a buffer may keep one as its time. Exact where nothing is shared (see `des`).
+Times are integer nanoseconds, one number while all ranks agree and an int64 array over ranks from then on (with axes
+before it where costs have some: many settings at once). Arrays are never changed once made, so a buffer may keep one as
+its time. Exact where nothing is shared (see `des`).
 Source: Baccelli et al. 1992, Synchronization and Linearity, chapter 2 (max-plus algebra of event graphs).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +85,7 @@ class MaxPlus(Ignore):
         last: Column = 0
         for lane in self.lanes.values():
             last = latest(last, lane)
-        return np.broadcast_to(np.asarray(last), self._n_ranks)
+        return np.broadcast_to(np.asarray(last), (*np.shape(last)[:-1], self._n_ranks))
 
     @property
     def makespan_ns(self) -> int:
@@ -131,10 +133,11 @@ class MaxPlus(Ignore):
         if ranks is not None:
             start = np.where(ranks, start, 0)
         if work.groups is None:
-            return int(start.max())
-        last = np.zeros(int(work.groups.max()) + 1, dtype=np.int64)
-        np.maximum.at(last, work.groups, start)
-        return np.asarray(last[work.groups])
+            return int(start.max()) if start.ndim == 1 else start.max(axis=-1, keepdims=True)
+        last = np.zeros((*start.shape[:-1], int(work.groups.max()) + 1), dtype=np.int64)
+        everywhere: Any = (..., work.groups)
+        np.maximum.at(last, everywhere, start)
+        return np.asarray(last[..., work.groups])
 
     def _keep_uses(self, operation: Operation, end: Column) -> None:
         lane, ranks = operation.lane, operation.ranks

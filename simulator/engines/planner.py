@@ -45,6 +45,7 @@ class Task:
     Attributes
     ----------
     issued_ns, device_ns : when the host has issued it, and its time alone, by rank.
+    start_ns, end_ns : when it ran, by rank; -1 where it has not.
     waits : lanes of the same rank, and the operation that each must have finished, by rank.
     to, source : of an exchange, by rank.
     group, missing : of a collective: group of each rank, and the ranks of each group that have yet to start.
@@ -89,13 +90,13 @@ class Planner:
         self._issued = issued if operation.ranks is None else np.where(operation.ranks, issued, self._issued)
         waits = self._waits(operation)
         device = self._per_rank(self._costs.device_ns(operation))
-        zero = [0] * self._n_ranks
-        task = Task(operation, self._issued.tolist(), device, waits, zero, list(zero))
+        never = [-1] * self._n_ranks
+        task = Task(operation, self._issued.tolist(), device, waits, never, list(never))
         work = operation.work
         if isinstance(work, Exchange):
             task.to, task.source = work.ring.to.tolist(), work.ring.source.tolist()
         elif isinstance(work, Collective):
-            task.group = list(zero) if work.groups is None else work.groups.tolist()
+            task.group = [0] * self._n_ranks if work.groups is None else work.groups.tolist()
             present = task.group if operation.ranks is None else np.array(task.group)[operation.ranks].tolist()
             task.missing = dict(Counter(present))
         if self._sharing is not None:

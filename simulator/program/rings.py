@@ -68,22 +68,22 @@ class Ring:
         return np.arange(self.n_ranks) + ((position + direction) % self.size - position) * self.step
 
     def latest_with_next(self, column: IntArray) -> IntArray:
-        """max(column, column[to])."""
+        """max(column, column[to]); of several columns at once where there are more axes before the ranks'."""
         grid, result = self._grids(column)
         np.maximum(grid[:, :-1], grid[:, 1:], out=result[:, :-1])
         np.maximum(grid[:, -1], grid[:, 0], out=result[:, -1])
-        return result.reshape(-1)
+        return result.reshape(column.shape)
 
     def latest_with_previous(self, column: IntArray) -> IntArray:
         """max(column, column[source])."""
         grid, result = self._grids(column)
         np.maximum(grid[:, 1:], grid[:, :-1], out=result[:, 1:])
         np.maximum(grid[:, 0], grid[:, -1], out=result[:, 0])
-        return result.reshape(-1)
+        return result.reshape(column.shape)
 
     def _grids(self, column: IntArray) -> tuple[IntArray, IntArray]:
         shape = (-1, self.size, self.step)
-        return column.reshape(shape), np.empty(len(column), dtype=np.int64).reshape(shape)
+        return column.reshape(shape), np.empty(column.size, dtype=np.int64).reshape(shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,8 +133,8 @@ class Matching:
 
     def latest_with_next(self, column: IntArray) -> IntArray:
         """max(column, column[to])."""
-        return np.maximum(column, column[self.to])
+        return np.maximum(column, column[..., self.to])
 
     def latest_with_previous(self, column: IntArray) -> IntArray:
         """max(column, column[source])."""
-        return np.maximum(column, column[self.source])
+        return np.maximum(column, column[..., self.source])

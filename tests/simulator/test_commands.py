@@ -79,12 +79,14 @@ def test_every_option_reaches_the_request(simulator: Simulator, run: Run, tmp_pa
         "layers": "attention", "pass_": "backward", "kernel": "flash3", "engine": "des", "model": "m.json",
         "tp": 2, "dp": 4, "pp": 2, "placement": "cp-tp-dp-pp", "tp_version": 3, "zero": 1, "checkpoint": "full",
         "microbatches": 5, "loss_chunks": 6, "optimizer": "adamw-8bit", "method": "lora:rank=8", "ep": 2,
-        "routing": "zipf:seed=1", "capacity": 1.5,
+        "routing": "zipf:seed=1", "capacity": 1.5, "lost_rank": "1", "jitter": 0.1, "seed": 3, "draws": 7,
     }  # fmt: skip
+    several = {"slow_rank": ("0:1.5", "2:1.1"), "slow_link": ("gpu:0->nvs:0:0.5",), "lost": ("nic:0.1",)}
     arguments = [text for name, value in values.items() for text in (_flag(name), str(value))]
+    arguments += [text for name, texts in several.items() for each in texts for text in (_flag(name), each)]
     assert run("simulate", *arguments, "--no-interference")[0] == 0
-    assert simulator.requests == [SimulationRequest(**values, interference=False, timeline=False)]
-    assert values.keys() | {"interference", "peers", "timeline"} == set(RequestOptions.__annotations__)
+    assert simulator.requests == [SimulationRequest(**values, **several, interference=False, timeline=False)]
+    assert {*values, *several, "interference", "peers", "timeline"} == set(RequestOptions.__annotations__)
 
 
 def _flag(name: str) -> str:

@@ -46,6 +46,7 @@ RESULT_SCHEMA = {
     "step_imbalance": float,
     "uncertainty": dict,
     "saturated_links": list,
+    "step_times": type(None),
 }
 seconds = st.floats(0, 1e6)
 counts = st.integers(0, 2**70)

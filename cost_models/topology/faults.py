@@ -1,0 +1,124 @@
+"""A cluster with slower links, or without some links and ports.
+
+A slow link keeps its place in every route and loses capacity; NCCL, which reads what links should do, would not notice,
+so channels and algorithms stay those of the whole cluster. A lost link (both directions of the connection) or a lost
+port is gone when NCCL looks: the node becomes a machine of its own, in which routes are found anew, or is refused where
+a GPU has no way left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from cost_models.topology.cluster import ClusterTopology
+from cost_models.topology.machine import Machine, rebuild
+from cost_models.topology.transport import Transport
+from traces.errors import InputError
+
+
+def slow_links(topology: ClusterTopology, factors: Mapping[str, float]) -> ClusterTopology:
+    """The cluster with some links at a share of their capacity.
+
+    Parameters
+    ----------
+    factors : for each link, by name (``gpu:0->nvs:0``), the share of its capacity that is left, in (0, 1].
+
+    Raises
+    ------
+    InputError
+        Where there is no such link, or a share is out of range.
+
+    >>> from cost_models.topology import load_topology
+    >>> slow_links(load_topology("dgx-h100"), {"gpu:0->nvs:0": 0.5}).route(0, 5).bytes_per_s / 1e9
+    185.4
+    """
+    for name, factor in factors.items():
+        if not 0 < factor <= 1:
+            raise InputError(f"share of link {name} is out of range", got=factor, expected="more than 0, at most 1")
+    numbers = _numbers(topology, factors)
+    return replace(topology, slowed=tuple(sorted((numbers[name], factor) for name, factor in factors.items())))
+
+
+def lose(topology: ClusterTopology, names: Iterable[str]) -> ClusterTopology:
+    """The cluster without some links or ports, by name (``gpu:0->nvs:0``, ``nic:1.3``).
+
+    Raises
+    ------
+    InputError
+        Where there is no such link or port, or where ranks are cut off, naming them.
+
+    >>> from cost_models.topology import load_topology
+    >>> load_topology("dgx-h100").route(0, 5).kind, lose(load_topology("dgx-h100"), ["gpu:0->nvs:0"]).route(0, 5).kind
+    ('nvlink', 'shm')
+    """
+    for name in names:
+        topology = _lose_link(topology, name) if "->" in name else _lose_port(topology, name)
+    return topology
+
+
+def _numbers(topology: ClusterTopology, names: Iterable[str]) -> dict[str, int]:
+    wanted = set(names)
+    found = {link.name: link.index for link in topology.links if link.name in wanted}
+    for name in sorted(wanted - found.keys()):
+        known = ", ".join(link.name for _, link in zip(range(4), topology.links, strict=False))
+        raise InputError("no such link", got=name, expected=f"one of {topology.name}, as {known}")
+    return found
+
+
+def _lose_link(topology: ClusterTopology, name: str) -> ClusterTopology:
+    number = _numbers(topology, [name])[name]
+    numbering = topology.numbering
+    node = next((node for node in range(topology.n_nodes) if number in numbering.links_of_node(node)), None)
+    ends = set(name.split("->"))
+    if node is None:
+        lost = [rank for rank in range(topology.n_ranks) if _leaf_of(topology, rank) in ends]
+        raise _cut_off(name, lost)
+    local, machine = number - numbering.start(node), topology.transports[topology.machine_of_node[node]].machine
+    if local < len(machine.links):
+        links = tuple(link for place, link in enumerate(machine.links) if place // 2 != local // 2)
+        return _with_machine(topology, node, replace(machine, links=links), name)
+    return _lose_port(topology, next(end for end in ends if end.startswith("nic:")))
+
+
+def _leaf_of(topology: ClusterTopology, rank: int) -> str:
+    node, local = divmod(rank, topology.ranks_per_node)
+    egress = topology.transports[topology.machine_of_node[node]].egress
+    return f"leaf:{topology.numbering.leaf_of(node, egress[local].net)}" if egress else ""
+
+
+def _lose_port(topology: ClusterTopology, name: str) -> ClusterTopology:
+    for node in range(topology.n_nodes):
+        machine = topology.transports[topology.machine_of_node[node]].machine
+        for net in machine.nets:
+            if topology.numbering.device_name(node, net.device) == name:
+                return _with_machine(topology, node, rebuild(machine, frozenset([net.device])), name)
+    raise InputError("no such port", got=name, expected="nic:NODE.PORT, as `attnsim topology` lists them")
+
+
+def _with_machine(topology: ClusterTopology, node: int, machine: Machine, name: str) -> ClusterTopology:
+    """The cluster in which one node is another machine, if all its GPUs still reach each other and the network."""
+    first = node * topology.ranks_per_node
+    transport = Transport(machine, topology.nccl)
+    lost = [first + local for local in range(len(machine.gpus)) if not _reaches(transport, local, topology.n_nodes > 1)]
+    if lost:
+        raise _cut_off(name, lost)
+    kinds = list(topology.machine_of_node)
+    kinds[node] = len(topology.machines)
+    return replace(topology, machines=(*topology.machines, machine), machine_of_node=tuple(kinds))
+
+
+def _reaches(transport: Transport, local: int, needs_network: bool) -> bool:
+    """Whether a GPU has a way to the other GPUs of its node, and to the network."""
+    try:
+        for other in range(len(transport.machine.gpus)):
+            if other != local:
+                transport.local(local, other)
+        return not needs_network or bool(transport.egress)
+    except (InputError, KeyError, ValueError, IndexError):  # no path, or no CPU or port on any
+        return False
+
+
+def _cut_off(name: str, ranks: list[int]) -> InputError:
+    shown = ", ".join(map(str, ranks[:16])) + (f" and {len(ranks) - 16} more" if len(ranks) > 16 else "")
+    return InputError(f"without {name} ranks are cut off", got=f"ranks {shown}", remedy="leave out these GPUs")
