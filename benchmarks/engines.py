@@ -10,6 +10,7 @@ import argparse
 import json
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,13 +71,13 @@ BENCHMARKS = (
 )  # fmt: skip
 
 
-def main() -> int:
+def run_all(benchmarks: Sequence[Benchmark], description: str | None) -> int:
     """Measure, print a table, write JSON; 1 where a target is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="write the measurements to FILE")
     parser.add_argument("--only", nargs="*", default=[], metavar="TEXT", help="rows whose name has one of these")
     options = parser.parse_args()
-    chosen = [each for each in BENCHMARKS if not options.only or any(text in each.name for text in options.only)]
+    chosen = [each for each in benchmarks if not options.only or any(text in each.name for text in options.only)]
     rows = [_measure(each) for each in chosen]
     _print(rows)
     if options.json:
@@ -117,4 +118,4 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_all(BENCHMARKS, __doc__))

@@ -23,6 +23,7 @@ import numpy as np
 
 from traces.atomic import write_stream_atomic
 from traces.errors import InputError
+from traces.garbage import collector_paused
 from traces.invariants import COLUMNS
 from traces.storage import FORMAT, MAX_ROWS, VERSION
 from traces.timeline import OperationInfo, Timeline
@@ -52,6 +53,7 @@ def save_json_lines(timeline: Timeline, path: str | os.PathLike[str]) -> None:
     write_stream_atomic(path, lambda file: file.writelines(_lines(timeline)))
 
 
+@collector_paused()
 def load_json_lines(path: str | os.PathLike[str]) -> Timeline:
     """Read what :func:`save_json_lines` wrote.
 

@@ -16,28 +16,37 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from simulator.engines.costs import Costs
-from simulator.engines.planner import Planner
+from simulator.engines.planner import Planner, Task
 from simulator.program.operations import Attention, Collective, Column, Elementwise, Exchange, Gemm, Operation, Transfer
 from simulator.program.program import Program
 from traces.atomic import write_folder_atomic
 from traces.chakra.files import encode_nodes
 from traces.chakra.schema import COLL, COLLECTIVES, COMP, RECV, SEND, load_schema
 from traces.errors import InputError
+from traces.garbage import collector_paused
 
 COLLECTIVE_NUMBER = {
     "all_reduce": 0, "reduce": 1, "all_gather": 2, "gather": 3, "scatter": 4, "broadcast": 5, "all_to_all": 6,
     "all_to_all_v": 6, "reduce_scatter": 7, "barrier": 9,
 }  # fmt: skip
+FIELDS = {
+    "is_cpu_op": "bool_val", "duration_ns": "uint64_val", "kind": "string_val", "lane": "string_val",
+    "comm_type": "int64_val", "comm_size": "int64_val", "pg_name": "string_val", "num_ops": "int64_val",
+    "tensor_size": "uint64_val", "comm_src": "int32_val", "comm_dst": "int32_val", "comm_tag": "int32_val",
+}  # fmt: skip
+"""Attributes and the types that ASTRA-sim's own generators give them."""
 GROUPS_FILE = "comm_groups.json"
 OWNED = r".+\.\d+\.et|comm_groups\.json"
 
 
+@collector_paused()
 def export_chakra(program: Program, costs: Costs, folder: str | os.PathLike[str], name: str = "attnsim") -> None:
     """Write ``NAME.0.et``, ``NAME.1.et``, ... and ``comm_groups.json``, whole or not at all.
 
@@ -66,6 +75,15 @@ class _Pieces:
         return encode_nodes(self._exporter.nodes(self._rank), producer="attnsim", rank=str(self._rank))
 
 
+class _Draft(NamedTuple):
+    """What a node says beside its place."""
+
+    type: int
+    verb: str
+    duration_ns: int
+    values: Mapping[str, int | str]
+
+
 class _Exporter:
     """Nodes of all ranks."""
 
@@ -73,6 +91,7 @@ class _Exporter:
         self._n = program.setup.n_ranks
         self._tasks = Planner(self._n, costs, None).plan(program)
         self._schema = load_schema()
+        self._attribute = lru_cache(maxsize=1 << 16)(self._encode_attribute)
         self._group_of: dict[tuple[int, ...], int] = {}
         self._names = [self._group_names(task.operation) for task in self._tasks]
 
@@ -81,7 +100,7 @@ class _Exporter:
         """Members of the groups that are not all ranks, by number."""
         return {str(number): list(members) for members, number in self._group_of.items()}
 
-    def nodes(self, rank: int) -> Iterator[Any]:
+    def nodes(self, rank: int) -> Iterator[bytes]:
         """One rank's nodes, in order of issue."""
         last_ids: list[tuple[int, ...]] = [()] * len(self._tasks)
         on_lane: dict[str, tuple[int, ...]] = {}
@@ -93,61 +112,62 @@ class _Exporter:
             control, waited = on_lane.get(operation.lane, ()), set[int]()
             for _, numbers in task.waits:
                 waited.update(last_ids[numbers[rank]] if numbers[rank] >= 0 else ())
-            made = list(self._made(operation, rank, number, task.device_ns[rank], names))
-            for node in made:
-                node.ctrl_deps.extend(control)
-                node.data_deps.extend(sorted(waited.difference(control)))
-                yield node
-            number += len(made)
-            last_ids[operation.id] = on_lane[operation.lane] = tuple(node.id for node in made)
+            data = sorted(waited.difference(control))
+            first = number
+            for draft in self._drafts(task, rank, names):
+                yield self._encode(operation, draft, number, control, data)
+                number += 1
+            last_ids[operation.id] = on_lane[operation.lane] = tuple(range(first, number))
 
-    def _made(
-        self, operation: Operation, rank: int, number: int, duration_ns: int, names: Mapping[int, str]
-    ) -> Iterator[Any]:
-        work = operation.work
-        if isinstance(work, (Exchange, Transfer)):
-            to = work.ring.to if isinstance(work, Exchange) else work.to
-            yield from self._messages(operation, to, rank, number, duration_ns)
+    def _drafts(self, task: Task, rank: int, names: Mapping[int, str]) -> Iterator[_Draft]:
+        operation, duration_ns = task.operation, task.device_ns[rank]
+        work, kind = operation.work, operation.kind
+        values: dict[str, int | str]
+        if isinstance(work, Exchange):
+            yield from self._messages(operation, task.to[rank], task.source[rank], rank, duration_ns)
+        elif isinstance(work, Transfer):
+            source = np.flatnonzero((work.to == rank) & (np.arange(self._n) != rank))
+            ends = int(work.to[rank]), int(source[0]) if len(source) else rank
+            yield from self._messages(operation, *ends, rank, duration_ns)
         elif isinstance(work, Collective):
-            node = self._node(operation, number, COLL, operation.kind, duration_ns)
-            node.attr.add(name="comm_type", int64_val=COLLECTIVE_NUMBER[work.collective])
-            node.attr.add(name="comm_size", int64_val=_of(work.bytes, rank))
-            node.attr.add(name="pg_name", string_val=names[rank])
-            yield node
+            collective, size = COLLECTIVE_NUMBER[work.collective], _of(work.bytes, rank)
+            values = {"comm_type": collective, "comm_size": size, "pg_name": names[rank]}
+            yield _Draft(COLL, kind, duration_ns, values)
         else:
-            node = self._node(operation, number, COMP, operation.kind, duration_ns)
-            node.attr.add(name="num_ops", int64_val=_flop(operation, rank))
-            node.attr.add(name="tensor_size", uint64_val=_touched_bytes(operation, rank))
-            yield node
+            values = {"num_ops": _flop(operation, rank), "tensor_size": _touched_bytes(operation, rank)}
+            yield _Draft(COMP, kind, duration_ns, values)
 
-    def _messages(self, operation: Operation, to: Any, rank: int, number: int, duration_ns: int) -> Iterator[Any]:
+    def _messages(self, operation: Operation, to: int, source: int, rank: int, duration_ns: int) -> Iterator[_Draft]:
         """A SEND, a RECV, or both; a rank that does neither has a COMP of no length to hang dependencies on."""
-        sources = np.flatnonzero((to == rank) & (np.arange(self._n) != rank))
-        ends = []
-        if to[rank] != rank:
-            ends.append((SEND, rank, int(to[rank])))
-        ends += [(RECV, int(source), rank) for source in sources if operation.ranks is None or operation.ranks[source]]
-        for i, (kind, source, target) in enumerate(ends):
-            node = self._node(operation, number + i, kind, "send" if kind == SEND else "receive", duration_ns)
-            assert isinstance(operation.work, (Exchange, Collective))
-            node.attr.add(name="comm_src", int32_val=source)
-            node.attr.add(name="comm_dst", int32_val=target)
-            node.attr.add(name="comm_size", int64_val=_of(operation.work.bytes, source))
-            node.attr.add(name="comm_tag", int32_val=operation.id)
-            yield node
+        ends = [(SEND, "send", rank, to)] if to != rank else []
+        if source != rank and (operation.ranks is None or operation.ranks[source]):
+            ends.append((RECV, "receive", source, rank))
+        assert isinstance(operation.work, (Exchange, Collective))
+        for kind, verb, sender, receiver in ends:
+            size = _of(operation.work.bytes, sender)
+            values = {"comm_src": sender, "comm_dst": receiver, "comm_size": size, "comm_tag": operation.id}
+            yield _Draft(kind, verb, duration_ns, values)
         if not ends:
-            yield self._node(operation, number, COMP, operation.kind, 0)
+            yield _Draft(COMP, operation.kind, 0, {})
 
-    def _node(self, operation: Operation, number: int, kind: int, verb: str, duration_ns: int) -> Any:
+    def _encode(
+        self, operation: Operation, draft: _Draft, number: int, control: Sequence[int], data: Sequence[int]
+    ) -> bytes:
+        """A node: encoded messages put after each other are one message, so that attributes are encoded once."""
         node = self._schema.Node(
-            id=number, name=f"{verb} {operation.phase} {operation.step}", type=kind,
-            duration_micros=round(duration_ns / 1000),
+            id=number, name=f"{draft.verb} {operation.phase} {operation.step}", type=draft.type,
+            duration_micros=round(draft.duration_ns / 1000), ctrl_deps=control, data_deps=data,
         )  # fmt: skip
-        node.attr.add(name="is_cpu_op", bool_val=False)
-        node.attr.add(name="duration_ns", uint64_val=duration_ns)
-        node.attr.add(name="kind", string_val=operation.kind)
-        node.attr.add(name="lane", string_val=operation.lane)
-        return node
+        always = (
+            ("is_cpu_op", False), ("duration_ns", draft.duration_ns), ("kind", operation.kind), ("lane", operation.lane)
+        )  # fmt: skip
+        attributes = [self._attribute(*each) for each in (*always, *draft.values.items())]
+        return b"".join((node.SerializeToString(), *attributes))
+
+    def _encode_attribute(self, name: str, value: int | str | bool) -> bytes:
+        attribute = self._schema.AttributeProto(name=name, **{FIELDS[name]: value})
+        encoded: bytes = self._schema.Node(attr=[attribute]).SerializeToString()
+        return encoded
 
     def _group_names(self, operation: Operation) -> dict[int, str]:
         """Number of each rank's group, as text; of all ranks 0."""

@@ -33,6 +33,7 @@ from simulator.traced.timing import StepTimes
 from traces.chakra.files import attributes, find_rank_files, read_nodes
 from traces.chakra.schema import COLL, COLLECTIVES, RECV, SEND
 from traces.errors import InputError
+from traces.garbage import collector_paused
 
 IntArray = NDArray[np.int64]
 Key = tuple[Any, ...]
@@ -60,6 +61,7 @@ class ChakraNode(NamedTuple):
     waits: tuple[int, ...]
 
 
+@collector_paused()
 def load_chakra(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> TracedProgram:
     """Read a folder of ``NAME.RANK.et``, or the files named in order of their ranks.
 

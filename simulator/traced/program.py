@@ -26,6 +26,7 @@ from simulator.traced.issues import Issue, RankIssues, order_issues
 from simulator.traced.merge import Step, merge_issues
 from simulator.traced.timing import Clock, StepTimes
 from traces.errors import InputError
+from traces.garbage import collector_paused
 from traces.kineto.recording import Recording
 from traces.launches import Communication
 from traces.timeline import OperationInfo
@@ -53,6 +54,7 @@ class TracedProgram:
     on_device: bool
 
 
+@collector_paused()
 def build_traced_program(recording: Recording, overlap: str = "recorded") -> TracedProgram:
     """Turn a recording into a Program.
 

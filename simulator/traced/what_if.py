@@ -22,6 +22,7 @@ from simulator.engines.rows import Rows
 from simulator.program.operations import Operation
 from simulator.traced.program import TracedProgram, build_traced_program
 from traces.errors import InputError
+from traces.garbage import collector_paused
 from traces.kineto.recording import Recording
 from traces.timeline import Timeline
 
@@ -148,6 +149,7 @@ def device_end_ns(timeline: Timeline) -> int:
     return int(timeline.end_ns[device[timeline.operation]].max(initial=0))
 
 
+@collector_paused()
 def simulate_traced(traced: TracedProgram, changes: Changes) -> Timeline:
     """When everything happens."""
     n = traced.program.setup.n_ranks

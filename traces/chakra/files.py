@@ -15,20 +15,22 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from traces.chakra.schema import load_schema
+from traces.chakra.schema import SCALARS, load_schema
 from traces.errors import InputError
 
 VERSION = "0.0.4"
 MAX_MESSAGE_BYTES = 64 << 20
 WHOLE_FILE = "a whole Chakra execution trace"
+SINGLE = frozenset(f"{scalar}_val" for scalar in SCALARS)
 NAME = re.compile(r"\.(\d+)\.et$")
 
 
-def encode_nodes(nodes: Iterable[Any], **metadata: str) -> Iterator[bytes]:
+def encode_nodes(nodes: Iterable[bytes], **metadata: str) -> Iterator[bytes]:
     """A file's bytes, piece by piece: the metadata, then each node.
 
     Parameters
     ----------
+    nodes : each encoded.
     metadata : attributes of the file, texts.
     """
     schema = load_schema()
@@ -37,7 +39,7 @@ def encode_nodes(nodes: Iterable[Any], **metadata: str) -> Iterator[bytes]:
         header.attr.add(name=name, string_val=value)
     yield _delimited(header.SerializeToString())
     for node in nodes:
-        yield _delimited(node.SerializeToString())
+        yield _delimited(node)
 
 
 def read_nodes(path: str | os.PathLike[str]) -> Iterator[Any]:
@@ -88,13 +90,9 @@ def find_rank_files(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def attributes(node: Any) -> dict[str, Any]:
-    """Values of a node's attributes by name; lists of lists are left out."""
-    found = {}
-    for attribute in node.attr:
-        field = attribute.WhichOneof("value")
-        if field is not None and field.endswith("_val"):
-            found[attribute.name] = getattr(attribute, field)
-    return found
+    """Values of a node's attributes by name; lists are left out."""
+    fields = ((attribute, attribute.WhichOneof("value")) for attribute in node.attr)
+    return {each.name: getattr(each, field) for each, field in fields if field in SINGLE}
 
 
 def _messages(file: IO[bytes], schema: Any) -> Iterator[Any]:

@@ -38,6 +38,8 @@ def own_kind(args: Mapping[str, Any]) -> Kind | None:
 
 def peers(args: Mapping[str, Any]) -> Peers:
     """Between whom a communication kernel moves data."""
+    if "Process Group Ranks" not in args and "Dst Rank" not in args:
+        return Peers()
     ranks = str(args.get("Process Group Ranks", ""))
     return Peers("" if "..." in ranks else ranks, *(int(args.get(f"{which} Rank", -1)) for which in ("Dst", "Src")))
 

@@ -11,7 +11,7 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -173,13 +173,13 @@ class _Reader:
             self._around.append((*span_ns(event), stream, str(event["name"])))
 
     def _call(self, event: Event) -> None:
-        name, correlation = str(event["name"]), int(arguments(event).get("correlation", -1))
-        if "Synchronize" in name:
-            self._sync_calls.append((*span_ns(event), correlation))
-        elif "EventRecord" in name:
-            self._event_calls[correlation] = span_ns(event)[1]
-        elif LAUNCH.search(name) and correlation >= 0:
+        purpose, correlation = purpose_of_call(str(event["name"])), int(arguments(event).get("correlation", -1))
+        if purpose == "launch" and correlation >= 0:
             self._trace.launches[correlation] = span_ns(event)
+        elif purpose == "synchronise":
+            self._sync_calls.append((*span_ns(event), correlation))
+        elif purpose == "record":
+            self._event_calls[correlation] = span_ns(event)[1]
 
     def _sync(self, event: Event) -> None:
         args = arguments(event)
@@ -219,12 +219,16 @@ class _Reader:
         rows, labels = self._trace.rows, list(self._labels)
         streams = {lane: stream for stream, lane in self._trace.stream_lanes.items()}
         around: dict[int, list[tuple[int, int, str]]] = {}
+        if not self._around:
+            return
         for start_ns, end_ns, stream, name in sorted(self._around):
             around.setdefault(stream, []).append((start_ns, end_ns, name))
         for i in range(len(rows)):
             label = labels[rows["label"][i]]
-            if label.kind == ("communication", "exchange"):
-                name = _containing(around.get(streams.get(rows["lane"][i], -1), []), rows["start_ns"][i])
+            if label.kind != ("communication", "exchange"):
+                continue
+            name = _containing(around.get(streams.get(rows["lane"][i], -1), []), rows["start_ns"][i])
+            if name:
                 rows["label"][i] = self._label(label._replace(kind=classify_collective(label.name, name)))
 
     def _name_lanes(self) -> None:
@@ -247,6 +251,16 @@ class _Reader:
 
 def _found(skipped: Mapping[str, int]) -> str:
     return ", ".join(f"{count} events of category {name or 'none'}" for name, count in skipped.items()) or "no events"
+
+
+@cache
+def purpose_of_call(name: str) -> str:
+    """What a call of the CUDA runtime or driver is for: launch, synchronise, record (an event), or other."""
+    if "Synchronize" in name:
+        return "synchronise"
+    if "EventRecord" in name:
+        return "record"
+    return "launch" if LAUNCH.search(name) else "other"
 
 
 def _containing(around: Sequence[tuple[int, int, str]], time_ns: int) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traces.errors import InputError
+from traces.garbage import collector_paused
 from traces.kineto.clocks import Clocks, Span, align_clocks
 from traces.kineto.facts import RankTrace, Sync, Wait, Window
 from traces.kineto.lanes import Queues, separate_lanes
@@ -58,6 +59,7 @@ class Recording:
     warnings: tuple[str, ...]
 
 
+@collector_paused()
 def read_recording(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Recording:
     """Read a folder of traces, or the files named: one per rank.
 

@@ -12,6 +12,7 @@ import gzip
 import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ MAX_EVENT_CHARACTERS = 16 << 20
 MAX_HEADER_MEMBERS = 1000
 GZIP_MAGIC = b"\x1f\x8b"
 SPACE = " \t\r\n"
+BETWEEN = re.compile(r"[ \t\r\n]*,?[ \t\r\n]*")
 WHOLE_FILE = "a whole Chrome trace, as PyTorch's profiler exports it"
 
 Event = dict[str, Any]
@@ -74,7 +76,7 @@ class _Scanner:
 
     def __init__(self, file: IO[str], header: dict[str, Any]) -> None:
         self._file, self._header = file, header
-        self._decoder = json.JSONDecoder(parse_float=str)
+        self._decode = json.JSONDecoder(parse_float=str).raw_decode
         self._buffer, self._at, self._ended = "", 0, False
         self._done = 0
 
@@ -116,13 +118,12 @@ class _Scanner:
 
     def _list(self) -> Iterator[Event]:
         while True:
-            sign = self._peek()
-            if sign == "]":
+            self._at = BETWEEN.match(self._buffer, self._at).end()  # type: ignore[union-attr]
+            if self._peek() == "]":
                 self._at += 1
                 return
-            if sign == ",":
+            if self._buffer[self._at] == ",":
                 self._at += 1
-                self._peek()
             event = self._value()
             if not isinstance(event, dict):
                 raise InputError(f"event {self._done} is not an object", got=repr(event)[:40])
@@ -134,7 +135,7 @@ class _Scanner:
         self._peek()
         while True:
             try:
-                value, end = self._decoder.raw_decode(self._buffer, self._at)
+                value, end = self._decode(self._buffer, self._at)
             except json.JSONDecodeError as error:
                 self._more(error)
                 continue
@@ -195,12 +196,14 @@ def to_ns(microseconds: object) -> int:
     InputError
         For anything but a finite number.
     """
-    if isinstance(microseconds, int):
-        return microseconds * 1000
     text = str(microseconds)
-    whole, point, decimals = text.partition(".")
-    if point and len(decimals) <= 3 and decimals.isdigit() and whole.isdigit():
-        return int(whole + decimals.ljust(3, "0"))
+    try:
+        if text[-4:-3] == ".":
+            return int(text[:-4] + text[-3:])
+        if isinstance(microseconds, int):
+            return microseconds * 1000
+    except ValueError:
+        pass
     try:
         return round(float(text) * 1000)
     except (ValueError, OverflowError):

@@ -218,7 +218,9 @@ def foreign(tmp_path: Path, *per_rank: Callable[[Any], list[Any]]) -> Path:
     schema = load_schema()
     tmp_path.mkdir(exist_ok=True)
     for rank, make in enumerate(per_rank):
-        (tmp_path / f"x.{rank}.et").write_bytes(b"".join(encode_nodes(make(schema))))
+        (tmp_path / f"x.{rank}.et").write_bytes(
+            b"".join(encode_nodes(each.SerializeToString() for each in make(schema)))
+        )
     return tmp_path
 
 
