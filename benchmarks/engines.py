@@ -17,6 +17,9 @@ from typing import Any
 
 from benchmarks.measure import Measured, python, run_fresh
 
+DOCUMENTS = "document:histogram=@benchmarks/data/documents.csv,seed=0,causal=true"
+"""About 300 documents in 1600k tokens."""
+
 LLAMA = ["--model", "llama-3.1-8b", "--json", "-"]
 
 
@@ -67,6 +70,11 @@ BENCHMARKS = (
     Benchmark(
         "compare, 16 GPUs, 1M tokens",
         _attnsim("compare", *LLAMA, "--gpus", "16", "--seq-len", "1M", "--topology", "dgx-h100"), "wall_s", 3.0,
+    ),
+    Benchmark(
+        "compare, 64 GPUs, 300 documents",
+        _attnsim("compare", *LLAMA, "--gpus", "64", "--seq-len", "1600k", "--topology", "dgx-h100", "--mask", DOCUMENTS),
+        "wall_s", 5.0,
     ),
 )  # fmt: skip
 

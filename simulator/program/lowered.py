@@ -26,13 +26,16 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from cost_models.masks import Lowering, Mask, lower
+from cost_models.masks import Lowering, Mask, lower, needed_keys
 from simulator.program.partition import Layout, Partition
 
 IntArray = NDArray[np.int64]
 MAX_CODES = 1 << 16
 """Largest look-up table of class numbers; beyond it the dictionary is used."""
 
+
+NOTHING = Lowering((), 0, True)
+"""What is launched where no pair is attended."""
 
 Runs = list[tuple[int, int, int]]
 """(start, stop, lowering): ranks start <= r < stop run lowering number ``lowering``."""
@@ -71,7 +74,7 @@ class LoweringColumn:
 
     def moved(self, source: IntArray) -> LoweringColumn:
         """What each rank's source launched; nothing where that is the rank itself."""
-        nothing = self.table.add(Lowering((), 0, True))
+        nothing = self.table.add(NOTHING)
         index = np.where(source == np.arange(len(source)), nothing, self.index[source])
         return LoweringColumn(self.table, index)
 
@@ -150,6 +153,7 @@ class LoweringTable(LoweringSet):
         self._queries, self._keys = queries, keys
         self._index_of_pair: dict[tuple[int, int], int] = {}
         self._index_of_class: dict[int, int] = {}
+        self._needed: dict[int, IntArray] = {}
         self._column_of_shifts: dict[tuple[int, int], LoweringColumn] = {}
         self._classes = _ChunkClasses.build(mask, seq_len, queries, keys)
 
@@ -180,9 +184,26 @@ class LoweringTable(LoweringSet):
     def _lower_pair(self, query_part: int, key_part: int) -> int:
         key = (query_part, key_part)
         if key not in self._index_of_pair:
-            ranges = self._queries.ranges(query_part), self._keys.ranges(key_part)
-            self._index_of_pair[key] = self.add(lower(self._mask, *ranges, self._seq_len))
+            if self._apart(query_part, key_part):
+                lowering = NOTHING
+            else:
+                ranges = self._queries.ranges(query_part), self._keys.ranges(key_part)
+                lowering = lower(self._mask, *ranges, self._seq_len)
+            self._index_of_pair[key] = self.add(lowering)
         return self._index_of_pair[key]
+
+    def _apart(self, query_part: int, key_part: int) -> bool:
+        """Whether these queries see none of these keys: under masks with documents most parts do not meet."""
+        if self._queries.stride != 1:
+            return False
+        if query_part not in self._needed:
+            needed = needed_keys(self._mask, self._queries.ranges(query_part), self._seq_len)
+            self._needed[query_part] = np.array([(each.start, each.stop) for each in needed]).reshape(-1, 2)
+        needed_start, needed_stop = self._needed[query_part].T
+        start, stop = self._keys.start[key_part], self._keys.stop[key_part]
+        first = np.searchsorted(needed_stop, start, side="right")
+        last = np.searchsorted(needed_start, stop)
+        return bool(((last <= first) | (stop <= start)).all())
 
 
 @lru_cache(maxsize=128)
