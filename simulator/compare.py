@@ -7,7 +7,7 @@ from simulator.progress import Progress
 from simulator.request import ResolvedRequest, SimulationRequest
 from simulator.result import Refused, SimulationResult
 from simulator.schedules import Schedule
-from simulator.simulate import memory_bytes, simulate_schedule
+from simulator.simulate import Run
 from simulator.steps.record import setup_of
 from traces.display import format_bytes
 from traces.errors import InputError
@@ -46,12 +46,16 @@ def compare(
 
 
 def _try(schedule: Schedule, resolved: ResolvedRequest) -> SimulationResult | Refused:
+    """Simulate what fits; the engine does not run for what is known not to."""
     try:
-        result = simulate_schedule(schedule, resolved)
+        run = Run.prepare(schedule, resolved, None)
+        run.follow()
+        if not run.lacking_bytes:
+            run.execute()
     except InputError as error:
         return Refused(str(schedule), error.message)
-    if result.fits:
-        return result
-    room = memory_bytes(resolved)
-    more, needs = format_bytes(result.peak_memory_bytes - room), format_bytes(result.peak_memory_bytes)
-    return Refused(result.schedule, f"out of memory: needs {needs}, {more} more than the GPU has")
+    if not run.lacking_bytes:
+        return run.result()
+    needs = format_bytes(run.profile.usable_memory_bytes + run.lacking_bytes)
+    more = format_bytes(run.lacking_bytes)
+    return Refused(str(run.schedule), f"out of memory: needs {needs}, {more} more than the GPU has")

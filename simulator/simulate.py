@@ -62,6 +62,7 @@ def simulate_schedule(
 ) -> SimulationResult:  # fmt: skip
     """Simulate a schedule for a request that names none."""
     run = Run.prepare(schedule, resolved, progress)
+    run.follow()
     run.execute()
     return run.result()
 
@@ -110,13 +111,22 @@ class Run:
         """What of it is simulated."""
         return self.subject.pass_
 
-    def execute(self) -> None:
-        """Run the engine, and collect what does not depend on time."""
+    def follow(self) -> None:
+        """Collect what does not depend on time; while the engine runs, where the Program is not kept."""
         self.memory = Memory(self.setup.n_ranks, self._costs.workspace_bytes)
-        self.traffic, self.rows = Traffic(self.setup, self.subject.copies), self._all_rows()
-        self.balance = Balance(self.setup.n_ranks)
+        self.traffic, self.balance = Traffic(self.setup, self.subject.copies), Balance(self.setup.n_ranks)
         if self._keeps_all or self.engine == "des":
             self._replay(self.memory, self.traffic, self.balance)
+
+    @property
+    def lacking_bytes(self) -> int:
+        """Memory that is missing, as far as it has been followed."""
+        return max(0, int(self.memory.peak_bytes.max()) - self.profile.usable_memory_bytes)
+
+    def execute(self) -> None:
+        """Run the engine, after `follow`."""
+        self.rows = self._all_rows()
+        if self._keeps_all or self.engine == "des":
             self.rows = self.rows or Rows(self.setup.n_ranks)
             topology, request = self.resolved.topology, self.resolved.request
             self.ran = run_program(
@@ -148,7 +158,7 @@ class Run:
             warnings=(*self.resolved.warnings, *beyond, *self.ran.warnings),
             **_times(timeline, self.pass_),
             peak_memory_bytes=peak,
-            fits=peak <= self.profile.usable_memory_bytes,
+            fits=not self.lacking_bytes,
             exact=self.schedule.exact,
             bytes_sent_per_rank=tuple(self.traffic.sent_bytes.tolist()),
             pairs_total=self.traffic.pairs,
