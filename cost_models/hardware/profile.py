@@ -16,6 +16,7 @@ from cost_models.hardware.links import LINK_KINDS, LinkCurve
 from cost_models.hardware.sources import Source
 from cost_models.hardware.terms import (
     ByNumber,
+    Cost,
     Count,
     Counts,
     Fraction,
@@ -52,8 +53,7 @@ class KernelPass(Terms):
         pieces saves in calls of one.
     sustained_loss, sustained_s : share of the rate that long calls lose to the power limit, and the duration at which
         half of it is lost.
-    l2_miss_share : share of the inner loop's loads that go to memory once what the heads in flight share has outgrown
-        the L2 cache many times.
+    l2_miss_cost : time that a tile takes more when its loads come from memory, not from the L2 cache, in whole tiles.
     fitted_rows, fitted_head_dims : queries and head dims of the measurements behind the numbers.
     """
 
@@ -70,7 +70,7 @@ class KernelPass(Terms):
     varlen_s: Seconds = 0.0
     sustained_loss: Share = 0.0
     sustained_s: Seconds = 1e-3
-    l2_miss_share: Share = 0.0
+    l2_miss_cost: Cost = 0.0
     fitted_rows: Range
     fitted_head_dims: Counts
 

@@ -1,9 +1,10 @@
 """Seconds of one attention kernel call.
 
-    call  = overhead + max(busy / (1 - loss busy / (busy + tau)), bytes / HBM rate)
+    call  = overhead + max(busy (1 + miss cost missed) / (1 - loss busy / (busy + tau)), bytes / HBM rate)
 
 busy is the makespan of the pieces (`pieces`). The loss is that of clock under the power limit, which comes with time.
-The bytes are the least that the kernel moves, and what its inner loops miss in the L2 cache (`pieces`).
+The bytes are the least that the kernel moves. What the pieces in flight share (`pieces`) is read by all
+multiprocessors, so that both partitions of the L2 cache hold it: missed = max(0, 1 - L2 / (2 shared)).
 
 Backward adds what flash-attention launches besides: before it delta = rowsum(dO O) with the clearing of the fp32 dQ
 accumulator, after it the accumulator's conversion and, for grouped heads, the sum of dK and dV over the query heads of
@@ -90,10 +91,14 @@ def _price(
     if not work.busy_s:
         return 0.0
     rows, columns = _tokens(calls)
-    missed = chosen.l2_miss_share * max(0.0, 1 - profile.l2_bytes / work.shared_bytes) * work.loaded_bytes
     rate = profile.hbm_bytes_per_s * profile.elementwise.efficiency["copy"]
-    floor = (_bytes(rows, columns, shape, direction) + missed) / rate
-    compute = work.busy_s / (1 - chosen.sustained_loss * work.busy_s / (work.busy_s + chosen.sustained_s))
+    floor = _bytes(rows, columns, shape, direction) / rate
+    missed = max(0.0, 1 - profile.l2_bytes / 2 / work.shared_bytes)
+    compute = (
+        work.busy_s
+        * (1 + chosen.l2_miss_cost * missed)
+        / (1 - chosen.sustained_loss * work.busy_s / (work.busy_s + chosen.sustained_s))
+    )
     extra = _around_backward_s(profile, rows, columns, shape, precomputed_delta) if direction == "backward" else 0.0
     return chosen.overhead_s + max(compute, floor) + extra
 

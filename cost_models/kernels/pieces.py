@@ -6,12 +6,12 @@ the mask cuts costs a whole one and the masking. Backward: one piece per tile of
     piece = prologue [+ varlen] + (tiles + (mask cost - 1) masked + skip cost skipped) b t_m t_n f / (eff peak / SMs)
     busy  = makespan(pieces)                             f FLOP per pair, b pieces share a multiprocessor
 
-The makespan is `schedule`'s. What the inner loops load, tiles t_n (D + Dv) e bytes, comes from the L2 cache as long as
-the pieces in flight share it: those of one head read the same keys at about the same time. They share
+The makespan is `schedule`'s. What the inner loops load comes from the L2 cache as long as that holds what the pieces in
+flight read. They share
 
     shared = heads in flight x longest segment x (D + Dv) e,        heads in flight = slots / pieces of a head
 
-and a kv head's query heads read the same K and V. What part of the loads then misses is the caller's.
+and a kv head's query heads read the same K and V.
 Source: Dao 2023 (FlashAttention-2), sections 3.1 and 3.2; Shah et al. 2024 (FlashAttention-3), section 3.1.
 """
 
@@ -32,10 +32,9 @@ if TYPE_CHECKING:
 
 
 class Work(NamedTuple):
-    """Makespan of a launch's pieces; bytes that its inner loops load, and that the pieces in flight share."""
+    """Makespan of a launch's pieces, and bytes that those in flight share."""
 
     busy_s: float
-    loaded_bytes: float
     shared_bytes: float
 
 
@@ -60,7 +59,7 @@ def count_pieces(
     visits = _visits(curve, whole_grid, calls, direction)
     tiles, masked = (counts[visits.tiles > 0] for counts in visits)
     if not len(tiles):
-        return Work(0.0, 0.0, 1.0)
+        return Work(0.0, 1.0)
     sharing = min(curve.blocks_per_sm, -(-len(tiles) * shape.problems // sm_count))
     slots = sm_count * sharing
     flop = curve.tile_rows * curve.tile_columns * shape.flop_per_pair(direction)
@@ -78,10 +77,8 @@ def count_pieces(
     durations = first_s + weighted * tile_s
     busy = makespan_s(durations, shape.problems, slots, curve.longest_first)
     token_bytes = (shape.head_dim + shape.v_head_dim) * shape.element_bytes
-    loads = float(tiles.sum()) * shape.problems * inner * token_bytes
-    return Work(
-        busy, loads, _heads_in_flight(slots / len(tiles), shape, direction) * _longest(calls, direction) * token_bytes
-    )
+    heads = _heads_in_flight(slots / len(tiles), shape, direction)
+    return Work(busy, heads * _longest(calls, direction) * token_bytes)
 
 
 def _visits(curve: KernelPass, whole_grid: bool, calls: tuple[KernelCall, ...], direction: str) -> Visits:

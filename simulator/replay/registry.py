@@ -14,6 +14,7 @@ from traces.errors import InputError
 SOURCES: dict[str, str] = {
     "magi-kernels": "magi_kernels",
     "magi-distributed": "magi_distributed",
+    "longca-block-sparse": "longca_block_sparse",
     "burst-bench": "burst_bench",
     "burst-profile": "burst_profile",
     "ring-flash-attention": "ring_flash_attention",
