@@ -107,35 +107,25 @@ USP_FITTED_ON = (
 
 
 def refit_magi_distributed() -> None:
-    """FA3's forward in long calls, and the network."""
+    """FA3's forward in long calls."""
     source = MagiDistributed()
     kernels = load_hardware(DATA / "magi-kernels.hardware.toml")
-    rows = [row for row in source.rows if source.in_fit(row)]
+    (row,) = [row for row in source.rows if source.in_fit(row)]
+    backward, net = kernels.kernels["fa3"].backward.efficiency_at(128), kernels.links["net"].efficiency
 
     def residuals(x: Any) -> Any:
-        profile = with_shares(kernels, "fa3", x[0], kernels.kernels["fa3"].backward.efficiency_at(128), x[1])
+        profile = with_shares(kernels, "fa3", x[0], backward, net)
         vars(source).update(machines=build_machines(profile), hardware=profile)
-        return np.log([source.predict(row) / source.published(row)[0] for row in rows])
+        return np.log(source.predict(row) / source.published(row)[0])
 
-    found = least_squares(residuals, (0.6, 0.7), bounds=(0.05, 0.999), diff_step=[1e-3] * 2)
-    rows_text = (
-        "Ulysses, full mask, forward on 8 GPUs (FA3's forward); Ring P2P, full documents, forward on 32 (network)"
-    )
-    text = (DATA / "magi-kernels.hardware.toml").read_text()
-    head, rest = text.split("[kernels.fa3.forward]")
-    rest = re.sub(r"efficiency = [^\n]*", f"efficiency = {{ 128 = {found.x[0]:.4g} }}", rest, count=1)
+    share = least_squares(residuals, 0.6, bounds=(0.05, 0.999), diff_step=[1e-3]).x[0]
+    rows = "magi-distributed: Ulysses, full mask, forward on 8 GPUs"
+    head, rest = (DATA / "magi-kernels.hardware.toml").read_text().split("[kernels.fa3.forward]")
+    rest = re.sub(r"efficiency = [^\n]*", f"efficiency = {{ 128 = {share:.4g} }}", rest, count=1)
     text = f"{head}[kernels.fa3.forward]{rest}".replace("refit magi-kernels", "refit magi-distributed")
-    text = text.replace("\n[[source]]", f"\n[links.net]\nefficiency = {found.x[1]:.4g}\n\n[[source]]", 1)
-    text += f"""
-[[source]]
-terms = ["links.net", "kernels.fa3.forward.efficiency"]
-basis = "published"
-reference = "magi-distributed: {rows_text}"
-"""
+    text += f'\n[[source]]\nterms = ["kernels.fa3.forward.efficiency"]\nbasis = "published"\nreference = "{rows}"\n'
     write_text_atomic(DATA / "magi-distributed.hardware.toml", text)
-    write_text_atomic(
-        DATA / "magi-distributed.fit.toml", f'fitted_on = "magi-distributed: {rows_text}; magi-kernels"\n'
-    )
+    write_text_atomic(DATA / "magi-distributed.fit.toml", f'fitted_on = "{rows}; kernels: see magi-kernels"\n')
 
 
 def with_shares(base: HardwareProfile, kernel: str, forward: float, backward: float, net: float) -> HardwareProfile:

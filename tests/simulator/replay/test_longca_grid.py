@@ -42,9 +42,9 @@ def cell(mask_name, gpus, mechanism):
     ],
 )
 def test_page_is_of_this_code(mask_name, gpus, mechanism, machine):
-    """Else make it anew: python -m simulator.replay.longca_grid."""
-    forward, backward = predict(mechanism, mask_name, gpus, machine)
-    assert cell(mask_name, gpus, mechanism) == f"{forward:.0f} / {backward:.0f}"
+    """Within 5 %, else make it anew: python -m simulator.replay.longca_grid."""
+    printed = [float(text) for text in cell(mask_name, gpus, mechanism).split("/")]
+    assert printed == pytest.approx(predict(mechanism, mask_name, gpus, machine), rel=0.05)
 
 
 def test_what_cannot_run_is_a_cross_with_a_reason(machine):
