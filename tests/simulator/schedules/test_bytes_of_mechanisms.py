@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from cost_models.masks import needed_keys, parse_mask
+from simulator.engines.memory import Memory
 from simulator.program.partitioners import build_partition
 from simulator.program.setup import Setup
 from simulator.schedules import parse_schedule
@@ -197,3 +198,38 @@ def test_forward_traffic_at_the_benchmarks_dimensions(ranks: int, ulysses: int, 
     for spec in ("usp:ulysses=8", "loongtrain:head=8"):
         assert parse_schedule(spec).resolve(setup)
         assert sent_bytes(small_program(spec, setup, "forward"))[0] / 2**20 == two_d
+
+
+def forward_peak_bytes(spec: str, setup: Setup) -> int:
+    memory = Memory(setup.n_ranks)
+    small_program(spec, setup, "forward").replay(memory)
+    return int(memory.peak_bytes.max())
+
+
+@pytest.mark.parametrize("ranks", [4, 8])
+def test_keeping_all_buffers_costs_memory_that_grows_with_the_ranks(ranks: int) -> None:
+    """LongCA-bench keeps P buffers of K, V and P partial results (8 GiB of them at 64 GPUs): O(S), not O(S / P)."""
+    setup = setup_of(ranks, 8, 4)
+    q, kv = sizes(setup)
+    rows = B * S // ranks * 8 * 4
+    spec = "ring:partition=contiguous"
+    two, every = forward_peak_bytes(spec, setup), forward_peak_bytes(f"{spec},buffers=all", setup)
+    # Two of the P - 1 received buffers and one of the partial results are there anyway.
+    assert every - two >= (ranks - 3) * (kv + q + rows)
+    assert every - two <= (ranks - 1) * (kv + q + rows)
+    assert sent_bytes(small_program(spec, setup)) == sent_bytes(small_program(f"{spec},buffers=all", setup))
+
+
+def test_separate_messages_are_more_hops_of_the_same_bytes() -> None:
+    setup = setup_of(4, 8, 4)
+    fused, separate = (small_program(f"ring:messages={how}", setup) for how in ("fused", "separate"))
+    assert sent_bytes(fused) == sent_bytes(separate)
+    assert hops(fused, "forward") == {("ring", ("k", "v")): 3}
+    assert hops(separate, "forward") == {("ring", ("k",)): 3, ("ring", ("v",)): 3}
+    assert sum(hops(separate, "backward").values()) == 2 * sum(hops(fused, "backward").values())
+
+
+def test_a_merging_kernel_needs_no_merges() -> None:
+    kinds = [each.kind for each in small_program("ring:merge=kernel", setup_of(4, 8, 4), "forward").operations]
+    assert kinds.count("attention_forward") == 4
+    assert "merge" not in kinds
