@@ -22,7 +22,8 @@ from cost_models.network.fairness import max_min_rates
 from cost_models.network.flows import route_flows
 from cost_models.network.graphs import find_graph
 from cost_models.network.loads import all_to_all_loads, channel_loads
-from cost_models.network.search import RING, Node
+from cost_models.network.node import Node
+from cost_models.network.search import RING
 from cost_models.topology import ClusterTopology
 
 FloatArray = NDArray[np.float64]

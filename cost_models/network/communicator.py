@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cost_models.network.graphs import find_graph, find_nvls
-from cost_models.network.search import BALANCED_TREE, RING, Graph, Node
+from cost_models.network.node import Node
+from cost_models.network.search import BALANCED_TREE, RING, Graph
 from cost_models.topology import ClusterTopology, NcclSettings
 from cost_models.topology.links import GB_PER_S, nvlink_bytes_per_s
 from cost_models.topology.paths import PathType

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
 
-from cost_models.network.search import BALANCED_TREE, RING, TREE, Channel, Graph, Node, Search
+from cost_models.network.node import Node
+from cost_models.network.search import BALANCED_TREE, RING, TREE, Channel, Graph, Search
 from cost_models.topology.paths import PathType
 
 _INTRA = {

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cost_models.network.flows import route_flows
-from cost_models.network.search import RING, Graph, Node
+from cost_models.network.node import Node
+from cost_models.network.search import RING, Graph
 from cost_models.topology import ClusterTopology
 
 FloatArray = NDArray[np.float64]

@@ -119,6 +119,7 @@ def candidates(comm: Communicator, kind: str, n_bytes: float) -> list[Choice]:
     allowed = one_gpu_per_node if comm.settings.pat_enable == 2 else bool(comm.settings.pat_enable)
     if kind in ("all_gather", "reduce_scatter") and comm.n_nodes > 1 and allowed:
         found.append(_pat(comm))
+    found = [each for each in found if comm.settings.has(each.algorithm)]
     return [each for each in found if each.gb_per_s > 0 and (each.protocol != "LL128" or _allows_ll128(comm, each))]
 
 

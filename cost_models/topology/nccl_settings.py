@@ -1,6 +1,7 @@
 """NCCL's environment variables, as far as they change which way data go and over how many channels.
 
-Defaults are those of NCCL 2.30.7; None means that NCCL decides from the topology.
+Defaults are those of NCCL 2.30.7; None means that NCCL decides from the topology. Older versions have fewer algorithms
+(NVLS from 2.17, NVLSTree from 2.18, PAT from 2.23: release notes); before 2.12 channels and constants were others.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from traces.errors import InputError
 ALGORITHMS = ("Ring", "Tree", "NVLS", "NVLSTree", "PAT")
 PROTOCOLS = ("LL", "LL128", "Simple")
 MAX_CHANNELS = 64
+_OLDEST = (2, 12)
+_SINCE = {"NVLS": (2, 17), "NVLSTree": (2, 18), "PAT": (2, 23)}
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class NcclSettings:
     nvls_enable, nvls_nchannels : NVLink SHARP, and its channels.
     pat_enable : 0 never, 1 always, 2 with one GPU per node.
     algo, proto : those that may be used.
+    version : of NCCL, major and minor.
     """
 
     p2p_level: PathType | None = None
@@ -53,6 +57,15 @@ class NcclSettings:
     pat_enable: int = 2
     algo: tuple[str, ...] = ALGORITHMS
     proto: tuple[str, ...] = PROTOCOLS
+    version: tuple[int, int] = (2, 30)
+
+    def has(self, algorithm: str) -> bool:
+        """Whether the version knows an algorithm.
+
+        >>> NcclSettings(version=(2, 17)).has("NVLS"), NcclSettings(version=(2, 17)).has("NVLSTree")
+        (True, False)
+        """
+        return self.version >= _SINCE.get(algorithm, _OLDEST)
 
 
 def parse_nccl_settings(variables: Mapping[str, str]) -> NcclSettings:
@@ -96,6 +109,19 @@ def _number(variable: str, text: str) -> int:
     return int(text)
 
 
+def _version(variable: str, text: str) -> tuple[int, int]:
+    """As 2.27.3."""
+    parts = text.split(".")
+    if not 2 <= len(parts) <= 3 or not all(part.isdecimal() and len(part) < 4 for part in parts):
+        raise InputError(f"{variable} is not a version", got=repr(text[:100]), expected="as 2.27.3")
+    version = int(parts[0]), int(parts[1])
+    if version < _OLDEST:
+        raise InputError(
+            f"NCCL {text} is not modelled", expected="2.12 or later, whose channels and constants are known"
+        )
+    return version
+
+
 def _choice(names: tuple[str, ...]) -> Callable[[str, str], tuple[str, ...]]:
     """``Ring,Tree``, or ``^Tree`` for all others."""
 
@@ -117,4 +143,5 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "nvls_enable": _flag,
     "algo": _choice(ALGORITHMS),
     "proto": _choice(PROTOCOLS),
+    "version": _version,
 }

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from cost_models.network.graphs import find_graph, find_nvls
-from cost_models.network.search import BALANCED_TREE, RING, Node
+from cost_models.network.node import Node
+from cost_models.network.search import BALANCED_TREE, RING
 from cost_models.topology import load_topology
 
 FIXTURES = Path(__file__).parents[3] / ".." / "shared" / "fixtures"

@@ -5,7 +5,7 @@ from pytest import approx
 
 from cost_models.network import communicator
 from cost_models.network.tuner import candidates, choose
-from cost_models.topology import load_topology
+from cost_models.topology import NcclSettings, load_topology
 
 
 def found(name, kind, n_bytes, *ranks):
@@ -61,6 +61,12 @@ def test_two_nodes():
 )
 def test_algorithms_that_are_weighed(name, ranks, kind, expected):
     assert {algorithm for algorithm, _ in found(name, kind, 2**20, *ranks)} == expected
+
+
+@pytest.mark.parametrize(("version", "algorithm"), [((2, 16), "Ring"), ((2, 17), "NVLS"), ((2, 30), "NVLS")])
+def test_older_versions_lack_algorithms(version, algorithm):
+    topology = load_topology("dgx-h100", nccl=NcclSettings(version=version))
+    assert choose(communicator(topology, range(8)), "all_reduce", 2**30).algorithm == algorithm
 
 
 def test_ll128_needs_nvlink():

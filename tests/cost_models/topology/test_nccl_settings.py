@@ -45,12 +45,14 @@ def test_values():
     assert settings.proto == ("LL", "Simple")
     assert settings.algo == ("Ring", "Tree", "NVLSTree", "PAT")
     assert settings.net_gdr_level is PathType.PXB
+    assert parse_nccl_settings({"NCCL_VERSION": "2.18.5"}).version == (2, 18)
     assert parse_nccl_settings({}) == NcclSettings()
 
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("NCCL_FOO", "1"), ("NCCL_P2P_LEVEL", "FAR"), ("NCCL_ALGO", "Star"), ("NCCL_MAX_NCHANNELS", "-1"), ("PATH", "/")],
+    [("NCCL_FOO", "1"), ("NCCL_P2P_LEVEL", "FAR"), ("NCCL_ALGO", "Star"), ("NCCL_MAX_NCHANNELS", "-1"), ("PATH", "/")]
+    + [("NCCL_VERSION", "2"), ("NCCL_VERSION", "2.x"), ("NCCL_VERSION", "2.8.3")],
 )
 def test_bad_values(variable, value):
     with pytest.raises(InputError):
