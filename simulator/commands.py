@@ -16,7 +16,7 @@ from traces.errors import InputError
 
 if TYPE_CHECKING:
     from cost_models.network.bandwidth import BandwidthReport
-    from cost_models.topology import ClusterTopology, NcclSettings
+    from cost_models.topology import ClusterTopology
     from simulator.request import SimulationRequest
     from simulator.result import Refused, SimulationResult
 
@@ -73,10 +73,10 @@ def topology(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with drawings.")] = None,
 ) -> None:
     """Show GPUs, NICs and the path between every two GPUs."""
-    from cost_models.topology import describe_topology, load_topology, topology_tables
+    from cost_models.topology import describe_topology, load_topology, parse_nccl_assignments, topology_tables
     from simulator.output import print_tables, print_warnings, write_json
 
-    cluster = load_topology(name, gpus, nodes, hardware, _nccl_settings(nccl or []))
+    cluster = load_topology(name, gpus, nodes, hardware, parse_nccl_assignments(nccl or []))
     facts, tables, report = describe_topology(cluster), topology_tables(cluster), None
     if bandwidth:
         from cost_models.network.tables import bandwidth_tables, describe_bandwidth
@@ -92,15 +92,6 @@ def topology(
     write_json(facts, outputs)
     print_tables(tables, outputs)
     print_warnings(cluster.warnings)
-
-
-def _nccl_settings(variables: list[str]) -> NcclSettings:
-    from cost_models.topology import parse_nccl_settings
-
-    pairs = [text.partition("=") for text in variables]
-    if not all(separator for _, separator, _ in pairs):
-        raise InputError("--nccl has no value", got=", ".join(variables)[:200], expected="as NCCL_P2P_LEVEL=SYS")
-    return parse_nccl_settings({name.strip(): value for name, _, value in pairs})
 
 
 def _measure_bandwidth(cluster: ClusterTopology, hardware: str | None) -> BandwidthReport:

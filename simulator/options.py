@@ -70,7 +70,7 @@ def request_command(
 def _request(values: dict[str, Any], outputs: Outputs) -> SimulationRequest:
     from simulator.request import SimulationRequest
 
-    for name in ("slow_rank", "slow_link", "lost"):
+    for name in ("nccl", "slow_rank", "slow_link", "lost"):
         values[name] = tuple(values[name] or ())
     return SimulationRequest(**values, timeline=outputs.need_timeline)
 
@@ -94,6 +94,9 @@ def _request_options(
     ] = None,
     hardware: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="GPU profile. Default: the GPU that the topology says.")
+    ] = None,
+    nccl: Annotated[
+        list[str] | None, typer.Option(metavar="VARIABLE=VALUE", help="NCCL's environment, as NCCL_P2P_LEVEL=SYS.")
     ] = None,
     batch: Annotated[int, typer.Option(metavar="B", help="Sequences.")] = 1,
     dtype: Annotated[str, typer.Option(metavar="TYPE", help="Type of Q, K, V and O.")] = "bf16",

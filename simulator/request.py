@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from cost_models.masks import Mask, parse_mask
 from cost_models.models import ModelShape, load_model
 from cost_models.spec import Spec, parse_spec
-from cost_models.topology import ClusterTopology, load_topology
+from cost_models.topology import ClusterTopology, load_topology, parse_nccl_assignments
 from cost_models.topology.gpus import model_of_hardware
 from cost_models.topology.presets import PRESETS
 from cost_models.units import parse_count
@@ -52,6 +52,7 @@ class RequestOptions(TypedDict, total=False):
     nodes: int | None
     hardware: str | HardwareProfile | None
     topology: str | Path | ClusterTopology | None
+    nccl: Sequence[str]
     batch: int
     dtype: str
     mask: str | Mask
@@ -97,6 +98,7 @@ class SimulationRequest:
     gpus, nodes : ranks in all, and the nodes that they fill evenly (default as few as hold them).
     hardware : profile; default the GPU that the topology says.
     topology : preset, file or object; default the first preset with the GPUs of ``hardware``.
+    nccl : NCCL's environment variables, each as ``NCCL_P2P_LEVEL=SYS``; a topology object has its own.
     batch, dtype, mask : of the attention.
     layers, pass_ : what is simulated of the model; see :data:`PASSES`.
     kernel : attention kernel; default the fastest exact one of the hardware.
@@ -120,6 +122,7 @@ class SimulationRequest:
     nodes: int | None = None
     hardware: str | HardwareProfile | None = None
     topology: str | Path | ClusterTopology | None = None
+    nccl: Sequence[str] = ()
     batch: int = 1
     dtype: str = "bf16"
     mask: str | Mask = "causal"
@@ -217,6 +220,7 @@ class ResolvedRequest:
             "nodes": topology.n_nodes,
             "hardware": self.hardware if isinstance(self.hardware, str) else self.hardware.name,
             "topology": topology.name,
+            **({"nccl": list(self.request.nccl)} if self.request.nccl else {}),
             "batch": workload.batch,
             "dtype": workload.dtype,
             "mask": str(workload.mask),
@@ -312,6 +316,8 @@ def _workload(request: SimulationRequest, shape: ModelShape | None) -> Attention
 def _load_topology(request: SimulationRequest) -> ClusterTopology:
     given = request.topology
     if isinstance(given, ClusterTopology):
+        if request.nccl:
+            raise InputError("a topology object has NCCL's variables of its own", got=", ".join(request.nccl))
         if (given.n_ranks, given.n_nodes) != (request.gpus, request.nodes or given.n_nodes):
             raise InputError(
                 "topology does not have the ranks asked for", got=f"{given.n_ranks} on {given.n_nodes} nodes",
@@ -319,7 +325,8 @@ def _load_topology(request: SimulationRequest) -> ClusterTopology:
             )  # fmt: skip
         return given
     gpu = _gpu_name(request.hardware)
-    return load_topology(given if given is not None else _preset_of(gpu), request.gpus, request.nodes, gpu)
+    name = given if given is not None else _preset_of(gpu)
+    return load_topology(name, request.gpus, request.nodes, gpu, parse_nccl_assignments(request.nccl))
 
 
 def _gpu_name(hardware: str | HardwareProfile | None) -> str | None:

@@ -6,7 +6,7 @@ Defaults are those of NCCL 2.30.7; None means that NCCL decides from the topolog
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -66,6 +66,24 @@ class NcclSettings:
         (True, False)
         """
         return self.version >= _SINCE.get(algorithm, _OLDEST)
+
+
+def parse_nccl_assignments(texts: Iterable[str]) -> NcclSettings:
+    """Settings from texts as ``NCCL_P2P_LEVEL=SYS``.
+
+    Raises
+    ------
+    InputError
+        As :func:`parse_nccl_settings`, or where a text has no value.
+
+    >>> parse_nccl_assignments(["NCCL_MAX_CTAS=8"]).max_ctas
+    8
+    """
+    pairs = [text.partition("=") for text in texts]
+    without = [name for name, separator, _ in pairs if not separator]
+    if without:
+        raise InputError("NCCL variable has no value", got=without[0][:100], expected="as NCCL_P2P_LEVEL=SYS")
+    return parse_nccl_settings({name.strip(): value for name, _, value in pairs})
 
 
 def parse_nccl_settings(variables: Mapping[str, str]) -> NcclSettings:

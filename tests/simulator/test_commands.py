@@ -82,6 +82,7 @@ def test_every_option_reaches_the_request(simulator: Simulator, run: Run, tmp_pa
         "routing": "zipf:seed=1", "capacity": 1.5, "lost_rank": "1", "jitter": 0.1, "seed": 3, "draws": 7,
     }  # fmt: skip
     several = {"slow_rank": ("0:1.5", "2:1.1"), "slow_link": ("gpu:0->nvs:0:0.5",), "lost": ("nic:0.1",)}
+    several |= {"nccl": ("NCCL_P2P_LEVEL=SYS", "NCCL_ALGO=Ring,Tree")}
     arguments = [text for name, value in values.items() for text in (_flag(name), str(value))]
     arguments += [text for name, texts in several.items() for each in texts for text in (_flag(name), each)]
     assert run("simulate", *arguments, "--no-interference")[0] == 0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cost_models.topology import NcclSettings, PathType, load_topology, parse_nccl_settings
+from cost_models.topology import NcclSettings, PathType, load_topology, parse_nccl_assignments, parse_nccl_settings
 from traces.errors import InputError
 
 
@@ -47,6 +47,12 @@ def test_values():
     assert settings.net_gdr_level is PathType.PXB
     assert parse_nccl_settings({"NCCL_VERSION": "2.18.5"}).version == (2, 18)
     assert parse_nccl_settings({}) == NcclSettings()
+
+
+def test_assignments():
+    assert parse_nccl_assignments(["NCCL_ALGO=Ring,Tree"]).algo == ("Ring", "Tree")
+    with pytest.raises(InputError, match="no value"):
+        parse_nccl_assignments(["NCCL_ALGO"])
 
 
 @pytest.mark.parametrize(
