@@ -31,7 +31,6 @@ from cost_models.network import (
     estimate_collective_s,
     estimate_exchange_s,
     exchange_demands,
-    slow_link_factor,
 )
 from cost_models.topology import ClusterTopology
 from simulator.program.lowered import LoweringSet
@@ -173,9 +172,7 @@ class CostModel:
             groups = group_numbers(work, self._topology.n_ranks)
             members = [np.flatnonzero(groups == group) for group in range(int(groups.max()) + 1)]
             seconds = [
-                estimate_collective_s(self._topology, self._profile, work.collective, ranks, size)
-                * slow_link_factor(self._topology, work.collective, ranks)
-                for ranks in members
+                estimate_collective_s(self._topology, self._profile, work.collective, ranks, size) for ranks in members
             ]
             self._priced[key] = _shrink(array_to_ns(np.array(seconds))[groups])
         return self._priced[key]

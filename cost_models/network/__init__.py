@@ -8,7 +8,7 @@ that share links over time: :func:`exchange_demands`, :func:`collective_demand`.
 
 from cost_models.network.collectives import CollectiveEstimate, estimate_collective, estimate_collective_s
 from cost_models.network.communicator import Communicator, communicator
-from cost_models.network.demands import Demand, collective_demand, exchange_demands, slow_link_factor
+from cost_models.network.demands import Demand, collective_demand, exchange_demands
 from cost_models.network.exchange import estimate_exchange_s
 from cost_models.network.fairness import max_min_rates
 from cost_models.network.flows import FlowRoutes, route_flows
@@ -28,5 +28,4 @@ __all__ = [
     "exchange_demands",
     "max_min_rates",
     "route_flows",
-    "slow_link_factor",
 ]

@@ -51,14 +51,22 @@ def channel_bytes_per_s(comm: Communicator) -> float:
     return CHANNEL_GB_PER_S[architecture(comm.sm)] * GB_PER_S
 
 
-def collective_s(comm: Communicator, terms: Terms, choice: Choice, kind: str, n_bytes: float) -> float:
-    """Seconds of a collective of ``n_bytes`` (of the whole vector) done as chosen."""
+def collective_s(
+    comm: Communicator, terms: Terms, choice: Choice, kind: str, n_bytes: float, share: float = 1.0
+) -> float:
+    """Seconds of a collective done as chosen.
+
+    Parameters
+    ----------
+    n_bytes : of the whole vector.
+    share : of the bandwidth that links which are slower than NCCL believes leave.
+    """
     if choice.algorithm in ("NVLS", "NVLSTree"):
-        return _nvls_s(comm, terms, choice, n_bytes)
+        return _nvls_s(comm, terms, choice, n_bytes, share)
     if choice.algorithm == "Ring" and choice.protocol == "Simple":
-        return _ring_s(comm, terms, kind, n_bytes)
+        return _ring_s(comm, terms, kind, n_bytes, share)
     efficiency = 1.0 if choice.protocol == "LL" else terms.efficiency(comm)
-    return _start_s(comm, terms) + choice.latency_us * _US + n_bytes / (choice.gb_per_s * GB_PER_S * efficiency)
+    return _start_s(comm, terms) + choice.latency_us * _US + n_bytes / (choice.gb_per_s * GB_PER_S * efficiency * share)
 
 
 def _start_s(comm: Communicator, terms: Terms) -> float:
@@ -69,9 +77,9 @@ def _step_s(terms: NetworkTerms, seconds: float) -> float:
     return float((terms.step_s**_OVERLAP + seconds**_OVERLAP) ** (1 / _OVERLAP))
 
 
-def _ring_s(comm: Communicator, terms: Terms, kind: str, n_bytes: float) -> float:
+def _ring_s(comm: Communicator, terms: Terms, kind: str, n_bytes: float, share: float) -> float:
     own_channels = channel_bytes_per_s(comm) * comm.n_channels
-    bus = len(comm.ring.channels) * min(_rates(comm)) * GB_PER_S * terms.efficiency(comm)
+    bus = len(comm.ring.channels) * min(_rates(comm)) * GB_PER_S * terms.efficiency(comm) * share
     rate = min(bus, own_channels)
     if kind == "broadcast":
         return _chain_s(comm, terms, n_bytes, rate)
@@ -94,7 +102,7 @@ def _chain_s(comm: Communicator, terms: Terms, n_bytes: float, rate: float) -> f
     return _start_s(comm, terms) + _BASE_S + fill_s + n_bytes / rate
 
 
-def _nvls_s(comm: Communicator, terms: Terms, choice: Choice, n_bytes: float) -> float:
+def _nvls_s(comm: Communicator, terms: Terms, choice: Choice, n_bytes: float, share: float) -> float:
     """Two loops fill the pipeline, and between nodes two more for every level of the tree."""
     pieces = comm.nvls_channels * len(comm.nvls.channels)
     chunk = 128 * KIB
@@ -105,7 +113,7 @@ def _nvls_s(comm: Communicator, terms: Terms, choice: Choice, n_bytes: float) ->
     loops = ceil(n_bytes / (pieces * chunk))
     levels = (comm.n_nodes - 1).bit_length()
     slow = terms.intra if comm.n_nodes == 1 else terms.inter
-    rate = choice.gb_per_s * GB_PER_S * slow.efficiency
+    rate = choice.gb_per_s * GB_PER_S * slow.efficiency * share
     return _start_s(comm, terms) + _BASE_S + (loops + 2 + 2 * levels) * _step_s(slow, loop / rate)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from cost_models.hardware import HardwareProfile
 from cost_models.network.algorithms import all_to_all_s, collective_s
 from cost_models.network.communicator import Communicator, communicator
-from cost_models.network.loads import all_to_all_loads
+from cost_models.network.loads import all_to_all_loads, slowest_share
 from cost_models.network.terms import Terms, terms_of
 from cost_models.network.tuner import COLLECTIVES, choose
 from cost_models.topology import ClusterTopology
@@ -97,16 +97,23 @@ def estimate_collective(
     chosen = terms or terms_of(profile, comm)
     if kind == "all_to_all":
         return _all_to_all(topology, comm, chosen, np.asarray(ranks, np.int64), bytes_per_rank / comm.n_ranks)
-    return _reduce_or_gather(comm, chosen, kind, bytes_per_rank, algorithm, protocol)
+    share = slowest_share(topology, np.asarray(ranks, np.int64), comm.ring)
+    return _reduce_or_gather(comm, chosen, kind, bytes_per_rank, algorithm, protocol, share)
 
 
 @lru_cache(maxsize=4096)
 def _reduce_or_gather(
-    comm: Communicator, terms: Terms, kind: str, bytes_per_rank: float, algorithm: str | None, protocol: str | None
+    comm: Communicator,
+    terms: Terms,
+    kind: str,
+    bytes_per_rank: float,
+    algorithm: str | None,
+    protocol: str | None,
+    share: float,
 ) -> CollectiveEstimate:
     n_bytes = bytes_per_rank * (comm.n_ranks if kind == "all_gather" else 1)
     choice = choose(comm, kind, n_bytes, algorithm, protocol)
-    seconds = collective_s(comm, terms, choice, kind, n_bytes)
+    seconds = collective_s(comm, terms, choice, kind, n_bytes, share)
     channels = comm.nvls_channels if choice.algorithm.startswith("NVLS") else comm.n_channels
     return CollectiveEstimate(seconds, choice.algorithm, choice.protocol, channels)
 

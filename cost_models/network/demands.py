@@ -9,7 +9,7 @@ number of flows that cross it over the efficiency.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
@@ -101,25 +101,6 @@ def collective_demand(
     moving_s = min(moving_s, seconds)
     ceiling = float(size.max()) / moving_s
     return Demand(seconds - moving_s, moving_s, ceiling, tuple(links.tolist()), tuple(taken.tolist()))
-
-
-def slow_link_factor(topology: ClusterTopology, kind: str, ranks: ArrayLike) -> float:
-    """How much longer a collective's data move for links that have less than their capacity.
-
-    NCCL's choices are those for whole links; what slows is the busiest link, of the data laid out as in `_flows`.
-
-    >>> from cost_models.topology import load_topology, slow_links
-    >>> slow_link_factor(slow_links(load_topology("dgx-h100"), {"gpu:0->nvs:0": 0.5}), "all_gather", range(8))
-    2.0
-    """
-    group = np.asarray(ranks, np.int64)
-    if not topology.slowed or len(group) < 2:
-        return 1.0
-    src, dst, size = _flows(topology, kind, group, 1 << 20)
-    routes = route_flows(topology, src, dst)
-    load = np.bincount(routes.link, size[routes.flow], minlength=len(topology.links))
-    whole = replace(topology, slowed=()).link_capacities_bytes_per_s
-    return float((load / topology.link_capacities_bytes_per_s).max() / (load / whole).max())
 
 
 def _flows(

@@ -16,6 +16,7 @@ from cost_models.network.flows import route_flows
 from cost_models.network.node import Node
 from cost_models.network.search import RING, Graph
 from cost_models.topology import ClusterTopology
+from cost_models.topology.links import GB_PER_S
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -63,19 +64,38 @@ def _add(topology: ClusterTopology, loads: FloatArray, one: IntArray, other: Int
     np.add.at(loads, route_flows(topology, src[different], dst[different]).link, weight)
 
 
-def channel_loads(topology: ClusterTopology, node: Node, graph: Graph) -> FloatArray:
-    """Bytes on each link of the first node for one byte that every channel passes on."""
+def channel_loads(topology: ClusterTopology, node: Node, graph: Graph, number: int = 0) -> FloatArray:
+    """Bytes on each link of a node (``number`` of the cluster) for one byte that every channel passes on."""
     loads = np.zeros(len(topology.link_capacities_bytes_per_s))
-    start = topology.numbering.start(0)
+    start = topology.numbering.start(number)
     for channel in graph.channels:
         ways = [node.gpu_ways[hop] for hop in pairwise(channel.gpus)]
         if channel.net_in >= 0:
             last = channel.gpus[-1] if graph.pattern == RING else channel.gpus[0]
             ways += [node.in_way(channel.net_in, channel.gpus[0]), node.out_ways[last, channel.net_out]]
-            loads[topology.numbering.uplink(0, channel.net_in) + 1] += 1
-            loads[topology.numbering.uplink(0, channel.net_out)] += 1
+            loads[topology.numbering.uplink(number, channel.net_in) + 1] += 1
+            loads[topology.numbering.uplink(number, channel.net_out)] += 1
         elif len(channel.gpus) > 1:
             ways.append(node.gpu_ways[channel.gpus[-1], channel.gpus[0]])
         for way in ways:
             np.add.at(loads, start + np.asarray(way.links, np.int64), np.asarray(way.shares))
     return loads
+
+
+def slowest_share(topology: ClusterTopology, group: IntArray, graph: Graph) -> float:
+    """Share of the channels' speed that is left where links of the group's nodes have lost capacity, 1 where none has.
+
+    NCCL does not notice: the channels stay, and all of them wait for the slowest.
+    """
+    if not topology.slowed:
+        return 1.0
+    slow = np.array([link for link, _ in topology.slowed])
+    share = 1.0
+    for number in np.unique(topology.node_of[group]).tolist():
+        local = tuple(np.sort(topology.local_rank[group[topology.node_of[group] == number]]).tolist())
+        several = len(np.unique(topology.node_of[group])) > 1
+        node = Node(topology.transports[topology.machine_of_node[number]], several, local)
+        needed = channel_loads(topology, node, graph, number)[slow] * graph.intra_gb_per_s * GB_PER_S
+        left = topology.link_capacities_bytes_per_s[slow]
+        share = min(share, *(left[needed > 0] / needed[needed > 0]).tolist(), 1.0)
+    return share

@@ -6,7 +6,7 @@ from pytest import approx
 
 from cost_models.hardware import load_hardware
 from cost_models.network import COLLECTIVES, estimate_collective, estimate_collective_s
-from cost_models.topology import NcclSettings, load_topology
+from cost_models.topology import NcclSettings, load_topology, slow_links
 from traces.errors import InputError
 
 GPU = load_hardware("h100-sxm")
@@ -107,3 +107,19 @@ def test_groups_alike_cost_alike():
 def test_bad_input(kind, ranks, n_bytes):
     with pytest.raises(InputError):
         estimate_collective_s(NODE, GPU, kind, np.array(ranks, dtype=np.int64), n_bytes)
+
+
+@pytest.mark.parametrize("kind", COLLECTIVES)
+def test_a_slow_link_slows_every_collective_that_crosses_it(kind):
+    slow = slow_links(NODE, {"gpu:3->nvs:0": 0.25})
+    usual, slower = (estimate_collective_s(each, GPU, kind, range(8), GIB) for each in (NODE, slow))
+    assert 2 < slower / usual < 4.2
+    apart = [4, 5, 6, 7]
+    assert estimate_collective_s(slow, GPU, kind, apart, GIB) == estimate_collective_s(NODE, GPU, kind, apart, GIB)
+
+
+def test_a_slow_port_of_the_second_node_slows_the_cluster():
+    link = next(link.name for link in TWO_NODES.links if link.source == "nic:1.2")
+    slow = slow_links(TWO_NODES, {link: 0.5})
+    usual, slower = (estimate_collective_s(each, GPU, "all_gather", range(16), GIB) for each in (TWO_NODES, slow))
+    assert slower / usual == approx(48 / 25, rel=0.05)
