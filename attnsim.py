@@ -50,6 +50,8 @@ _COMMANDS = {
     "compare": "simulator.commands",
     "topology": "simulator.commands",
     "choices": "simulator.choices_command",
+    "plan": "simulator.planning.commands",
+    "sweep": "simulator.planning.commands",
     "replay": "simulator.replay.commands",
     "trace": "simulator.trace_commands",
 }

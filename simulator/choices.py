@@ -61,7 +61,12 @@ def list_choices(setup: Setup, pass_: str | None = None, *, every: bool = False)
     ('8 heads are not divisible by 16 ranks', None)
     """
     listed = _every(setup) if every else _sensible(setup)
-    return [Choice(_resolved(schedule, setup), reason_against(schedule, setup, pass_)) for schedule in listed]
+    return [make_choice(schedule, setup, pass_) for schedule in listed]
+
+
+def make_choice(schedule: Schedule, setup: Setup, pass_: str | None = None) -> Choice:
+    """A schedule with its defaults for a setup, and why it cannot run there."""
+    return Choice(_resolved(schedule, setup), reason_against(schedule, setup, pass_))
 
 
 def reason_against(schedule: Schedule, setup: Setup, pass_: str | None = None) -> str | None:

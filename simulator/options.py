@@ -44,19 +44,25 @@ def option(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -
 
 
 def request_command(
-    *own: inspect.Parameter, keep: tuple[str, ...] = ()
+    *own: inspect.Parameter, keep: tuple[str, ...] = (), without: tuple[str, ...] = (), **defaults: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Turn ``command(request, outputs)`` into a function of the contract's options and the command's ``own``.
+    """Turn ``command(request, outputs, **kept)`` into a function of the contract's options and the command's ``own``.
 
-    Those in ``keep`` are no fields of the request: the command gets them by name.
+    Parameters
+    ----------
+    own : the command's own options.
+    keep : of these, the ones that are no fields of the request: the command gets them by name.
+    without : common options that the command does not have.
+    defaults : other defaults of common options.
     """
-    common = inspect.signature(_request_options, eval_str=True).parameters.values()
+    known = inspect.signature(_request_options, eval_str=True).parameters.items()
+    common = [each.replace(default=defaults.get(name, each.default)) for name, each in known if name not in without]
     signature = inspect.Signature([*own, *common])
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def with_options(**values: Any) -> None:
-            outputs = Outputs(*(values.pop(name) for name in ("json", "trace", "html", "chakra")))
+            outputs = Outputs(*(values.pop(name, None) for name in ("json", "trace", "html", "chakra")))
             kept = {name: values.pop(name) for name in keep}
             command(_request(values, outputs), outputs, **kept)
 
@@ -166,6 +172,9 @@ def _request_options(
     ] = 0.0,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the draws.")] = 0,
     draws: Annotated[int, typer.Option(metavar="N", help="Draws, with --jitter.")] = 200,
+    what_if: Annotated[
+        str, typer.Option(metavar="PART=FACTOR,...", help="Make flop, hbm, host, nvlink, c2c, pcie, sys or net faster.")
+    ] = "",
     json: JsonTarget = None,
     trace: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write Chrome traces for Perfetto, a file per GPU.")

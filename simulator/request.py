@@ -18,6 +18,7 @@ from cost_models.topology import ClusterTopology, load_topology, parse_nccl_assi
 from cost_models.topology.gpus import model_of_hardware
 from cost_models.topology.presets import PRESETS
 from cost_models.units import parse_count
+from cost_models.variation import parse_variation
 from cost_models.workload import AttentionWorkload
 from simulator.faults import FaultOptions
 from simulator.steps.plan import StepOptions
@@ -84,6 +85,7 @@ class RequestOptions(TypedDict, total=False):
     jitter: float
     seed: int
     draws: int
+    what_if: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,7 @@ class SimulationRequest:
     placement, tp_version, zero, checkpoint, microbatches, loss_chunks, optimizer : as in `StepOptions`.
     slow_rank, slow_link, lost, lost_rank, jitter, seed, draws : as in `FaultOptions`.
     method, ep, routing, capacity : likewise.
+    what_if : parts made faster or slower, ``PART=FACTOR,...`` (`cost_models.variation`).
     """
 
     seq_len: int | str
@@ -160,6 +163,8 @@ class SimulationRequest:
         """What is wrong with the cluster, and how much durations vary."""
         return FaultOptions(**{each.name: getattr(self, each.name) for each in fields(FaultOptions)})
 
+    what_if: str = ""
+
     def resolve(self) -> ResolvedRequest:
         """Load and check everything that needs no simulation.
 
@@ -177,13 +182,18 @@ class SimulationRequest:
         shape = _load_shape(self)
         topology = self.faults.apply(_load_topology(self))
         self.faults.check(topology.n_ranks)
+        topology = _load_topology(self)
+        hardware = _hardware(self, topology)
+        if self.what_if:
+            variation = parse_variation(self.what_if)
+            topology, hardware = variation.topology(topology), variation.profile(_load_profile(hardware))
         return ResolvedRequest(
             request=self,
             schedule=None if self.schedule is None else parse_spec(self.schedule, "schedule"),
             model=shape,
             workload=_workload(self, shape),
             topology=topology,
-            hardware=_hardware(self, topology),
+            hardware=hardware,
         )
 
 
@@ -231,6 +241,7 @@ class ResolvedRequest:
             "interference": self.request.interference,
             **({} if self.request.layers == "attention" else asdict(self.step_options)),
             **self.request.faults.given,
+            **({"what_if": self.request.what_if} if self.request.what_if else {}),
         }
 
     @property
@@ -349,3 +360,9 @@ def _hardware(request: SimulationRequest, topology: ClusterTopology) -> str | Ha
     if hardware is None:
         raise InputError(f"topology {topology.name} does not say which GPU it has", remedy="name the hardware")
     return hardware
+
+
+def _load_profile(hardware: str | HardwareProfile) -> HardwareProfile:
+    from cost_models.hardware import load_hardware
+
+    return load_hardware(hardware) if isinstance(hardware, str) else hardware

@@ -6,9 +6,9 @@ rank is critical is known only after a run, so a large Program is run twice, the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ from simulator.schedules import SCHEDULES, Schedule, parse_schedule
 from simulator.slow_ranks import SlowRankCosts
 from simulator.steps.record import Subject, subject_of
 from simulator.trust import Trust
+from traces.display import format_ns
 from traces.errors import InputError
 from traces.metrics import breakdown, busy_ns, critical_rank, exposed_communication_ns, phase_split_ns
 from traces.timeline import Timeline
@@ -43,27 +44,43 @@ KEPT_RANKS = MOST_RANKS
 """Ranks up to which a Program, and the timeline of all ranks, is kept."""
 
 
-def simulate(request: SimulationRequest, progress: Progress | None = None) -> SimulationResult:
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """The simulated time went past what the caller cares for."""
+
+
+def simulate(
+    request: SimulationRequest, progress: Progress | None = None, *, stop_after_s: float | None = None
+) -> SimulationResult:
     """Predict time, memory and traffic of one schedule.
+
+    Parameters
+    ----------
+    stop_after_s : simulated time after which a first run without interference gives up.
 
     Raises
     ------
     InputError
         Where the request cannot be simulated.
+    Stopped
+        Where it takes longer than ``stop_after_s``.
     """
     resolved = request.resolve()
     if resolved.schedule is None:
         raise InputError("no schedule is named", expected="one of " + ", ".join(SCHEDULES), remedy="name a schedule")
-    return simulate_schedule(parse_schedule(resolved.schedule), resolved, progress)
+    return simulate_schedule(parse_schedule(resolved.schedule), resolved, progress, stop_after_s)
 
 
 def simulate_schedule(
-    schedule: Schedule, resolved: ResolvedRequest, progress: Progress | None = None
-) -> SimulationResult:  # fmt: skip
+    schedule: Schedule,
+    resolved: ResolvedRequest,
+    progress: Progress | None = None,
+    stop_after_s: float | None = None,
+) -> SimulationResult:
     """Simulate a schedule for a request that names none."""
     run = Run.prepare(schedule, resolved, progress)
     run.follow()
     run.execute()
+    run.execute(stop_after_s)
     return run.result()
 
 
@@ -87,6 +104,7 @@ class Run:
     kernel: str
     progress: Progress | None
     ran: Ran = Ran("")
+    on_step: Callable[[], None] | None = None
 
     @staticmethod
     def prepare(schedule: Schedule, resolved: ResolvedRequest, progress: Progress | None) -> Run:
@@ -123,8 +141,10 @@ class Run:
         """Memory that is missing, as far as it has been followed."""
         return max(0, int(self.memory.peak_bytes.max()) - self.profile.usable_memory_bytes)
 
-    def execute(self) -> None:
+    def execute(self, stop_after_s: float | None = None) -> None:
         """Run the engine, after `follow`."""
+        if stop_after_s is not None:
+            self._stop_after(stop_after_s)
         self.rows = self._all_rows()
         if self._keeps_all or self.engine == "des":
             self.rows = self.rows or Rows(self.setup.n_ranks)
@@ -141,6 +161,13 @@ class Run:
         if self.rows is None:
             self.rows = Rows(self.setup.n_ranks, rank=int(np.argmax(engine.finish_ns)))
             self._replay(MaxPlus(self.setup.n_ranks, self._costs, self.rows))
+
+    def _stop_after(self, limit_s: float) -> None:
+        """Give up where operations alone take longer: what they take from each other only adds to it."""
+        engine = MaxPlus(self.setup.n_ranks, self._costs)
+        self.on_step = partial(_check_time, engine, limit_s)
+        self._replay(engine)
+        self.on_step = None
 
     def result(self) -> SimulationResult:
         """What came out."""
@@ -220,12 +247,19 @@ class Run:
             self.subject.record(fanout)
 
     def _tell(self, phase: str, step: int) -> None:
+        if self.on_step is not None:
+            self.on_step()
         if self.progress is not None and not self._keeps_all:
             self.progress(f"{self.schedule.name} {phase}", step + 1, self.setup.n_ranks)
 
     def _inputs(self) -> Mapping[str, object]:
         used = {"schedule": str(self.schedule), "pass": self.pass_, "kernel": self.kernel}
         return {**self.resolved.inputs, **used}
+
+
+def _check_time(engine: MaxPlus, stop_after_s: float) -> None:
+    if engine.makespan_ns > stop_after_s * 1e9:
+        raise Stopped(f"not done after {format_ns(stop_after_s * 1e9)}")
 
 
 def _times(timeline: Timeline, pass_: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,20 @@ def save_parquet(timeline: Timeline, path: str | os.PathLike[str]) -> None:
     table = arrow.table([arrow.array(getattr(timeline, name)) for name in COLUMNS], schema=schema)
     sink = arrow.BufferOutputStream()
     parquet.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP)
+    write_bytes_atomic(path, sink.getvalue().to_pybytes())
+
+
+def save_rows(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Write a table of plain values, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        Where the path cannot be written, or pyarrow is missing.
+    """
+    arrow, parquet = _pyarrow()
+    sink = arrow.BufferOutputStream()
+    parquet.write_table(arrow.Table.from_pylist([dict(row) for row in rows]), sink, compression="zstd")
     write_bytes_atomic(path, sink.getvalue().to_pybytes())
 
 

@@ -1,0 +1,62 @@
+"""Runs the commands that the documentation shows, and puts what they print into it.
+
+    <!-- run: attnsim compare --model ... -->
+    ```
+    (replaced by what it prints)
+    ```
+
+``python scripts/refresh_docs.py`` rewrites the pages, ``--check`` only says which differ and exits with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"(<!-- run: (attnsim [^\n]*?) -->\n```\w*\n).*?(```\n)", re.DOTALL)
+COLUMNS = "110"
+
+
+def run(command: str) -> str:
+    """What a command prints, warnings last."""
+    arguments = shlex.split(command)[1:]
+    code = f"import attnsim; attnsim.main({arguments!r})"
+    environment = {**os.environ, "COLUMNS": COLUMNS, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{command}: exit {done.returncode}\n{done.stderr}")
+    printed = [line.rstrip() for line in (done.stdout + done.stderr).strip().splitlines()]
+    return "\n".join([f"$ {command}", "", *printed, ""])
+
+
+def refresh(text: str) -> str:
+    """A page with the output of all its commands."""
+    return BLOCK.sub(lambda match: match[1] + run(match[2]) + match[3], text)
+
+
+def main() -> None:
+    """Refresh or check all pages."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page differs")
+    check = parser.parse_args().check
+    stale = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        fresh = refresh(text)
+        if fresh != text:
+            stale.append(page.relative_to(ROOT))
+            if not check:
+                page.write_text(fresh, encoding="utf-8")
+    print("\n".join(f"{'stale' if check else 'refreshed'}: {page}" for page in stale) or "all pages are up to date")
+    sys.exit(1 if check and stale else 0)
+
+
+if __name__ == "__main__":
+    main()

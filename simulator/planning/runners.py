@@ -1,0 +1,119 @@
+"""Many points at once: in processes of this machine, or on a Dask cluster. Outcomes come as they are done.
+
+Both run the same function on the same JSON values, so that their outcomes are the same; whoever needs an order sorts by
+the index that comes with each.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
+from typing import Any, Protocol
+
+from simulator.planning.points import Outcome, Point, run_point
+from traces.errors import InputError
+
+
+class Runner(Protocol):
+    """Runs points somewhere."""
+
+    def run(
+        self, points: Sequence[Point], stop_after_s: float | None = None, cache_folder: str | None = None
+    ) -> Iterator[tuple[int, Outcome]]:
+        """(index, outcome) of each point, as they are done."""
+
+
+class Here:
+    """One after the other, in this process."""
+
+    def run(
+        self, points: Sequence[Point], stop_after_s: float | None = None, cache_folder: str | None = None
+    ) -> Iterator[tuple[int, Outcome]]:
+        """(index, outcome) of each point, in order."""
+        for index, point in enumerate(points):
+            yield index, run_point(point, stop_after_s, cache_folder)
+
+
+class Processes:
+    """On the cores of this machine."""
+
+    def __init__(self, pool: ProcessPoolExecutor) -> None:
+        self._pool = pool
+
+    def run(
+        self, points: Sequence[Point], stop_after_s: float | None = None, cache_folder: str | None = None
+    ) -> Iterator[tuple[int, Outcome]]:
+        """(index, outcome) of each point, as they are done."""
+        work = partial(run_point, stop_after_s=stop_after_s, cache_folder=cache_folder)
+        index_of = {self._pool.submit(work, point): index for index, point in enumerate(points)}
+        try:
+            for future in as_completed(index_of):
+                yield index_of[future], future.result()
+        finally:
+            for future in index_of:
+                future.cancel()
+
+
+class Cluster:
+    """On a Dask cluster, whose workers have this program installed."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def run(
+        self, points: Sequence[Point], stop_after_s: float | None = None, cache_folder: str | None = None
+    ) -> Iterator[tuple[int, Outcome]]:
+        """(index, outcome) of each point, as they are done."""
+        from distributed import as_completed as dask_completed
+
+        work = partial(run_point, stop_after_s=stop_after_s, cache_folder=cache_folder)
+        futures = self._client.map(work, [dict(point) for point in points], pure=False)
+        index_of = {future.key: index for index, future in enumerate(futures)}
+        try:
+            for future in dask_completed(futures, loop=self._client.loop):
+                yield index_of[future.key], future.result()
+        finally:
+            self._client.cancel(futures)
+
+
+@contextmanager
+def open_runner(workers: int | None = None, scheduler: str | None = None) -> Iterator[Runner]:
+    """A runner: on a Dask scheduler if one is named, else on ``workers`` processes (default one per core).
+
+    Raises
+    ------
+    InputError
+        Where the scheduler cannot be reached, or Dask is not installed.
+    """
+    if scheduler is not None:
+        with _connect(scheduler) as client:
+            yield Cluster(client)
+        return
+    count = workers if workers is not None else os.cpu_count() or 1
+    if count < 1:
+        raise InputError("workers is not a positive whole number", got=count)
+    if count == 1:
+        yield Here()
+        return
+    pool = ProcessPoolExecutor(count, mp_context=get_context("forkserver"))
+    try:
+        yield Processes(pool)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _connect(scheduler: str) -> Any:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InputError("a scheduler needs Dask, which is not installed", got=scheduler,
+                         remedy="pip install 'attnsim[cluster]'") from None  # fmt: skip
+    try:
+        return Client(scheduler, timeout=10, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError("the Dask scheduler cannot be reached", got=f"{scheduler} ({error})",
+                         expected="an address as tcp://host:8786") from None  # fmt: skip

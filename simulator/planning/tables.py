@@ -1,0 +1,126 @@
+"""Plans and sweeps as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from simulator.planning.plan import Entry, PlanResult
+from simulator.tables import new_table
+from traces.display import format_bytes, format_ns
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MOST_REASONS = 12
+MOST_ROWS = 60
+PART_NAMES = {
+    "flop": "tensor cores", "hbm": "memory bandwidth", "host": "host", "nvlink": "NVLink", "c2c": "C2C", "pcie": "PCIe",
+    "sys": "link between CPUs", "net": "network",
+}  # fmt: skip
+
+
+def plan_tables(found: PlanResult) -> list[Table]:
+    """The best candidates, the Pareto front, what would help, and why the others are out."""
+    tables = [_best(found), _front(found)]
+    if found.sensitivity:
+        tables.append(_sensitivity(found.sensitivity))
+    return tables + ([_dropped(found.dropped)] if found.dropped else [])
+
+
+def _best(found: PlanResult) -> Table:
+    table = new_table(f"Best by {found.objective}" + (", interrupted" if found.interrupted else ""))
+    table.add_column("candidate", overflow="fold")
+    for name in ("time", "tokens/s\nper GPU", "peak\nmemory", "USD per\nM tokens"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("limited by", overflow="fold")
+    for each in found.candidates:
+        table.add_row(_named(each), *_measures(each), _limits(each["limits"]))
+    return table
+
+
+UNSAID = (" tp=1", " dp=1", " pp=1", " checkpoint=none")
+"""Settings that a table leaves out of a candidate's name."""
+
+
+def _brief(candidate: str) -> str:
+    from rich.markup import escape
+
+    for text in UNSAID:
+        candidate = f"{candidate} ".replace(f"{text} ", " ").strip()
+    return escape(candidate)
+
+
+def _named(entry: Entry) -> str:
+    return _brief(entry["candidate"]) + ("" if entry["exact"] else " (approximate)")
+
+
+def _measures(entry: Mapping[str, Any]) -> list[str]:
+    cost = entry.get("usd_per_million_tokens")
+    return [
+        format_ns(entry["time_s"] * 1e9),
+        f"{entry['tokens_per_s_per_gpu']:.4g}",
+        format_bytes(entry["peak_memory_bytes"]),
+        "-" if cost is None else f"{cost:.3g}",
+    ]
+
+
+def _limits(limits: Sequence[Mapping[str, Any]]) -> str:
+    return "; ".join(f"{each['part']} {each['share']:.0%}" for each in limits)
+
+
+def _front(found: PlanResult) -> Table:
+    table = new_table("Pareto front of time and memory")
+    table.add_column("candidate", overflow="fold")
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("peak memory", justify="right", no_wrap=True)
+    for each in found.pareto:
+        table.add_row(
+            _brief(each["candidate"]), format_ns(each["time_s"] * 1e9), format_bytes(each["peak_memory_bytes"])
+        )
+    return table
+
+
+def _sensitivity(sensitivity: Mapping[str, float]) -> Table:
+    table = new_table("What would help the best: per cent of time for each per cent of")
+    table.add_column("part")
+    table.add_column("elasticity", justify="right")
+    for part, elasticity in sensitivity.items():
+        table.add_row(PART_NAMES[part], f"{elasticity:.2f}")
+    return table
+
+
+def _dropped(dropped: Sequence[Mapping[str, str]]) -> Table:
+    """Reasons with their number of candidates, and an example."""
+    count = Counter(each["reason"] for each in dropped)
+    example = {each["reason"]: each["candidate"] for each in reversed(dropped)}
+    table = new_table(f"Dropped: {len(dropped)} candidates")
+    table.add_column("number", justify="right")
+    table.add_column("reason", overflow="fold")
+    table.add_column("as", overflow="fold")
+    for reason, number in count.most_common(MOST_REASONS):
+        table.add_row(str(number), reason, _brief(example[reason]))
+    if len(count) > MOST_REASONS:
+        others = sum(number for _, number in count.most_common()[MOST_REASONS:])
+        table.add_row(str(others), f"{len(count) - MOST_REASONS} other reasons, all in the JSON", "")
+    return table
+
+
+def sweep_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
+    """The options that vary, and the main numbers."""
+    table = new_table(f"{len(rows)} points" + (f", the first {MOST_ROWS}" if len(rows) > MOST_ROWS else ""))
+    for name in names:
+        table.add_column(name.replace("_", " ").strip(), overflow="fold")
+    for name in ("time", "exposed\ncomm.", "peak\nmemory", "fits"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows[:MOST_ROWS]:
+        table.add_row(*(str(row[name]) for name in names), *_sweep_numbers(row))
+    return table
+
+
+def _sweep_numbers(row: Mapping[str, Any]) -> list[str]:
+    if row["reason"] is not None:
+        return [str(row["reason"]), "", "", ""]
+    times = [format_ns(row[name] * 1e9) for name in ("time_s", "exposed_communication_s")]
+    return [*times, format_bytes(row["peak_memory_bytes"]), "yes" if row["fits"] else "no"]
