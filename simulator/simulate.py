@@ -79,7 +79,6 @@ def simulate_schedule(
     """Simulate a schedule for a request that names none."""
     run = Run.prepare(schedule, resolved, progress)
     run.follow()
-    run.execute()
     run.execute(stop_after_s)
     return run.result()
 
