@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 import numpy as np
+from numpy.typing import NDArray
 
 from traces.display import format_ns
 from traces.errors import InputError
+from traces.kineto.annotations import ANNOTATION_PREFIX
 from traces.kineto.recording import Recording
 from traces.metrics import breakdown, busy_ns, critical_rank, overlap_ns
 from traces.timeline import Timeline
@@ -159,10 +161,17 @@ def _windows_by_step(recording: Recording) -> dict[str, dict[int, tuple[int, int
 
 
 def _cut(timeline: Timeline, windows: dict[int, tuple[int, int]]) -> Timeline:
-    """Rows that begin in their rank's window, on a clock that starts with the first window."""
+    """Rows that begin in their rank's window, on a clock that starts with the first window.
+
+    Where our executor annotated operations only those, from the first on: what is around them is not the schedule's.
+    """
     low, high = (np.array([windows[rank][i] for rank in range(timeline.n_ranks)])[timeline.rank] for i in (0, 1))
     keep = (timeline.start_ns >= low) & (timeline.start_ns < high)
     zero = min(start for start, _ in windows.values())
+    ours = np.array([info.name.startswith(ANNOTATION_PREFIX) for info in timeline.operations], dtype=bool)
+    if (keep & ours[timeline.operation]).any():
+        keep &= ours[timeline.operation]
+        zero = int(timeline.start_ns[keep].min())
     return Timeline(
         timeline.operations, timeline.lanes, timeline.n_ranks, timeline.start_ns[keep] - zero,
         timeline.end_ns[keep] - zero, timeline.rank[keep], timeline.lane[keep], timeline.operation[keep],
@@ -175,18 +184,38 @@ def _differences(simulated: dict[str, int], measured: dict[str, int]) -> list[Di
 
 
 def _durations(timeline: Timeline) -> dict[str, list[int]]:
-    """Of each kind and phase, the mean duration over ranks of its operations in order of their start."""
-    n = len(timeline.operations)
-    count = np.bincount(timeline.operation, minlength=n)
-    total = np.bincount(timeline.operation, weights=timeline.end_ns - timeline.start_ns, minlength=n)
-    first = np.full(n, np.iinfo(np.int64).max)
-    np.minimum.at(first, timeline.operation, timeline.start_ns)
+    """Of each kind and phase, the mean time over ranks of its operations in order of their start.
+
+    Kernels that one annotated operation of our executor launched are one operation, from the first start to the last
+    end.
+    """
+    part_of = _parts_of_operations(timeline)
+    cell = part_of[timeline.operation] * timeline.n_ranks + timeline.rank
+    cells, at = np.unique(cell, return_inverse=True)
+    start = np.full(len(cells), np.iinfo(np.int64).max)
+    end = np.zeros(len(cells), dtype=np.int64)
+    np.minimum.at(start, at, timeline.start_ns)
+    np.maximum.at(end, at, timeline.end_ns)
+    parts, on = np.unique(cells // timeline.n_ranks, return_inverse=True)
+    mean = np.bincount(on, weights=end - start) / np.bincount(on) if len(parts) else np.zeros(0)
+    first = np.full(len(parts), np.iinfo(np.int64).max)
+    np.minimum.at(first, on, start)
     found: dict[str, list[int]] = defaultdict(list)
-    for operation in np.argsort(first, kind="stable").tolist():
-        info = timeline.operations[operation]
-        if count[operation] and info.category != "host":
-            found[f"{info.category}/{info.kind}/{info.phase}"].append(round(total[operation] / count[operation]))
+    for i in np.argsort(first, kind="stable").tolist():
+        info = timeline.operations[int(parts[i])]
+        if info.category != "host":
+            found[f"{info.category}/{info.kind}/{info.phase}"].append(round(mean[i]))
     return found
+
+
+def _parts_of_operations(timeline: Timeline) -> NDArray[np.int64]:
+    """For each operation the first one with its annotation, where it has one of our executor's; else itself."""
+    first: dict[tuple[str, str], int] = {}
+    part_of = np.arange(len(timeline.operations))
+    for info in timeline.operations:
+        if info.name.startswith(ANNOTATION_PREFIX):
+            part_of[info.id] = first.setdefault((info.name, info.category), info.id)
+    return part_of
 
 
 def _aligned(simulated: dict[str, list[int]], measured: dict[str, list[int]]) -> list[Difference]:

@@ -2,6 +2,8 @@
 
     python -m validators.record_trace out --workload kernels                          one process, CPU or GPU
     torchrun --nproc-per-node 2 -m validators.record_trace out --workload collectives   gloo on CPUs, NCCL on GPUs
+    torchrun --nproc-per-node 2 -m validators.record_trace out --workload executor --schedule ring      our executor
+    torchrun --nproc-per-node 2 -m validators.record_trace out --workload context-parallel              PyTorch's
 
 Each step does the same work; the first ones warm up, the last ``--steps`` are recorded by PyTorch's profiler with
 input shapes and, on GPUs, with events for synchronisation (CUPTI), so that who waits for whom is known. Files are named
@@ -36,7 +38,11 @@ def record(folder: Path, case: Case, workload: str, steps: int) -> Path:
     workload : a key of :data:`WORKLOADS`.
     steps : steps to record, after two of warming up.
     """
-    step = WORKLOADS[workload](case)
+    return record_step(folder, case, WORKLOADS[workload](case), steps)
+
+
+def record_step(folder: Path, case: Case, step: Callable[[], object], steps: int) -> Path:
+    """Record calls of a function, likewise."""
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if case.device.type == "cuda" else [])
     plan = schedule(wait=0, warmup=WARM_UP_STEPS, active=steps, repeat=1)
     with profile(
@@ -56,10 +62,10 @@ def _synchronised(step: Callable[[], object], case: Case) -> None:
             torch.cuda.synchronize()
 
 
-def _sync_events(device: torch.device) -> torch._C._profiler._ExperimentalConfig | None:
-    if device.type != "cuda":
-        return None
-    return torch._C._profiler._ExperimentalConfig(enable_cuda_sync_events=True)
+def _sync_events(device: torch.device) -> torch._C._profiler._ExperimentalConfig:
+    """On GPUs events of synchronisation; on CPUs all threads, as communication has its own."""
+    on_gpu = device.type == "cuda"
+    return torch._C._profiler._ExperimentalConfig(enable_cuda_sync_events=on_gpu, profile_all_threads=not on_gpu)
 
 
 def _write(profiler: profile, path: Path) -> Path:
@@ -76,13 +82,20 @@ def main() -> None:
     """Parse options, set up the process group where torchrun started several processes, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder for the traces")
-    parser.add_argument("--workload", choices=sorted(WORKLOADS), default="kernels")
+    parser.add_argument("--workload", choices=[*sorted(WORKLOADS), "executor"], default="kernels")
     parser.add_argument("--steps", type=int, default=2, help="steps to record (2)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seq-len", type=int, default=4096, help="tokens per rank (4096)")
     parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--head-dim", type=int, default=128)
+    parser.add_argument("--schedule", default="ring", help="of --workload executor (ring)")
+    parser.add_argument("--pass", dest="pass_", default="both", help="of --workload executor: forward, backward, both")
+    parser.add_argument("--mask", default="causal", help="of --workload executor (causal)")
+    parser.add_argument("--kernel", help="attention kernel of --workload executor")
     options = parser.parse_args()
+    if options.workload == "executor":
+        _record_executor(options)
+        return
     rank, local_rank = (int(os.environ.get(name, "0")) for name in ("RANK", "LOCAL_RANK"))
     device = torch.device(options.device, local_rank) if options.device == "cuda" else torch.device("cpu")
     if device.type == "cuda":
@@ -95,6 +108,18 @@ def main() -> None:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _record_executor(options: argparse.Namespace) -> None:
+    from validators.annotated import prepare_executor
+
+    seq_len = options.seq_len * int(os.environ.get("WORLD_SIZE", "1"))
+    world, call = prepare_executor(
+        options.schedule, seq_len, options.heads, options.head_dim, options.pass_, options.mask, options.kernel
+    )
+    case = Case(world.device, world.rank, world.size, options.seq_len, options.heads, options.head_dim)
+    print(record_step(options.folder, case, call, options.steps))
+    world.leave()
 
 
 if __name__ == "__main__":

@@ -138,8 +138,10 @@ def context_parallel(case: Case) -> Step:
     shape = (1, case.heads, case.world_size * case.seq_len, case.head_dim)
 
     def step() -> None:
-        q, k, v = (case.draw(*shape, grad=True) for _ in range(3))
+        q, k, v = (case.draw(*shape) for _ in range(3))
         with sharded(mesh, buffers=[q, k, v], buffer_seq_dims=[2, 2, 2], no_restore_buffers={q, k, v}):
+            for each in (q, k, v):
+                each.requires_grad_()
             with record_function("forward"):
                 o = nnf.scaled_dot_product_attention(q, k, v, is_causal=True)
             with record_function("backward"):

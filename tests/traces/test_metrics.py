@@ -87,13 +87,20 @@ def test_critical_rank_is_the_first_that_ends_last(timeline):
 def test_phases_last_until_their_last_operation_on_the_critical_rank(timeline):
     rank = critical_rank(timeline)
     last = {"forward": 0, "backward": 0}
+    computing: dict[str, set[int]] = {"forward": set(), "backward": set()}
     for row in range(len(timeline)):
         if timeline.rank[row] == rank:
-            phase = timeline.operations[timeline.operation[row]].phase
-            last[phase] = max(last[phase], int(timeline.end_ns[row]))
+            info = timeline.operations[timeline.operation[row]]
+            start_ns, end_ns = int(timeline.start_ns[row]), int(timeline.end_ns[row])
+            last[info.phase] = max(last[info.phase], end_ns)
+            computing[info.phase].update(range(start_ns, end_ns) if info.category == "compute" else ())
     forward, backward = phase_split_ns(timeline)
-    assert forward == last["forward"]
     assert forward + backward == timeline.makespan_ns
+    if all(computing.values()) and min(computing["backward"]) <= max(computing["forward"]):
+        share = len(computing["forward"]) / sum(map(len, computing.values()))
+        assert forward == round(timeline.makespan_ns * share), "they take turns"
+    else:
+        assert forward == last["forward"]
 
 
 def test_optimizer_belongs_to_neither_phase():

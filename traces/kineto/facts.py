@@ -98,7 +98,7 @@ class RankTrace:
     rows : the device's work.
     lanes : number of each lane, by (process, thread) or stream, and their names.
     launches : correlation to (start, end) of the host's call, nanoseconds.
-    windows, phases : the host's annotations.
+    windows, phases, operations : the host's annotations: steps, phases, and operations of our executor.
     skipped : events that were not understood, by category.
     """
 
@@ -114,6 +114,7 @@ class RankTrace:
     launches: dict[int, tuple[int, int]] = field(default_factory=dict)
     windows: list[Window] = field(default_factory=list)
     phases: list[Window] = field(default_factory=list)
+    operations: list[Window] = field(default_factory=list)
     syncs: list[Sync] = field(default_factory=list)
     waits: list[Wait] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
@@ -127,6 +128,7 @@ class RankTrace:
         self.launches = {key: (start + by_ns, end + by_ns) for key, (start, end) in self.launches.items()}
         self.windows = [Window(name, start + by_ns, end + by_ns) for name, start, end in self.windows]
         self.phases = [Window(name, start + by_ns, end + by_ns) for name, start, end in self.phases]
+        self.operations = [Window(name, start + by_ns, end + by_ns) for name, start, end in self.operations]
         self.syncs = [Sync(start + by_ns, end + by_ns, stream) for start, end, stream in self.syncs]
         self.waits = [
             Wait(host + by_ns, stream, source, recorded + by_ns if recorded >= 0 else -1)

@@ -2,13 +2,15 @@
 
 Ranks run the same program, though some skip parts of it. Communication anchors them: the n-th communication of a kind
 in a process group is the same operation on all its ranks. Other work is the i-th of its kind and phase since the last
-communication was issued. A trace that attnsim wrote names its operations itself.
+communication was issued. A trace that attnsim or its executor wrote names operations itself.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -23,13 +25,14 @@ Key = tuple[object, ...]
 
 
 class Issued(NamedTuple):
-    """A rank's rows in the order of their issue: positions, and phase and step of each."""
+    """A rank's rows in the order of their issue: positions, and of each its phase, step and the trace's step."""
 
     order: IntArray
     launch_start_ns: IntArray
     launch_end_ns: IntArray
     phase: list[str]
     step: list[int]
+    window: list[str]
 
 
 def in_order_of_issue(trace: RankTrace) -> Issued:
@@ -39,13 +42,14 @@ def in_order_of_issue(trace: RankTrace) -> Issued:
     launch = np.array(calls, dtype=np.int64).reshape(-1, 2)
     issued = np.where(launch[:, 0] >= 0, launch[:, 0], start)
     order = np.lexsort((start, issued))
-    phase_of, step_of = _Lookup(trace.phases), _Lookup(trace.windows)
-    phases, steps = [], []
+    phase_of, step_of = Lookup(trace.phases), Lookup(trace.windows)
+    phases, steps, windows = [], [], []
     for row, time_ns in zip(order.tolist(), issued[order].tolist(), strict=True):
         label = trace.labels[rows["label"][row]]
         phases.append(label.phase or phase_of.name(time_ns) or ("other" if trace.phases else _phase_by_kind(label)))
-        steps.append(label.step if label.step >= 0 else int(step_of.name(time_ns) or 0))
-    return Issued(order, launch[:, 0], launch[:, 1], phases, steps)
+        windows.append(step_of.name(time_ns))
+        steps.append(label.step if label.step >= 0 else int(windows[-1] or 0))
+    return Issued(order, launch[:, 0], launch[:, 1], phases, steps, windows)
 
 
 def operation_keys(trace: RankTrace, issued: Issued) -> Iterator[Key]:
@@ -56,7 +60,7 @@ def operation_keys(trace: RankTrace, issued: Issued) -> Iterator[Key]:
         label, phase = trace.labels[trace.rows["label"][row]], issued.phase[place]
         own = trace.rows["operation"][row]
         if own >= 0:
-            key: Key = ("own", own, label.kind)
+            key: Key = ("own", own, label.kind, issued.window[place])
         elif label.kind.category == "communication":
             communications += 1
             key = ("communication", label.group or trace.lanes[trace.rows["lane"][row]], label.kind)
@@ -66,21 +70,22 @@ def operation_keys(trace: RankTrace, issued: Issued) -> Iterator[Key]:
         seen[key] += 1
 
 
-class _Lookup:
+class Lookup:
     """Which of some windows contains a time; of nested ones the innermost."""
 
     def __init__(self, windows: Sequence[Window]) -> None:
         self._windows = sorted(windows, key=lambda each: (each.start_ns, -each.end_ns))
-        self._starts = np.array([each.start_ns for each in self._windows], dtype=np.int64)
+        self._starts = [each.start_ns for each in self._windows]
+        self._reach = list(accumulate((each.end_ns for each in self._windows), max))
 
     def name(self, time_ns: int) -> str:
         """Its name; "" where there is none."""
-        at = int(np.searchsorted(self._starts, time_ns, side="right")) - 1
-        while at >= 0 and self._windows[at].end_ns <= time_ns:
+        at = bisect_right(self._starts, time_ns) - 1
+        while at >= 0 and self._reach[at] > time_ns:
+            if self._windows[at].end_ns > time_ns:
+                return self._windows[at].name
             at -= 1
-            if at >= 0 and self._windows[at].end_ns <= self._windows[at + 1].start_ns:
-                return ""
-        return self._windows[at].name if at >= 0 else ""
+        return ""
 
 
 def _phase_by_kind(label: Label) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from traces.errors import InputError
+from traces.kineto.annotations import ANNOTATION_PREFIX, name_annotated
 from traces.kineto.arguments import arguments, bytes_sent, own_kind, peers, span_ns, tensor_bytes
 from traces.kineto.classify import Kind, classify_collective, classify_kernel, classify_operator, is_communication
 from traces.kineto.facts import Columns, Label, Peers, RankTrace, Sync, Wait, Window
@@ -106,6 +107,7 @@ class _Reader:
                 expected="a PyTorch profile of CPU or CUDA activities",
             )  # fmt: skip
         self._name_exchanges()
+        self._labels = name_annotated(trace, self._labels)
         self._name_lanes()
         for start_ns, end_ns, correlation in self._sync_calls:
             trace.syncs.append(Sync(start_ns, end_ns, self._stream_of_sync.get(correlation, -1)))
@@ -157,6 +159,8 @@ class _Reader:
         step = STEP.match(name)
         if step:
             self._trace.windows.append(Window(step.group(1), start_ns, end_ns))
+        elif name.startswith(ANNOTATION_PREFIX):
+            self._trace.operations.append(Window(name, start_ns, end_ns))
         elif name in PHASES:
             self._trace.phases.append(Window(name, start_ns, end_ns))
         elif name.startswith("gloo:"):

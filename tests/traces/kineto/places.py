@@ -6,4 +6,4 @@ from pathlib import Path
 
 RECORDED = Path(__file__).parent / "recorded"
 SINGLE = ("h100-kernels.json.gz", "h100-small.json.gz", "h100-nccl1.json.gz", "cpu-kernels.json.gz")
-PAIRS = ("gloo-collectives", "gloo-ring")
+PAIRS = ("gloo-collectives", "gloo-ring", "gloo-executor")

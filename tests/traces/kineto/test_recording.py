@@ -133,7 +133,7 @@ def test_gloo_pairs(name):
     assert [len(windows) for windows in read.windows] == [2, 2]
     shared = Counter(read.timeline.operation.tolist())
     communication = [i for i, info in enumerate(read.timeline.operations) if info.category == "communication"]
-    assert len(communication) == {"gloo-collectives": 2 * 7, "gloo-ring": 2 * 4}[name]
+    assert len(communication) == {"gloo-collectives": 2 * 7, "gloo-ring": 2 * 4, "gloo-executor": 2 * (4 * 4 + 3)}[name]
     assert all(shared[i] == 2 for i in communication)
     assert not read.warnings
 
