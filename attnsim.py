@@ -54,6 +54,7 @@ _COMMANDS = {
     "sweep": "simulator.planning.commands",
     "replay": "simulator.replay.commands",
     "trace": "simulator.trace_commands",
+    "validate": "validators.validation.commands",
 }
 """Commands and the modules whose ``app`` has them."""
 

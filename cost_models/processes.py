@@ -13,6 +13,11 @@
 PyTorch's CPU kernel computes whole rectangles of scores, except for causal attention with as many keys as queries, of
 which it computes blocks of rows up to the diagonal; every other window is a mask of the rectangle. The number of
 processes is part of the key as they share memory bandwidth and cores.
+
+A host of processes is not quiet: the same operation takes 1.5 times as long in one case of ten. Ranks that wait for
+each other wait for the slowest, so that a schedule takes longer than its operations' medians add up to. A profile has
+the quantiles of measured over fitted time of each term; a simulation draws from them, to the power ``independence``:
+1 where every operation has a draw of its own, 0 where a whole run is slow or none of it.
 Source: PyTorch aten/src/ATen/native/cpu/FlashAttentionKernel.cpp; fitted by `fit_processes`.
 """  # noqa: E501
 
@@ -20,10 +25,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from cost_models.kernels import AttentionShape
@@ -34,6 +40,10 @@ from traces.errors import InputError
 FORMAT = "attnsim process profile 1"
 MAX_FILE_BYTES = 1 << 20
 Features = tuple[float, ...]
+PROBABILITIES = (0.005, 0.995)
+LEAST_S = 5e-6
+"""Below it a clock, and Python, are not exact."""
+
 Sample = tuple[str, Features, float]
 """Term, features and seconds of one operation."""
 
@@ -46,6 +56,8 @@ class ProcessProfile:
     ----------
     name : of the host and backend.
     tables : coefficients of each term, by number of processes.
+    jitter : quantiles of measured over fitted time, at equal steps of probability, by number of processes and term.
+    independence : exponent of the jitter, by number of processes.
     relative_error : half-width of the 90 % band around a predicted time, by number of processes.
     source : what it was fitted to.
     """
@@ -54,6 +66,16 @@ class ProcessProfile:
     tables: Mapping[int, Mapping[str, Features]]
     relative_error: Mapping[int, float]
     source: str
+    jitter: Mapping[int, Mapping[str, Features]] = field(default_factory=dict)
+    independence: Mapping[int, float] = field(default_factory=dict)
+
+    def slower(self, processes: int, term: str, probability: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Factor on the time of an operation that is exceeded with probability 1 - ``probability``."""
+        quantiles = self.jitter.get(processes, {}).get(term)
+        if quantiles is None:
+            return np.ones_like(probability)
+        at = np.linspace(PROBABILITIES[0], PROBABILITIES[1], len(quantiles))
+        return np.asarray(np.interp(probability, at, quantiles) ** self.independence.get(processes, 1.0))
 
     def seconds(self, processes: int, term: str, features: Sequence[float]) -> float:
         """Time of one operation.
@@ -117,9 +139,26 @@ def fit_processes(samples: Iterable[Sample]) -> dict[str, Features]:
     return {term: _fit(found) for term, found in sorted(by_term.items())}
 
 
+def fit_jitter(samples: Iterable[Sample], table: Mapping[str, Features]) -> dict[str, Features]:
+    """Quantiles of measured over fitted time of each term.
+
+    >>> fit_jitter([("issue", (1.0,), 2e-5), ("issue", (1.0,), 4e-5)], {"issue": (2e-5,)})["issue"][-1]
+    1.995
+    """
+    ratios: dict[str, list[float]] = {}
+    for term, features, seconds in samples:
+        fitted = float(np.dot(table[term], features))
+        if fitted > LEAST_S:
+            ratios.setdefault(term, []).append(max(seconds, LEAST_S) / fitted)
+    at = np.linspace(*PROBABILITIES, 41)
+    return {
+        term: tuple(float(f"{value:.4g}") for value in np.quantile(found, at)) for term, found in sorted(ratios.items())
+    }
+
+
 def _fit(samples: list[tuple[Features, float]]) -> Features:
     x, seconds = np.array([each[0] for each in samples]), np.array([each[1] for each in samples])
-    seconds = np.maximum(seconds, 1e-7)
+    seconds = np.maximum(seconds, LEAST_S)
     scale = np.maximum(np.abs(x).max(axis=0), 1e-30)
     weight = np.ones(len(seconds))
     found = np.zeros(x.shape[1])
@@ -138,9 +177,11 @@ def save_processes(profile: ProcessProfile, path: str | Path) -> None:
         "name": profile.name,
         "source": profile.source,
         "relative_error": {str(n): error for n, error in profile.relative_error.items()},
-        "tables": {str(n): {term: list(values) for term, values in t.items()} for n, t in profile.tables.items()},
+        "independence": {str(n): value for n, value in profile.independence.items()},
+        "tables": _as_lists(profile.tables),
+        "jitter": _as_lists(profile.jitter),
     }
-    write_text_atomic(path, json.dumps(data, indent=1) + "\n")
+    write_text_atomic(path, json.dumps(data) + "\n")
 
 
 def load_processes(path: str | Path) -> ProcessProfile:
@@ -158,16 +199,29 @@ def load_processes(path: str | Path) -> ProcessProfile:
         data = json.loads(target.read_bytes())
         if data["format"] != FORMAT:
             raise ValueError(f"format {data['format']!r}")
-        tables = {
-            int(n): {str(term): tuple(_coefficient(value) for value in values) for term, values in table.items()}
-            for n, table in data["tables"].items()
-        }
-        errors = {int(n): _coefficient(value) for n, value in data["relative_error"].items()}
-        return ProcessProfile(str(data["name"]), tables, errors, str(data["source"]))
+        errors, independence = (
+            {int(n): _coefficient(value) for n, value in data[name].items()}
+            for name in ("relative_error", "independence")
+        )
+        return ProcessProfile(
+            str(data["name"]), _as_tuples(data["tables"]), errors, str(data["source"]), _as_tuples(data["jitter"]),
+            independence,
+        )  # fmt: skip
     except OSError as error:
         raise InputError(f"process profile {target} cannot be read", got=error.strerror) from None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{target} is no process profile", got=str(error)[:200]) from None
+
+
+def _as_lists(tables: Mapping[int, Mapping[str, Features]]) -> dict[str, dict[str, list[float]]]:
+    return {str(n): {term: list(values) for term, values in table.items()} for n, table in tables.items()}
+
+
+def _as_tuples(tables: Mapping[str, Mapping[str, Sequence[object]]]) -> dict[int, dict[str, Features]]:
+    return {
+        int(n): {str(term): tuple(_coefficient(value) for value in values) for term, values in table.items()}
+        for n, table in tables.items()
+    }
 
 
 def _coefficient(value: object) -> float:

@@ -31,10 +31,12 @@ class ProcessCosts:
     ----------
     profile : the host.
     n_ranks : processes on it.
+    seed : of one draw of the host's jitter; None for the fitted times as they are.
     """
 
-    def __init__(self, profile: ProcessProfile, n_ranks: int) -> None:
+    def __init__(self, profile: ProcessProfile, n_ranks: int, seed: int | None = None) -> None:
         self._profile, self._n_ranks = profile, n_ranks
+        self._random = None if seed is None else np.random.default_rng(seed)
         self._priced: dict[Hashable, int] = {}
 
     def host_ns(self, operation: Operation) -> Column:
@@ -43,9 +45,11 @@ class ProcessCosts:
 
     def device_ns(self, operation: Operation) -> Column:
         """Time on its lane, on each rank."""
-        column = np.array(
-            [self._price(term, features) for term, features in features_by_rank(operation, self._n_ranks)]
-        )
+        terms = list(features_by_rank(operation, self._n_ranks))
+        column = np.array([self._price(term, features) for term, features in terms])
+        if self._random is not None:
+            slower = self._profile.slower(self._n_ranks, terms[0][0], self._random.random(self._n_ranks))
+            column = np.rint(column * slower).astype(np.int64)
         if operation.category == "compute":
             column += self._price("issue", (1.0,))
         return int(column[0]) if bool((column == column[0]).all()) else column

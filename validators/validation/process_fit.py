@@ -8,12 +8,13 @@ operations on the compute lane of which the second waits for nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cost_models.processes import ProcessProfile, Sample, fit_processes
+from cost_models.processes import ProcessProfile, Sample, fit_jitter, fit_processes
 from simulator.engines.maxplus import MaxPlus
 from simulator.engines.rows import Rows
 from simulator.process_costs import ProcessCosts, features_by_rank
@@ -27,32 +28,57 @@ from validators.validation.runs import MeasuredRun, RunFolder
 
 IntArray = NDArray[np.int64]
 LEVEL = 0.9
+DRAWS = 5
+INDEPENDENCE = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Exponents of the jitter that are tried; the one with the least median error on the calibration's own runs is kept."""
 
 
 def fit_host(folder: RunFolder, name: str, source: str) -> ProcessProfile:
     """A profile of the host on which a folder's runs were measured."""
-    programs = {run.id: program_of(run) for run in folder.runs.values() if run.outcome == "measured"}
-    tables, errors = {}, {}
-    for ranks in sorted({folder.runs[key].configuration.ranks for key in programs}):
-        runs = [folder.runs[key] for key in programs if folder.runs[key].configuration.ranks == ranks]
-        samples: list[Sample] = []
-        for run in runs:
-            timeline = folder.timeline(run)
-            if timeline is not None:
-                samples += list_samples(programs[run.id], timeline)
-        tables[ranks] = fit_processes(samples)
-        trial = ProcessProfile(name, {ranks: tables[ranks]}, {ranks: 0.0}, source)
-        apart = [abs(np.log(run.time_s * 1e9 / predict(trial, programs[run.id]).makespan_ns)) for run in runs]
-        errors[ranks] = float(f"{np.expm1(np.quantile(apart, LEVEL)):.3g}")
-    return ProcessProfile(name, tables, errors, source)
+    profile = ProcessProfile(name, {}, {}, source)
+    measured = [run for run in folder.runs.values() if run.outcome == "measured"]
+    for ranks in sorted({run.configuration.ranks for run in measured}):
+        profile = _with_ranks(profile, folder, [run for run in measured if run.configuration.ranks == ranks], ranks)
+    return profile
+
+
+def _with_ranks(profile: ProcessProfile, folder: RunFolder, runs: list[MeasuredRun], ranks: int) -> ProcessProfile:
+    programs = [program_of(run) for run in runs]
+    samples: list[Sample] = []
+    for run, program in zip(runs, programs, strict=True):
+        timeline = folder.timeline(run)
+        if timeline is not None:
+            samples += list_samples(program, timeline)
+    table = fit_processes(samples)
+    best: tuple[float, ProcessProfile, list[float]] | None = None
+    for exponent in INDEPENDENCE:
+        trial = replace(
+            profile,
+            tables={**profile.tables, ranks: table},
+            jitter={**profile.jitter, ranks: fit_jitter(samples, table)},
+            independence={**profile.independence, ranks: exponent},
+        )
+        apart = [
+            float(np.log(predict(trial, program).makespan_ns / 1e9 / run.time_s))
+            for run, program in zip(runs, programs, strict=True)
+        ]
+        if best is None or abs(float(np.median(apart))) < best[0]:
+            best = abs(float(np.median(apart))), trial, apart
+    assert best is not None
+    error = float(f"{np.expm1(np.quantile(np.abs(best[2]), LEVEL)):.3g}")
+    return replace(best[1], relative_error={**profile.relative_error, ranks: error})
 
 
 def predict(profile: ProcessProfile, program: Program) -> Timeline:
-    """The Program's timeline on a host."""
+    """The Program's timeline on a host: of ``DRAWS`` draws of its jitter the one with the median makespan."""
     n_ranks = program.setup.n_ranks
-    rows = Rows(n_ranks)
-    program.replay(MaxPlus(n_ranks, ProcessCosts(profile, n_ranks), rows))
-    return rows.timeline({"engine": "maxplus", "hardware": profile.name})
+    seeds = range(DRAWS) if n_ranks in profile.jitter else (None,)
+    timelines = []
+    for seed in seeds:
+        rows = Rows(n_ranks)
+        program.replay(MaxPlus(n_ranks, ProcessCosts(profile, n_ranks, seed), rows))
+        timelines.append(rows.timeline({"engine": "maxplus", "hardware": profile.name}))
+    return sorted(timelines, key=lambda timeline: timeline.makespan_ns)[len(timelines) // 2]
 
 
 def program_of(run: MeasuredRun) -> Program:
@@ -67,7 +93,8 @@ def list_samples(program: Program, timeline: Timeline) -> Iterator[Sample]:
         start, end, there = spans[operation.id]
         began = _began(operation, start)
         for rank, (term, features) in enumerate(features_by_rank(operation, program.setup.n_ranks)):
-            if there[rank] and any(features):
+            idle = operation.category == "communication" and not features[1]  # it receives only: its peer's time
+            if there[rank] and any(features) and not idle:
                 yield term, features, max(int(end[rank] - began[rank]), 0) / 1e9
     yield from _gaps(program, spans)
 

@@ -1,0 +1,80 @@
+"""Committed measurements through fit and comparison: the errors are those of the committed report.
+
+Change a model term and these figures change: the test then says by how much, and the report is made anew with
+``attnsim validate docs/validation/h100-gloo --backend gloo --json docs/validation/h100-gloo/agreement.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cost_models.processes import Sample, fit_processes, load_processes
+from traces.errors import InputError
+from validators.validation.agreement import compare_run, summarise
+from validators.validation.compare import compare_folder
+from validators.validation.forecast import GpuPredictor, HostPredictor
+from validators.validation.process_fit import list_samples, program_of
+from validators.validation.runs import FILE, RunFolder
+
+ROOT = Path(__file__).parents[3] / "docs" / "validation"
+GLOO = ROOT / "h100-gloo"
+
+
+@pytest.fixture(scope="module")
+def committed() -> dict[str, object]:
+    found: dict[str, object] = json.loads((GLOO / "agreement.json").read_text())
+    return found
+
+
+def test_gloo_errors_are_the_reports(committed: dict[str, dict[str, dict[str, object]]]) -> None:
+    folder = RunFolder(GLOO / "runs")
+    folder.runs = {key: run for key, run in folder.runs.items() if run.configuration.ranks == 4}
+    agreements = compare_folder(folder, HostPredictor(load_processes(GLOO / "profile.json")))
+    summary, golden = summarise(agreements), committed["by_ranks"]["4"]
+    assert summary["runs"] == golden["runs"] == 45
+    for name in ("error", "exposed_communication_error", "measured_spread"):
+        assert summary[name] == pytest.approx(golden[name], abs=1e-6), name
+    assert summary["ordered_right"] == pytest.approx(golden["ordered_right"])
+
+
+def test_the_fit_of_the_calibration_is_the_profile() -> None:
+    folder, samples = RunFolder(GLOO / "calibration"), list[Sample]()
+    for run in folder.runs.values():
+        timeline = folder.timeline(run)
+        if run.configuration.ranks == 4 and timeline is not None:
+            samples += list_samples(program_of(run), timeline)
+    fitted, table = fit_processes(samples), load_processes(GLOO / "profile.json").tables[4]
+    assert fitted.keys() == table.keys()
+    for term, values in table.items():
+        assert fitted[term] == pytest.approx(values, rel=1e-3), term
+
+
+def test_single_gpu_runs_replay() -> None:
+    """The whole-run error of the first kept runs, and every result right within its tolerance."""
+    folder = RunFolder(ROOT / "h100-single")
+    measured = [run for run in folder.runs.values() if run.outcome == "measured"]
+    assert len(measured) == 50
+    assert all(max(run.errors.values()) < 1e-2 for run in measured)
+    predictor = GpuPredictor("h100-sxm", "dgx-h100")
+    errors = [compare_run(run, predictor.predict(run), folder.timeline(run)).error for run in measured[:10]]
+    assert float(np.median(np.abs(errors))) < 0.15
+
+
+def test_runs_that_are_no_runs_are_refused(tmp_path: Path) -> None:
+    good = (GLOO / "runs" / FILE).read_bytes().split(b"\n")[0]
+    for bad in (b"{}", b"[" * 2000, good.replace(b'"outcome": "measured"', b'"outcome": "fast"'),
+                good.replace(b'"seq_len": ', b'"seq_len": "x", "was": ')):  # fmt: skip
+        (tmp_path / FILE).write_bytes(bad + b"\n")
+        with pytest.raises(InputError, match="no measured run"):
+            RunFolder(tmp_path)
+
+
+def test_a_half_written_line_is_measured_again(tmp_path: Path) -> None:
+    lines = (GLOO / "runs" / FILE).read_bytes().split(b"\n")
+    (tmp_path / FILE).write_bytes(lines[0] + b"\n" + lines[1][:50])
+    assert len(RunFolder(tmp_path).runs) == 1
+    assert (tmp_path / FILE).read_bytes() == lines[0] + b"\n"

@@ -1,0 +1,117 @@
+"""Command ``validate``: draw, measure, compare; or compare what was measured before.
+
+Measuring needs PyTorch and the machine; comparing needs neither. On several nodes, start the worker on each with
+torchrun (`validators.validation.worker`) and compare the folder afterwards.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simulator.options import JsonTarget, Outputs
+from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from validators.validation.forecast import GpuPredictor, HostPredictor
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+TOLERANCE = {"gloo": 0.10, "nccl": 0.025}
+
+
+@app.callback()
+def _group() -> None:
+    """A callback keeps a single command a subcommand."""
+
+
+@app.command()
+def validate(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Measured runs; measuring adds to it and resumes.")],
+    backend: Annotated[str, typer.Option(metavar="gloo|nccl", help="Processes on CPUs, or GPUs.")] = "nccl",
+    gpus: Annotated[int | None, typer.Option(metavar="P", help="Ranks to measure with; none: only compare.")] = None,
+    hardware: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="GPU profile; with gloo the host's profile, a JSON file.")
+    ] = None,
+    topology: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Of the GPUs.")] = None,
+    draws: Annotated[int, typer.Option(metavar="N", help="Configurations to draw.")] = 20,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the draws.")] = 0,
+    rounds: Annotated[int, typer.Option(metavar="N", help="Isolated calls of every schedule.")] = 5,
+    seconds: Annotated[float, typer.Option(metavar="S", help="No configuration is begun after that.")] = 540.0,
+    tolerance: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Largest median |error|. Default: 0.025, gloo 0.10.")
+    ] = None,
+    json: JsonTarget = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with figures.")] = None,
+) -> None:
+    """Run schedules for real and say how wrong each prediction was; exits with 1 past the tolerance."""
+    if backend not in TOLERANCE:
+        raise InputError("unknown backend", got=repr(backend), expected="gloo or nccl")
+    if gpus is not None:
+        _measure(folder, backend, gpus, hardware, topology, draws, seed, rounds, seconds)
+    limit = TOLERANCE[backend] if tolerance is None else tolerance
+    if not _compare(folder, _predictor(folder, backend, hardware, topology), limit, Outputs(json, None, html)):
+        raise typer.Exit(1)
+
+
+def _measure(
+    folder: Path, backend: str, gpus: int, hardware: str | None, topology: str | None, draws: int, seed: int,
+    rounds: int, seconds: float,
+) -> None:  # fmt: skip
+    from validators.validation.draws import GPU, draw_plan
+    from validators.validation.plan import write_plan
+    from validators.validation.session import RUNS, launch, validate_processes
+
+    if backend == "gloo":
+        validate_processes(folder, ranks=gpus, draws=draws, seed=seed, rounds=rounds, seconds=seconds)
+        return
+    plan = folder / f"draws-{gpus}.json"
+    if not plan.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        forecast = _gpu_predictor(hardware, topology).forecast()
+        write_plan(plan, draw_plan(GPU, gpus, draws, seed, rounds, forecast))
+    launch(plan, folder / RUNS, backend=backend, ranks=gpus, seconds=seconds)
+
+
+def _predictor(
+    folder: Path, backend: str, hardware: str | None, topology: str | None
+) -> GpuPredictor | HostPredictor:  # fmt: skip
+    from cost_models.processes import load_processes
+    from validators.validation.forecast import HostPredictor
+    from validators.validation.session import PROFILE
+
+    if backend == "gloo":
+        return HostPredictor(load_processes(hardware or folder / PROFILE))
+    return _gpu_predictor(hardware, topology)
+
+
+def _gpu_predictor(hardware: str | None, topology: str | None) -> GpuPredictor:
+    from validators.validation.forecast import GpuPredictor
+
+    if hardware is None or topology is None:
+        raise InputError("predictions for GPUs need a profile and a topology", remedy="give --hardware and --topology")
+    return GpuPredictor(hardware, topology)
+
+
+def _compare(folder: Path, predictor: GpuPredictor | HostPredictor, limit: float, outputs: Outputs) -> bool:
+    """Tables and files; whether the median error is within the limit and no result was wrong."""
+    import numpy as np
+
+    from simulator.output import print_tables, write_json
+    from validators.validation.compare import compare_folder, table_of, worst_with_timelines
+    from validators.validation.report import describe, write_html
+    from validators.validation.runs import RunFolder
+    from validators.validation.session import RUNS
+
+    measured = RunFolder(folder / RUNS if (folder / RUNS).is_dir() else folder)
+    agreements = compare_folder(measured, predictor)
+    runs = list(measured.runs.values())
+    write_json(describe(agreements, runs), outputs)
+    if outputs.html is not None:
+        chosen = worst_with_timelines(measured, predictor, agreements)
+        write_html(outputs.html, f"Predictions against {folder.name}", agreements, runs, chosen)
+    print_tables([table_of(agreements)], outputs)
+    wrong = [run for run in runs if run.outcome == "wrong"]
+    return not wrong and float(np.median([abs(each.error) for each in agreements])) <= limit

@@ -1,0 +1,158 @@
+"""The cross-check as tables, JSON and an HTML report: predicted against measured, what is most off, both timelines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from traces.figures.agreement import plot_agreement
+from traces.figures.timeline import plot_timeline
+from traces.report import Section, write_report
+from traces.timeline import Timeline
+from validators.validation.agreement import Agreement, KindAgreement, group, summarise
+from validators.validation.runs import MeasuredRun
+
+WORST = 12
+
+
+def describe(agreements: Sequence[Agreement], runs: Sequence[MeasuredRun]) -> dict[str, Any]:
+    """Everything as JSON holds it."""
+    return {
+        "schema_version": 1,
+        "summary": summarise(agreements),
+        "by_ranks": {
+            str(ranks): summarise([each for each in agreements if each.run.configuration.ranks == ranks])
+            for ranks in sorted({each.run.configuration.ranks for each in agreements})
+        },
+        "by_schedule": {name: summarise(some) for name, some in group(agreements).items()},
+        "outcomes": _outcomes(runs),
+        "independent_evidence": list_evidence(runs),
+        "runs": [each.to_json() for each in sorted(agreements, key=lambda each: -abs(each.error))],
+    }
+
+
+def _outcomes(runs: Sequence[MeasuredRun]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for run in runs:
+        found[run.outcome] = found.get(run.outcome, 0) + 1
+    return found
+
+
+INDEPENDENT = {
+    "ring": "ring-flash-attn",
+    "ulysses": "yunchang",
+    "usp": "yunchang",
+    "allgather": "torch-cp",
+}
+"""Schedules that peers' own code was written for."""
+
+
+def list_evidence(runs: Sequence[MeasuredRun]) -> dict[str, str]:
+    """Which of our schedules has independent evidence among these runs, and which only our own."""
+    measured = {run.schedule.split(":")[0] for run in runs if run.outcome == "measured"}
+    peers = set(INDEPENDENT.values())
+    evidence = {}
+    for name in sorted(measured - peers):
+        peer = INDEPENDENT.get(name)
+        evidence[name] = f"independent: {peer} was measured too" if peer in measured else "ours only"
+    return evidence
+
+
+def summary_rows(agreements: Sequence[Agreement]) -> list[dict[str, object]]:
+    """A row per schedule and number of ranks, and one of all."""
+    rows = []
+    for name, some in {**group(agreements), "all": list(agreements)}.items():
+        figures: Any = summarise(some)
+        exposed = figures["exposed_communication_error"]
+        rows.append(
+            {
+                "schedule": name,
+                "runs": figures["runs"],
+                "median error": _percent(figures["error"]["median"]),
+                "median |error|": _percent(figures["error"]["median_size"]),
+                "p95 |error|": _percent(figures["error"]["p95_size"]),
+                "measured spread": _percent(figures["measured_spread"]["median_size"]),
+                "exposed communication": _percent(exposed["median_size"]) if exposed else "",
+                "in interval": _percent(figures["in_90_percent_interval"]),
+            }
+        )
+    return rows
+
+
+def write_html(
+    path: str | os.PathLike[str],
+    title: str,
+    agreements: Sequence[Agreement],
+    runs: Sequence[MeasuredRun],
+    timelines: tuple[Agreement, Timeline, Timeline] | None,
+) -> None:
+    """Write the report, whole or not at all.
+
+    Parameters
+    ----------
+    timelines : a run with its predicted and its measured timeline, to be shown one above the other.
+    """
+    worst = sorted(agreements, key=lambda each: -abs(each.error))[:WORST]
+    failed = [run for run in runs if run.outcome != "measured"]
+    figures: Mapping[str, Any] = summarise(agreements)
+    sections = [
+        Section("Agreement", [figures]),
+        Section("", [plot_agreement([_point(each) for each in agreements])]),
+        Section("By schedule", [summary_rows(agreements)]),
+        Section("Worst runs", [[_row(each) for each in worst]]),
+        Section("Operations of the worst runs", [_kind_rows(worst)]),
+    ]
+    if timelines is not None:
+        chosen, predicted, measured = timelines
+        where = f"{chosen.run.schedule} on {chosen.run.configuration.label}"
+        sections += [
+            Section(f"Predicted: {where}", [plot_timeline(predicted)]),
+            Section(f"Measured: {where}", [plot_timeline(measured)]),
+        ]
+    if failed:
+        sections.append(Section("Not timed", [[_failure(run) for run in failed]]))
+    sections.append(Section("Independent evidence", [list_evidence(runs)]))
+    if runs:
+        sections.append(Section("Machine", [dict(runs[-1].machine)]))
+    write_report(path, title, sections)
+
+
+def _point(each: Agreement) -> dict[str, object]:
+    run = each.run
+    return {"schedule": run.schedule.split(":")[0], "label": f"{run.schedule}, {run.configuration.label}",
+            "measured_s": run.time_s, "predicted_s": each.predicted_s}  # fmt: skip
+
+
+def _row(each: Agreement) -> dict[str, object]:
+    return {
+        "schedule": each.run.schedule,
+        "configuration": each.run.configuration.label,
+        "measured_s": each.run.time_s,
+        "predicted_s": each.predicted_s,
+        "error": _percent(each.error),
+        "spread": _percent(each.run.spread),
+        "most off": _most_off(each.kinds),
+    }
+
+
+def _kind_rows(worst: Sequence[Agreement]) -> list[dict[str, object]]:
+    return [
+        {"schedule": each.run.schedule.split(":")[0], "operations": kind.operations, "kind": kind.kind,
+         "phase": kind.phase, "predicted_s": kind.predicted_s, "measured_s": kind.measured_s}
+        for each in worst
+        for kind in each.kinds[:3]
+    ]  # fmt: skip
+
+
+def _most_off(kinds: Sequence[KindAgreement]) -> str:
+    return f"{kinds[0].kind} {kinds[0].phase}: {kinds[0].difference_s * 1e3:+.3g} ms" if kinds else ""
+
+
+def _failure(run: MeasuredRun) -> dict[str, object]:
+    return {"schedule": run.schedule, "configuration": run.configuration.label, "outcome": run.outcome,
+            "detail": run.detail or ""}  # fmt: skip
+
+
+def _percent(value: float) -> str:
+    return f"{value:+.1%}" if value < 0 else f"{value:.1%}"
