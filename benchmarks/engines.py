@@ -1,7 +1,7 @@
 """How quick the engines and the commands are: ``python -m benchmarks.engines [--json FILE] [--only NAME ...]``.
 
-Every row is measured in a fresh process on one core. A target is a limit of the project; a missed one is printed as
-missed and makes the exit status 1.
+Every row is measured in a fresh process on one core; commands by the time that passes, what a case does by processor
+time. A target is a limit of the project; a missed one is printed as missed and makes the exit status 1.
 """
 
 from __future__ import annotations
@@ -117,11 +117,22 @@ def _print(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("case", "quantity", "measured", "target", "met", title=_machine()["cpu"], title_justify="left")
+    table = Table(
+        "case",
+        "quantity",
+        "measured",
+        "target",
+        "met",
+        "process: wall s",
+        "cpu s",
+        title=_machine()["cpu"],
+        title_justify="left",
+    )
     for row in rows:
         target = "" if row["target"] is None else f"{row['target']:,.4g}"
         met = {True: "yes", False: "NO", None: ""}[row["met"]]
-        table.add_row(row["name"], row["quantity"], f"{row['value']:,.4g}", target, met)
+        process = [f"{row['run'][name]:.2f}" for name in ("wall_s", "cpu_s")]
+        table.add_row(row["name"], row["quantity"], f"{row['value']:,.4g}", target, met, *process)
     Console().print(table)
 
 

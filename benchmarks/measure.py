@@ -1,7 +1,8 @@
 """Measure a case in a fresh process on one core.
 
-A case prints one JSON object as the last line of its output: what it did, in seconds and counts. The parent adds the
-process's wall time and its largest resident set. The best of several runs is kept: what disturbs a run only adds to it.
+A case prints one JSON object as the last line of its output: what it did, in counts and ``seconds`` of processor time,
+which on a core of one's own is the time that passes, and is disturbed less where others run too. The parent adds wall
+and processor time of the whole process. The best of several runs is kept: what disturbs a run only adds to it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def run_fresh(command: Sequence[str], repeats: int = 3) -> Measured:
 
     Returns
     -------
-    ``wall_s`` of the whole process, ``peak_rss_bytes``, and what the command reported, by name.
+    ``wall_s`` and ``cpu_s`` of the whole process, and what the command reported, by name.
 
     Raises
     ------
@@ -46,16 +47,21 @@ def _run_once(command: Sequence[str]) -> Measured:
     cpu = max(os.sched_getaffinity(0))
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     environment = {**os.environ, **threads, "PYTHONPATH": str(ROOT)}
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), _children_cpu_s()
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: os.sched_setaffinity(0, {cpu}),
     )  # fmt: skip
     output, errors = process.communicate()
-    wall_s = time.perf_counter() - begin
+    wall_s, cpu_s = time.perf_counter() - begin, _children_cpu_s() - used
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {errors[-2000:]}")
-    return {"wall_s": wall_s, **_report(output)}
+    return {"wall_s": wall_s, "cpu_s": cpu_s, **_report(output)}
+
+
+def _children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _report(output: str) -> Measured:
