@@ -98,8 +98,13 @@ def _between_nodes(
     in_leaf, back = _ends(topology, flows, dst, None)
     yield from out
     crosses = np.flatnonzero(out_leaf != in_leaf)
-    yield flows[crosses], topology.numbering.spine_link(0) + 2 * out_leaf[crosses]
-    yield flows[crosses], topology.numbering.spine_link(0) + 2 * in_leaf[crosses] + 1
+    if crosses.size:
+        numbers, fabric = topology.numbering, topology.fabric
+        assert fabric is not None
+        here, there = out_leaf[crosses], in_leaf[crosses]
+        spine = fabric.spine_of(src[crosses], dst[crosses], here, there)
+        yield flows[crosses], numbers.spine_link(0) + 2 * (here * fabric.spines + spine)
+        yield flows[crosses], numbers.spine_link(0) + 2 * (there * fabric.spines + spine) + 1
     yield from back
 
 

@@ -152,7 +152,8 @@ class ClusterTopology:
         down = self.transports[self.machine_of_node[target_node]].egress[target]
         numbers = self.numbering
         here, there = numbers.leaf_of(source_node, up.net), numbers.leaf_of(target_node, down.net)
-        spine = () if here == there else (numbers.spine_link(here), numbers.spine_link(there) + 1)
+        ends = source_node * self.ranks_per_node + source, target_node * self.ranks_per_node + target
+        spine = () if here == there else self._over_spine(*ends, here, there)
         links = (
             *(numbers.start(source_node) + link for link in up.path.links),
             numbers.uplink(source_node, up.net),
@@ -162,6 +163,11 @@ class ClusterTopology:
         )
         socket = self.transports[self.machine_of_node[source_node]].machine.nets[up.net].socket
         return self._measure(links, PathType.NET, "socket" if socket else "net")
+
+    def _over_spine(self, src: int, dst: int, here: int, there: int) -> tuple[int, int]:
+        assert self.fabric is not None
+        spine = int(self.fabric.spine_of(*(np.array([each]) for each in (src, dst, here, there)))[0])
+        return self.numbering.spine_link(here, spine), self.numbering.spine_link(there, spine) + 1
 
     def _measure(self, links: tuple[int, ...], path_type: PathType, kind: str) -> Route:
         capacities, latencies = self._link_facts

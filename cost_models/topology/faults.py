@@ -72,8 +72,7 @@ def _lose_link(topology: ClusterTopology, name: str) -> ClusterTopology:
     node = next((node for node in range(topology.n_nodes) if number in numbering.links_of_node(node)), None)
     ends = set(name.split("->"))
     if node is None:
-        lost = [rank for rank in range(topology.n_ranks) if _leaf_of(topology, rank) in ends]
-        raise _cut_off(name, lost)
+        return _lose_uplink(topology, number, name)
     local, machine = number - numbering.start(node), topology.transports[topology.machine_of_node[node]].machine
     if local < len(machine.links):
         links = tuple(link for place, link in enumerate(machine.links) if place // 2 != local // 2)
@@ -81,10 +80,26 @@ def _lose_link(topology: ClusterTopology, name: str) -> ClusterTopology:
     return _lose_port(topology, next(end for end in ends if end.startswith("nic:")))
 
 
-def _leaf_of(topology: ClusterTopology, rank: int) -> str:
+def _lose_uplink(topology: ClusterTopology, number: int, name: str) -> ClusterTopology:
+    """Without a link between leaf and spine: others are left, if every two leaves still have a spine in common."""
+    fabric, spines = topology.fabric, topology.numbering.spines
+    assert fabric is not None
+    leaf, spine = divmod((number - topology.numbering.spine_link(0)) // 2, spines)
+    lost = fabric.lost_uplinks | {(leaf, spine)}
+    left = [{each for each in range(spines) if (other, each) not in lost} for other in range(_leaves(topology))]
+    if len(left) > 1 and any(left[leaf].isdisjoint(other) for other in left):
+        raise _cut_off(name, [rank for rank in range(topology.n_ranks) if _leaf_of(topology, rank) == leaf])
+    return replace(topology, fabric=replace(fabric, lost_uplinks=lost))
+
+
+def _leaves(topology: ClusterTopology) -> int:
+    return len(topology.numbering.leaf_bytes_per_s)
+
+
+def _leaf_of(topology: ClusterTopology, rank: int) -> int:
     node, local = divmod(rank, topology.ranks_per_node)
     egress = topology.transports[topology.machine_of_node[node]].egress
-    return f"leaf:{topology.numbering.leaf_of(node, egress[local].net)}" if egress else ""
+    return topology.numbering.leaf_of(node, egress[local].net) if egress else -1
 
 
 def _lose_port(topology: ClusterTopology, name: str) -> ClusterTopology:

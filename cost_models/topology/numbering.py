@@ -65,9 +65,14 @@ class Numbering:
         machine = self.machine_of_node[node]
         return self._starts[node] + len(self._machine(machine).links) + 2 * self.wired[machine].index(net)
 
-    def spine_link(self, leaf: int) -> int:
-        """Number of the link from a leaf to the spine; the next one leads back."""
-        return self._starts[-1] + 2 * leaf
+    @property
+    def spines(self) -> int:
+        """Links from each leaf to the spine."""
+        return self.fabric.spines if self.fabric else 1
+
+    def spine_link(self, leaf: int, spine: int = 0) -> int:
+        """Number of a link from a leaf to the spine; the next one leads back."""
+        return self._starts[-1] + 2 * (leaf * self.spines + spine)
 
     def leaf_of(self, node: int, net: int) -> int:
         """Leaf switch of a node's port."""
@@ -92,7 +97,7 @@ class Numbering:
         return [totals[leaf] / ratio for leaf in sorted(totals)]
 
     def __len__(self) -> int:
-        return self._starts[-1] + 2 * len(self.leaf_bytes_per_s)
+        return self._starts[-1] + 2 * self.spines * len(self.leaf_bytes_per_s)
 
     @cached_property
     def capacities_bytes_per_s(self) -> NDArray[np.float64]:
@@ -102,7 +107,9 @@ class Numbering:
             + [self._machine(m).nets[net].bytes_per_s for net in nets for _ in range(2)]
             for m, nets in enumerate(self.wired)
         ]
-        capacities = self._lay_out(blocks, [rate for rate in self.leaf_bytes_per_s for _ in range(2)])
+        capacities = self._lay_out(
+            blocks, [rate / self.spines for rate in self.leaf_bytes_per_s for _ in range(2 * self.spines)]
+        )
         for link, share in self.slowed:
             capacities[link] *= share
         return capacities
@@ -115,7 +122,7 @@ class Numbering:
             + [self._machine(m).nets[net].latency_s for net in nets for _ in range(2)]
             for m, nets in enumerate(self.wired)
         ]
-        return self._lay_out(blocks, [LATENCY_S[LinkType.NET]] * (2 * len(self.leaf_bytes_per_s)))
+        return self._lay_out(blocks, [LATENCY_S[LinkType.NET]] * (2 * self.spines * len(self.leaf_bytes_per_s)))
 
     def _lay_out(self, blocks: list[list[float]], fabric: list[float]) -> NDArray[np.float64]:
         arrays = [np.asarray(block, dtype=np.float64) for block in blocks]
@@ -124,8 +131,9 @@ class Numbering:
     def ends(self, index: int) -> tuple[str, str, LinkType]:
         """Source, target and type of a link."""
         if index >= self._starts[-1]:
-            leaf, back = divmod(index - self._starts[-1], 2)
-            return (*_order(f"leaf:{leaf}", "spine", back), LinkType.NET)
+            uplink, back = divmod(index - self._starts[-1], 2)
+            leaf, spine = divmod(uplink, self.spines)
+            return (*_order(f"leaf:{leaf}", f"spine:{spine}" if self.spines > 1 else "spine", back), LinkType.NET)
         node = bisect_right(self._starts, index) - 1
         machine = self._machine(self.machine_of_node[node])
         local = index - self._starts[node]

@@ -21,6 +21,9 @@ HDR_BYTES_PER_S = 200 / 8 * GB_PER_S
 NDR_BYTES_PER_S = 400 / 8 * GB_PER_S
 
 
+FABRIC_OPTIONS = ("fabric", "oversubscription", "nodes-per-leaf", "spines", "ecmp-seed")
+
+
 @dataclass(frozen=True)
 class Preset:
     """A named machine: its builder (of the GPU model), GPU, options and where its shape comes from."""
@@ -28,7 +31,7 @@ class Preset:
     build: Callable[[GpuModel, Spec], Host]
     gpu: str
     source: str
-    options: tuple[str, ...] = ("fabric", "oversubscription", "nodes-per-leaf")
+    options: tuple[str, ...] = FABRIC_OPTIONS
     other_gpus: tuple[str, ...] = ()
 
 
@@ -45,7 +48,11 @@ def fabric_of(spec: Spec) -> Fabric:
     except ValueError:
         raise InputError("oversubscription is not a number", got=repr(text), expected="as oversubscription=2") from None
     nodes_per_leaf = parse_count(spec.options.get("nodes-per-leaf", "4"), "nodes-per-leaf")
-    return Fabric(spec.options.get("fabric", "rail"), oversubscription, nodes_per_leaf)
+    seed = spec.options.get("ecmp-seed", "0")
+    if not seed.isdecimal():
+        raise InputError("ecmp-seed is not a whole number", got=seed)
+    spines = parse_count(spec.options.get("spines", "4" if "ecmp-seed" in spec.options else "1"), "spines")
+    return Fabric(spec.options.get("fabric", "rail"), oversubscription, nodes_per_leaf, spines, int(seed))
 
 
 def _gpu(busid: str, order: int, model: GpuModel, nvlinks: bool = True) -> PciDevice:
@@ -156,7 +163,7 @@ PRESETS = {
         _dgx_a100,
         "a100-80",
         "NVIDIA DGX A100 user guide: 8x A100, NVSwitch, PCIe Gen4, 8x 200 Gb/s HDR; ports=4 as many clouds have",
-        ("fabric", "oversubscription", "nodes-per-leaf", "ports"),
+        (*FABRIC_OPTIONS, "ports"),
         other_gpus=("a100-40", "a800"),
     ),
     "dgx-h100": Preset(

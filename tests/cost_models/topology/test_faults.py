@@ -66,3 +66,39 @@ def test_what_cannot_be_routed_around_is_refused(topology: str, ranks: int, name
 def test_shares_out_of_range_are_refused(factor: float) -> None:
     with pytest.raises(InputError, match="out of range"):
         slow_links(load_topology("dgx-h100"), {"gpu:0->nvs:0": factor})
+
+
+def test_flows_are_hashed_over_spines_with_a_seed() -> None:
+    def loads(seed: int) -> list[int]:
+        topology = load_topology(f"dgx-h100:fabric=fat-tree,nodes-per-leaf=1,spines=8,ecmp-seed={seed}", 32)
+        routes = route_flows(topology, np.arange(32), (np.arange(32) + 8) % 32)
+        assert [tuple(topology.route(r, (r + 8) % 32).links) for r in range(32)] == [
+            tuple(routes.link[routes.flow == r].tolist()) for r in range(32)
+        ]
+        uplinks = [link.index for link in topology.links if link.name.startswith("leaf:") and "->spine" in link.name]
+        assert len(uplinks) == 4 * 8
+        return np.bincount(routes.link, minlength=len(topology.links))[uplinks].tolist()
+
+    assert loads(0) == loads(0) != loads(1)
+    assert sum(loads(0)) == 32 and max(loads(0)) > 1, "eight flows of a leaf collide on eight links"
+
+
+def test_hashed_flows_that_collide_are_slower() -> None:
+    gpu, ranks = load_hardware("h100-sxm"), np.arange(32)
+    spread, hashed = (
+        estimate_exchange_s(load_topology(name, 32), gpu, ranks, (ranks + 8) % 32, 2**26)
+        for name in ("dgx-h100:fabric=fat-tree,nodes-per-leaf=1", "dgx-h100:fabric=fat-tree,nodes-per-leaf=1,spines=8")
+    )
+    assert np.ptp(spread) < 1e-9 and hashed.max() > 1.9 * spread.max() and hashed.min() == pytest.approx(spread.min())
+
+
+def test_a_lost_uplink_is_avoided_while_another_is_left() -> None:
+    whole = load_topology("dgx-h100:fabric=fat-tree,nodes-per-leaf=1,spines=2", 32)
+    cut = lose(whole, ["leaf:1->spine:0"])
+    ranks = np.arange(32)
+    crossed = {cut.links[link].name for link in route_flows(cut, ranks, (ranks + 8) % 32).link}
+    assert not crossed & {"leaf:1->spine:0", "spine:0->leaf:1"} and {"leaf:2->spine:0", "leaf:1->spine:1"} <= crossed
+    with pytest.raises(InputError, match="ranks are cut off: got ranks 8, 9"):
+        lose(cut, ["spine:1->leaf:1"])
+    with pytest.raises(InputError, match="leaf:2->spine:1 ranks are cut off: got ranks 16"):
+        lose(cut, ["leaf:2->spine:1"])
