@@ -2,7 +2,8 @@
 
 PyTorch is built with flash-attention 2 and can be told, for the whole process, to call an installed flash-attention 3
 or 4 instead (`torch.nn.attention.activate_flash_attention_impl`). Windows are aligned at the bottom right corner, as
-`KernelCall`'s are. A delta that is given is passed through an output that has it (`fused.output_with_delta`).
+`KernelCall`'s are; those that the interface garbles are split (`flash_windows`). A delta that is given is passed
+through an output that has it (`fused.output_with_delta`).
 
 V narrower than Q and K is padded with zeros, which costs a copy; the operators take one head dim.
 Source: PyTorch aten/src/ATen/native/native_functions.yaml (`_flash_attention_forward`, `_flash_attention_backward`).
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cost_models.masks import KernelCall
+from validators.kernels.flash_windows import Part, split_window
 from validators.kernels.fused import output_with_delta
 
 
@@ -26,22 +28,48 @@ class Flash2Kernel:
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, call: KernelCall) -> tuple[Tensor, Tensor]:
         """(o, lse)."""
-        width = v.shape[3]
-        o, lse, *_ = torch.ops.aten._flash_attention_forward(
-            q, k, _widened(v, q), None, None, q.shape[1], k.shape[1], 0.0, _causal(call), False, **_window(call)
-        )
-        return o[..., :width], lse
+        parts = split_window(q.shape[1], k.shape[1], call.left, call.right)
+        results = [_forward(q[:, p.rows], k[:, p.columns], v[:, p.columns], p) for p in parts]
+        if len(results) == 1:
+            return results[0]
+        return torch.cat([each[0] for each in results], dim=1), torch.cat([each[1] for each in results], dim=2)
 
     def backward(
         self, q: Tensor, k: Tensor, v: Tensor, do: Tensor, lse: Tensor, row: Tensor, call: KernelCall, *, delta: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(dq, dk, dv)."""
-        width, o = v.shape[3], output_with_delta(do, row) if delta else row
-        dq, dk, dv = torch.ops.aten._flash_attention_backward(
-            _widened(do, q).contiguous(), q, k, _widened(v, q), _widened(o, q).contiguous(), lse.contiguous(), None,
-            None, q.shape[1], k.shape[1], 0.0, _causal(call), *_random_state(q.device), **_window(call),
-        )  # fmt: skip
-        return dq, dk, dv[..., :width]
+        o = output_with_delta(do, row) if delta else row
+        parts = split_window(q.shape[1], k.shape[1], call.left, call.right)
+        results = [
+            _backward(q[:, p.rows], k[:, p.columns], v[:, p.columns], do[:, p.rows], lse[:, :, p.rows], o[:, p.rows], p)
+            for p in parts
+        ]
+        if len(results) == 1:
+            return results[0]
+        dk, dv = torch.zeros_like(k), torch.zeros_like(v)
+        for part, (_, part_dk, part_dv) in zip(parts, results, strict=True):
+            dk[:, part.columns] += part_dk
+            dv[:, part.columns] += part_dv
+        return torch.cat([each[0] for each in results], dim=1), dk, dv
+
+
+def _forward(q: Tensor, k: Tensor, v: Tensor, part: Part) -> tuple[Tensor, Tensor]:
+    width = v.shape[3]
+    o, lse, *_ = torch.ops.aten._flash_attention_forward(
+        q, k, _widened(v, q), None, None, q.shape[1], k.shape[1], 0.0, _causal(part), False, **_window(part)
+    )
+    return o[..., :width], lse
+
+
+def _backward(
+    q: Tensor, k: Tensor, v: Tensor, do: Tensor, lse: Tensor, o: Tensor, part: Part
+) -> tuple[Tensor, Tensor, Tensor]:
+    width = v.shape[3]
+    dq, dk, dv = torch.ops.aten._flash_attention_backward(
+        _widened(do, q).contiguous(), q, k, _widened(v, q), _widened(o, q).contiguous(), lse.contiguous(), None,
+        None, q.shape[1], k.shape[1], 0.0, _causal(part), *_random_state(q.device), **_window(part),
+    )  # fmt: skip
+    return dq, dk, dv[..., :width]
 
 
 class _Activated(Flash2Kernel):
@@ -67,11 +95,11 @@ class Flash4Kernel(_Activated):
     implementation = "FA4"
 
 
-def _causal(call: KernelCall) -> bool:
+def _causal(call: Part) -> bool:
     return call.left is None and call.right == 0
 
 
-def _window(call: KernelCall) -> dict[str, int]:
+def _window(call: Part) -> dict[str, int]:
     """-1 is unbounded; a causal call has no other window."""
     if _causal(call) or (call.left is None and call.right is None):
         return {}
