@@ -73,8 +73,10 @@ def channel_loads(topology: ClusterTopology, node: Node, graph: Graph, number: i
         if channel.net_in >= 0:
             last = channel.gpus[-1] if graph.pattern == RING else channel.gpus[0]
             ways += [node.in_way(channel.net_in, channel.gpus[0]), node.out_ways[last, channel.net_out]]
-            loads[topology.numbering.uplink(number, channel.net_in) + 1] += 1
-            loads[topology.numbering.uplink(number, channel.net_out)] += 1
+            wired = topology.numbering.wired[topology.machine_of_node[number]]
+            for net, back in ((channel.net_in, 1), (channel.net_out, 0)):
+                if net in wired:  # else a further port of a GPU, whose wire the cluster does not have
+                    loads[topology.numbering.uplink(number, net) + back] += 1
         elif len(channel.gpus) > 1:
             ways.append(node.gpu_ways[channel.gpus[-1], channel.gpus[0]])
         for way in ways:

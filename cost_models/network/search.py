@@ -68,12 +68,22 @@ class Search:
         self.steps = _STEPS_SAME if wanted.same_channels else _STEPS
         self.hops, self.channels = 0, list[Channel]()
         self.perfect = False
+        self.exits, self.entries = self._ends(last=False), self._ends(last=True)
         self.bound = self._bound()
 
     def run(self) -> Graph:
         """The best graph: one found here, or the one that was known."""
         self._add_channel()
         return self.best
+
+    def _ends(self, last: bool) -> list[list[tuple[int, float]]]:
+        """For each GPU, the first links of its ways to others (or the last of those to it), and their shares."""
+        ends: list[set[tuple[int, float]]] = [set() for _ in range(self.node.n_gpus)]
+        for (source, target), way in self.node.gpu_ways.items():
+            if way.type <= self.wanted.type_intra:
+                place = -1 if last else 0
+                ends[target if last else source].add((way.links[place], way.shares[place]))
+        return [sorted(each) for each in ends]
 
     def _bound(self) -> int:
         """Channels beyond which the ports, or in a ring some GPU's links, are used up."""
@@ -82,9 +92,7 @@ class Search:
             return sum(int(rate // speed) for rate in self.ports.values())
         if self.wanted.pattern != RING:
             return self.most
-        ways = [(source, way) for (source, _), way in self.node.gpu_ways.items() if way.type <= self.wanted.type_intra]
-        first = [{way.links[0] for source, way in ways if source == gpu} for gpu in range(self.node.n_gpus)]
-        rates = [sum(self.left[link] for link in links) for links in first]
+        rates = [sum(self.left[link] for link in {link for link, _ in each}) for each in self.exits]
         return int(min(rates, default=0.0) / self.wanted.intra_gb_per_s + 1e-9)
 
     @property
@@ -103,10 +111,13 @@ class Search:
 
     def _hopeless(self) -> bool:
         """Whether too many GPUs can no longer be left, or reached, for another channel to visit all of them."""
-        fitting = [pair for pair, way in self.node.gpu_ways.items() if self._fits(way)]
-        dead_ends = self.node.n_gpus - len({source for source, _ in fitting})
-        unreachable = self.node.n_gpus - len({target for _, target in fitting})
-        return max(dead_ends, unreachable) > (0 if self.wanted.pattern == RING and not self.node.nets else 1)
+        speed, left = self.wanted.intra_gb_per_s, self.left
+        allowed = 0 if self.wanted.pattern == RING and not self.node.nets else 1
+        for ends in (self.exits, self.entries):
+            used_up = sum(not any(left[link] >= speed * share for link, share in each) for each in ends)
+            if used_up > allowed:
+                return True
+        return False
 
     def _entry_ports(self) -> Iterable[int]:
         nets = self.node.nets

@@ -1,6 +1,7 @@
 """The bandwidth report: what limits known machines, and its tables and JSON."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,10 @@ from cost_models.network.bandwidth import measure_bandwidth
 from cost_models.network.loads import all_to_all_loads
 from cost_models.network.tables import bandwidth_tables, describe_bandwidth
 from cost_models.topology import load_topology
+from traces.errors import InputError
+
+FIXTURES = Path(__file__).parents[3] / ".." / "shared" / "fixtures"
+needs_fixtures = pytest.mark.skipif(not FIXTURES.exists(), reason="no shared fixtures")
 
 
 def report_of(name, *ranks, hardware):
@@ -82,3 +87,25 @@ def test_tables_and_json_agree(two_nodes):
     titles = [table.title for table in bandwidth_tables(two_nodes)]
     assert len(titles) == 5  # 16 columns in two blocks
     assert not any("row" in table.title for table in bandwidth_tables(report_of("gb200-nvl72", 32, hardware="b200")))
+
+
+@needs_fixtures
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_every_fixture_can_be_reported(nodes):
+    """One file after the other: hosts of clouds, VMs and workstations; of pairs of hosts every fourth, to be quick."""
+    paths = sorted([*FIXTURES.glob("nccl_topo/*.xml"), *FIXTURES.glob("nvidia_smi_topo/*.txt")])
+    for path in paths[:: 1 if nodes == 1 else 4]:
+        try:
+            host = load_topology(path)
+            topology = load_topology(path, nodes * host.n_ranks, nodes * host.n_nodes)
+        except InputError:  # another version's file; a host without ports as one of two
+            continue
+        report = measure_bandwidth(topology, load_hardware(topology.gpu or "l40s"))
+        assert all(0 < each.share <= 1.01 for each in report.patterns), path.name
+        assert bandwidth_tables(report)
+
+
+@needs_fixtures
+def test_a_virtual_topology_that_is_wrong_is_warned_of():
+    topology = load_topology(FIXTURES / "nccl_topo" / "ibm_vpc_h100_gx3_topo.xml")
+    assert any("0.188 GB/s" in warning and "virtual" in warning for warning in topology.warnings)
