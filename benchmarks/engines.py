@@ -76,6 +76,13 @@ BENCHMARKS = (
         _attnsim("compare", *LLAMA, "--gpus", "64", "--seq-len", "1600k", "--topology", "dgx-h100", *DOCUMENTS),
         "wall_s", 5.0,
     ),
+    Benchmark(
+        "step of a 70B model, 512 GPUs",
+        _attnsim("simulate", "--model", "llama-3.1-70b", "--json", "-", "--layers", "model", "--schedule", "ring",
+                 "--gpus", "512", "--topology", "dgx-h100", "--seq-len", "128k", "--tp", "8", "--dp", "8", "--batch",
+                 "8", "--zero", "3", "--checkpoint", "full", "--loss-chunks", "16"),
+        "wall_s", 10.0, 1,
+    ),
 )  # fmt: skip
 
 

@@ -83,7 +83,12 @@ def _request(values: dict[str, Any], outputs: Outputs) -> SimulationRequest:
 
 def _request_options(
     *,
-    seq_len: Annotated[str, typer.Option(metavar="N", help="Tokens of the whole sequence; 128k and 1M are binary.")],
+    seq_len: Annotated[
+        str,
+        typer.Option(
+            metavar="N", help="Tokens of the whole sequence; 128k is binary. With simulate also max: all that fit."
+        ),
+    ],
     gpus: Annotated[int, typer.Option(metavar="P", help="GPUs in all.")],
     model: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="Model: a name, or a Hugging Face config.json.")

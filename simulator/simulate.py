@@ -7,7 +7,7 @@ rank is critical is known only after a run, so a large Program is run twice, the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -33,6 +33,7 @@ from simulator.request import ResolvedRequest, SimulationRequest
 from simulator.result import SimulatedRun, SimulationResult
 from simulator.schedules import SCHEDULES, Schedule, parse_schedule
 from simulator.slow_ranks import SlowRankCosts
+from simulator.steps.largest import largest_seq_len
 from simulator.steps.record import Subject, subject_of
 from simulator.trust import Trust
 from traces.display import format_ns
@@ -64,6 +65,8 @@ def simulate(
     Stopped
         Where it takes longer than ``stop_after_s``.
     """
+    if request.seq_len == "max":
+        request = replace(request, seq_len=largest_seq_len(request).seq_len)
     resolved = request.resolve()
     if resolved.schedule is None:
         raise InputError("no schedule is named", expected="one of " + ", ".join(SCHEDULES), remedy="name a schedule")
@@ -149,7 +152,7 @@ class Run:
             self.rows = self.rows or Rows(self.setup.n_ranks)
             topology, request = self.resolved.topology, self.resolved.request
             self.ran = run_program(
-                self.engine, self._program, self._costs, topology, self.rows, interference=request.interference,
+                self.engine, self._program, self._costs, topology, self.rows, interference=self._interference,
                 faults=request.faults,
             )  # fmt: skip
             return
@@ -168,6 +171,11 @@ class Run:
         self._replay(engine)
         self.on_step = None
 
+    @property
+    def _interference(self) -> bool:
+        """Not in whole models: the fixed point of max-plus does not settle over so many operations."""
+        return self.resolved.request.interference and self.resolved.request.layers != "model"
+
     def result(self) -> SimulationResult:
         """What came out."""
         assert self.rows is not None
@@ -181,7 +189,7 @@ class Run:
             inputs=self._inputs(),
             engine=self.ran.engine,
             provenance=trust.provenance(),
-            warnings=(*self.resolved.warnings, *beyond, *self.ran.warnings),
+            warnings=(*self.resolved.warnings, *beyond, *self.ran.warnings, *self._neglected()),
             **_times(timeline, self.pass_),
             peak_memory_bytes=peak,
             fits=not self.lacking_bytes,
@@ -201,6 +209,11 @@ class Run:
             topology=self.resolved.topology,
             link_shares=self._link_shares(timeline) if self.resolved.request.timeline and self._keeps_all else None,
         )
+
+    def _neglected(self) -> tuple[str, ...]:
+        if self._interference or not self.resolved.request.interference:
+            return ()
+        return ("what kernels and communication take from each other on a GPU is neglected in whole models",)
 
     def _memory_curve(self) -> tuple[tuple[str, int], ...]:
         curve = Memory(self.setup.n_ranks, follow=int(np.argmax(self.memory.peak_bytes)))

@@ -2,7 +2,7 @@
 
     loss = mean over tokens of lse - logits[label],    dlogits = (softmax - onehot) / tokens
 
-    full      logits of all tokens are saved: T V e bytes; backward overwrites them with their gradient
+    full      logits of all tokens are saved, and their gradient is another tensor: 2 T V e bytes
     fused     chunk by chunk: logits, their gradient in place, dx and the head's dw at once, all in the forward pass;
               T V e / chunks bytes (Liger kernel, Hsu et al. 2024, arXiv 2410.10989, section 3.2)
 
@@ -57,7 +57,7 @@ def fused_loss(
         found.append(cross_entropy(net, parallel, logits, part))
         if not net.wants(x, head):
             continue
-        cross_entropy_backward(net, parallel, logits, part, found[-1][0], scale)
+        cross_entropy_backward(net, parallel, logits, part, found[-1][0], scale, in_place=True)
         if dx is not None:
             matrix = use_weight(net, head)
             work = Gemm(token_rows(logits), ((head.columns, head.rows),), b.dtype)
@@ -101,12 +101,16 @@ def cross_entropy(net: Net, parallel: TensorParallel, logits: Tensor, labels: Te
 
 def cross_entropy_backward(
     net: Net, parallel: TensorParallel, logits: Tensor, labels: Tensor, lse: Tensor, scale: float,
-    factor: Tensor | None = None,
+    factor: Tensor | None = None, *, in_place: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Gradient of the logits, in place: (softmax - onehot) ``scale``, or a ``factor`` for each sequence."""
+    """Gradient of the logits: (softmax - onehot) ``scale``, or a ``factor`` for each sequence.
+
+    ``in_place`` as fused kernels do it, else as autograd does.
+    """
     size = logits.buffer.bytes
     offset = parallel.grid.coordinate("tp") * logits.buffer.dim
     work = Elementwise("copy", size + labels.buffer.bytes, size)
     reads = (logits, labels, lse) if factor is None else (logits, labels, lse, factor)
-    net.r.emit("cross_entropy_backward", work, reads, (logits,), scale=scale, offset=offset)
-    return logits
+    grad = logits if in_place else net.r.like(logits, "d logits")
+    net.r.emit("cross_entropy_backward", work, reads, (grad,), scale=scale, offset=offset)
+    return grad

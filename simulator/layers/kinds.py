@@ -36,7 +36,7 @@ this table with option ``accumulate`` is a gradient that is added to.
 | drop_tokens | Elementwise | x without the `dropped` leading tokens of each rank |
 | cross_entropy | Elementwise | logits, labels -> lse, target: of this rank's words, the first is number `offset` |
 | cross_entropy_join | Elementwise | lse, target of all parts -> lse, target of all words |
-| cross_entropy_backward | Elementwise | logits, labels, lse -> logits = (softmax - onehot) `scale`, in place |
+| cross_entropy_backward | Elementwise | logits, labels, lse -> d logits = (softmax - onehot) `scale`, or in place |
 | | | with a factor per sequence, that in place of `scale` |
 | sequence_sum | Elementwise | lse, target -> sum over tokens of target - lse |
 | preference | Elementwise | sums of pairs (, those of the reference) -> minus the loss's derivative by each |

@@ -20,6 +20,10 @@ SOURCES: dict[str, str] = {
     "ring-flash-attention": "ring_flash_attention",
     "nccl": "nccl",
     "usp": "usp",
+    "apb-prefill": "apb_prefill",
+    "distflashattn": "distflashattn",
+    "burst-engine": "burst_engine",
+    "ring-blocks": "ring_blocks",
 }
 """Modules in ``sources/`` by the name on the command line."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from simulator.request import SimulationRequest
+from simulator.simulate import simulate
 from simulator.steps.largest import granule, largest_seq_len, peak_memory
 from traces.errors import InputError
 
@@ -35,6 +36,14 @@ def test_what_is_kept_decides() -> None:
     assert lengths == sorted(lengths) and len(set(lengths)) == 4
     assert longest(checkpoint="full", loss_chunks=None) < lengths[-1]
     assert longest(checkpoint="full", optimizer="adamw-8bit") > lengths[-1]
+
+
+def test_simulate_takes_the_longest() -> None:
+    request = replace(REQUEST, checkpoint="full", gpus=2)
+    found = largest_seq_len(request)
+    result = simulate(replace(request, seq_len="max"))
+    assert result.inputs["seq_len"] == found.seq_len
+    assert result.fits and result.peak_memory_bytes == found.peak_memory_bytes
 
 
 def test_nothing_fits() -> None:
