@@ -113,10 +113,15 @@ def main() -> None:
     (verb, _, name), folder = sys.argv[1].partition("-"), Path(sys.argv[2])
     run = {"write": writing, "read": reading, "use": using}[verb](name, folder)
     before = own_peak_rss_bytes()
-    begin = time.perf_counter()
+    begin, cpu_begin = time.perf_counter(), time.process_time()
     run()
-    seconds = time.perf_counter() - begin
-    report: dict[str, Any] = {"seconds": seconds, "peak_rss_bytes": own_peak_rss_bytes(), "before_bytes": before}
+    seconds, cpu_s = time.perf_counter() - begin, time.process_time() - cpu_begin
+    report: dict[str, Any] = {
+        "seconds": seconds,
+        "cpu_s": cpu_s,
+        "peak_rss_bytes": own_peak_rss_bytes(),
+        "before_bytes": before,
+    }
     report["file_bytes"] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(json.dumps(report))
 

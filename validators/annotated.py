@@ -68,25 +68,21 @@ class AnnotatedLanes:
         return annotated
 
 
-def prepare_executor(
-    schedule: str, seq_len: int, heads: int, head_dim: int, pass_: str, mask: str, kernel: str | None
-) -> tuple[World, Callable[[], object]]:
-    """Join the processes of a run, and prepare one call of a schedule on this one.
+def prepare_call(
+    world: World, schedule: str, seq_len: int, heads: int, head_dim: int, pass_: str, mask: str, kernel: str | None
+) -> Callable[[], object]:
+    """A function that calls a schedule once on this process among all.
 
     Parameters
     ----------
     seq_len : tokens of the whole sequence.
     kernel : attention kernel; None for cuDNN's on GPUs, PyTorch's own on CPUs.
     """
-    import torch
-
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    world = World(backend)
-    dtype = "bf16" if backend == "nccl" else "fp32"
+    on_gpu = world.device.type == "cuda"
+    dtype = "bf16" if on_gpu else "fp32"
     workload = AttentionWorkload(1, seq_len, heads, heads, head_dim, head_dim, dtype, parse_mask(mask, seq_len))
     setup = Setup(workload, world.size, world.size)
     program = build_program(parse_schedule(schedule), setup, pass_)
     world.lanes = AnnotatedLanes(world.lanes, program)
-    attention = build_attention_kernel(kernel or ("cudnn" if backend == "nccl" else "cpu"))
-    executor = RankExecutor(world, program, attention, cut_input(draw_inputs(setup, 0), world.rank))
-    return world, executor.call
+    attention = build_attention_kernel(kernel or ("cudnn" if on_gpu else "cpu"))
+    return RankExecutor(world, program, attention, cut_input(draw_inputs(setup, 0), world.rank)).call

@@ -111,12 +111,14 @@ def main() -> None:
 
 
 def _record_executor(options: argparse.Namespace) -> None:
-    from validators.annotated import prepare_executor
+    from validators.annotated import prepare_call
+    from validators.executors.world import World
 
-    seq_len = options.seq_len * int(os.environ.get("WORLD_SIZE", "1"))
-    world, call = prepare_executor(
-        options.schedule, seq_len, options.heads, options.head_dim, options.pass_, options.mask, options.kernel
-    )
+    world = World("nccl" if options.device == "cuda" else "gloo")
+    call = prepare_call(
+        world, options.schedule, options.seq_len * world.size, options.heads, options.head_dim, options.pass_,
+        options.mask, options.kernel,
+    )  # fmt: skip
     case = Case(world.device, world.rank, world.size, options.seq_len, options.heads, options.head_dim)
     print(record_step(options.folder, case, call, options.steps))
     world.leave()

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+import numpy as np
+
 from traces.kineto.classify import Kind
 from traces.kineto.facts import Label, RankTrace
 from traces.kineto.matching import Lookup
@@ -55,9 +57,10 @@ def name_annotated(trace: RankTrace, labels: dict[Label, int]) -> dict[Label, in
         return labels
     rows, known = trace.rows, list(labels)
     lookups = {category: Lookup([w for w, said in named if said.category == category]) for category in SIDES}
-    for row in range(len(rows)):
+    called = trace.launches.find(rows.numpy("correlation"))[0]
+    issued = np.where(called >= 0, called, rows.numpy("start_ns")).tolist()
+    for row, issued_ns in enumerate(issued):
         label = known[rows["label"][row]]
-        issued_ns = trace.launches.get(rows["correlation"][row], (rows["start_ns"][row], 0))[0]
         side = "communication" if label.kind.category == "communication" else "compute"
         said = parse_annotation(lookups[side].name(issued_ns))
         if said is None:

@@ -86,6 +86,37 @@ class Columns:
         return self.of[name]
 
 
+class Calls:
+    """Start and end of the host's calls, by their correlation: arrays, as there are as many as rows."""
+
+    def __init__(self) -> None:
+        self._columns = array("q"), array("q"), array("q")
+        self._order: NDArray[np.intp] | None = None
+
+    def add(self, correlation: int, span_ns: tuple[int, int]) -> None:
+        """One call; of several with one correlation the last counts."""
+        for column, value in zip(self._columns, (correlation, *span_ns), strict=True):
+            column.append(value)
+        self._order = None
+
+    def find(self, correlation: IntArray) -> tuple[IntArray, IntArray]:
+        """Starts and ends, nanoseconds; -1 where there is no such call."""
+        known, start, end = (np.frombuffer(column, dtype=np.int64) for column in self._columns)
+        if self._order is None:
+            self._order = np.argsort(known, kind="stable")
+        if not len(known):
+            return np.full(len(correlation), -1), np.full(len(correlation), -1)
+        at = self._order[np.maximum(np.searchsorted(known, correlation, side="right", sorter=self._order) - 1, 0)]
+        found = known[at] == correlation
+        return np.where(found, start[at], -1), np.where(found, end[at], -1)
+
+    def shift(self, by_ns: int) -> None:
+        """Move them in time."""
+        for column in self._columns[1:]:
+            times = np.frombuffer(column, dtype=np.int64)
+            times += by_ns
+
+
 @dataclass
 class RankTrace:
     """What a trace file says of its rank.
@@ -97,7 +128,7 @@ class RankTrace:
     simulated : whether attnsim wrote it: its clock is then everyone's.
     rows : the device's work.
     lanes : number of each lane, by (process, thread) or stream, and their names.
-    launches : correlation to (start, end) of the host's call, nanoseconds.
+    launches : the host's calls that launched rows.
     windows, phases, operations : the host's annotations: steps, phases, and operations of our executor.
     skipped : events that were not understood, by category.
     """
@@ -111,7 +142,7 @@ class RankTrace:
     rows: Columns = field(default_factory=Columns)
     labels: list[Label] = field(default_factory=list)
     lanes: list[str] = field(default_factory=list)
-    launches: dict[int, tuple[int, int]] = field(default_factory=dict)
+    launches: Calls = field(default_factory=Calls)
     windows: list[Window] = field(default_factory=list)
     phases: list[Window] = field(default_factory=list)
     operations: list[Window] = field(default_factory=list)
@@ -125,7 +156,7 @@ class RankTrace:
         for name in ("start_ns", "end_ns"):
             column = self.rows.numpy(name)
             column += by_ns
-        self.launches = {key: (start + by_ns, end + by_ns) for key, (start, end) in self.launches.items()}
+        self.launches.shift(by_ns)
         self.windows = [Window(name, start + by_ns, end + by_ns) for name, start, end in self.windows]
         self.phases = [Window(name, start + by_ns, end + by_ns) for name, start, end in self.phases]
         self.operations = [Window(name, start + by_ns, end + by_ns) for name, start, end in self.operations]

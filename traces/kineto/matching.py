@@ -38,9 +38,8 @@ class Issued(NamedTuple):
 def in_order_of_issue(trace: RankTrace) -> Issued:
     """Sort a rank's rows by the host's call, or where it is unknown by their start."""
     rows, start = trace.rows, trace.rows.numpy("start_ns")
-    calls = [trace.launches.get(each, (-1, -1)) for each in rows["correlation"]]
-    launch = np.array(calls, dtype=np.int64).reshape(-1, 2)
-    issued = np.where(launch[:, 0] >= 0, launch[:, 0], start)
+    called, returned = trace.launches.find(rows.numpy("correlation"))
+    issued = np.where(called >= 0, called, start)
     order = np.lexsort((start, issued))
     phase_of, step_of = Lookup(trace.phases), Lookup(trace.windows)
     phases, steps, windows = [], [], []
@@ -49,7 +48,7 @@ def in_order_of_issue(trace: RankTrace) -> Issued:
         phases.append(label.phase or phase_of.name(time_ns) or ("other" if trace.phases else _phase_by_kind(label)))
         windows.append(step_of.name(time_ns))
         steps.append(label.step if label.step >= 0 else int(windows[-1] or 0))
-    return Issued(order, launch[:, 0], launch[:, 1], phases, steps, windows)
+    return Issued(order, called, returned, phases, steps, windows)
 
 
 def operation_keys(trace: RankTrace, issued: Issued) -> Iterator[Key]:

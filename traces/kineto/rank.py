@@ -15,6 +15,8 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from traces.errors import InputError
 from traces.kineto.annotations import ANNOTATION_PREFIX, name_annotated
 from traces.kineto.arguments import arguments, bytes_sent, own_kind, peers, span_ns, tensor_bytes
@@ -111,9 +113,9 @@ class _Reader:
         self._name_lanes()
         for start_ns, end_ns, correlation in self._sync_calls:
             trace.syncs.append(Sync(start_ns, end_ns, self._stream_of_sync.get(correlation, -1)))
-        for host_ns, stream, source, call in self._waits:
-            recorded_ns = self._event_calls.get(call, trace.launches.get(call, (-1, -1))[1])
-            trace.waits.append(Wait(host_ns, stream, source, recorded_ns))
+        called = trace.launches.find(np.array([wait[3] for wait in self._waits], dtype=np.int64))[1].tolist()
+        for (host_ns, stream, source, call), launched_ns in zip(self._waits, called, strict=True):
+            trace.waits.append(Wait(host_ns, stream, source, self._event_calls.get(call, launched_ns)))
         trace.labels = list(self._labels)
         trace.shift(int(header.get("baseTimeNanoseconds") or 0))
         return trace
@@ -179,7 +181,7 @@ class _Reader:
     def _call(self, event: Event) -> None:
         purpose, correlation = purpose_of_call(str(event["name"])), int(arguments(event).get("correlation", -1))
         if purpose == "launch" and correlation >= 0:
-            self._trace.launches[correlation] = span_ns(event)
+            self._trace.launches.add(correlation, span_ns(event))
         elif purpose == "synchronise":
             self._sync_calls.append((*span_ns(event), correlation))
         elif purpose == "record":

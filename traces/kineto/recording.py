@@ -185,9 +185,9 @@ def _start_at_zero(traces: Sequence[RankTrace], clocks: Clocks) -> IntArray:
 
 
 def _first_ns(trace: RankTrace) -> int:
-    known = {each for each in trace.rows["correlation"] if each in trace.launches}
-    first = [min(trace.rows["start_ns"]), *(trace.launches[each][0] for each in known)]
-    first += [window.start_ns for window in trace.windows] + [sync.start_ns for sync in trace.syncs]
+    called = trace.launches.find(trace.rows.numpy("correlation"))[0]
+    first: list[int] = [min(trace.rows["start_ns"]), *called[called >= 0].tolist()]
+    first += [each.start_ns for each in trace.windows] + [each.start_ns for each in trace.syncs]
     return min(first)
 
 

@@ -1,0 +1,44 @@
+"""Recording: what the commands of docs/traces.md write is what the reader reads."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tests.validators.executors.processes import run_ranks  # noqa: E402
+from tests.validators.recorded_process import record_ring  # noqa: E402
+from traces.errors import InputError  # noqa: E402
+from traces.kineto import read_recording  # noqa: E402
+from validators.record_trace import record  # noqa: E402
+from validators.trace_workloads import WORKLOADS, Case  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+CPU = Case(torch.device("cpu"), 0, 1, 64, 2, 16)
+
+
+def test_kernels_on_a_cpu(tmp_path):
+    path = record(tmp_path / "t", CPU, "kernels", 2)
+    assert path.name == "rank0.json.gz"
+    assert [each.name for each in (tmp_path / "t").iterdir()] == ["rank0.json.gz"]
+    read = read_recording(tmp_path / "t")
+    assert len(read.windows[0]) == 2
+    found = {(info.kind, info.phase) for info in read.timeline.operations}
+    assert {("gemm", "forward"), ("attention_forward", "forward"), ("attention_backward", "backward")} <= found
+
+
+@pytest.mark.parametrize("workload", sorted(set(WORKLOADS) - {"kernels"}))
+def test_communication_needs_several_processes(tmp_path, workload):
+    with pytest.raises(InputError, match=f"workload {workload} needs several processes"):
+        record(tmp_path / "t", CPU, workload, 1)
+    assert not (tmp_path / "t").exists()
+
+
+def test_our_executor_on_two_processes(tmp_path):
+    names = run_ranks(2, record_ring, tmp_path / "t")
+    assert names == ["rank0.json.gz", "rank1.json.gz"]
+    read = read_recording(tmp_path / "t")
+    ours = [info for info in read.timeline.operations if info.name.startswith("attnsim#")]
+    assert {info.kind for info in ours} >= {"exchange", "attention_forward", "merge"}
+    assert {info.step for info in ours if info.kind == "attention_forward"} == {0, 1}
+    assert read.timeline.n_ranks == 2
