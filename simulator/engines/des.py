@@ -14,7 +14,9 @@ the result equals `maxplus`, row by row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+import gc
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import simpy
@@ -36,6 +38,18 @@ Wait = Generator[simpy.Event, None, None]
 
 AFTER_ALL_ELSE = EventPriority(2)
 """Priority of an event at the end of an instant; SimPy's own are 0 and 1."""
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Events are many and short-lived, and looking through them for cycles takes a quarter of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class _Flag:
@@ -196,7 +210,8 @@ class DiscreteEvents:
             for lane, tasks in by_lane.items()
             for rank in range(self._n_ranks)
         ]
-        self._env.run()
+        with _without_collector():
+            self._env.run()
         if any(process.is_alive for process in processes):
             raise StalledError(find_stalls(self._tasks))
         self._report()
@@ -211,7 +226,7 @@ class DiscreteEvents:
                 self._observer.observe(task.operation, np.array(task.start_ns), np.array(task.end_ns))
 
     def _lane(self, rank: int, tasks: list[Task], progress: _Progress) -> Wait:
-        env = self._env
+        env, interfere = self._env, self._devices is not None
         lanes = {lane: each[rank] for lane, each in self._progress.items()}
         for task in tasks:
             ranks = task.operation.ranks
@@ -226,24 +241,26 @@ class DiscreteEvents:
                 yield env.timeout(task.issued_ns[rank] - env.now)
             task.start_ns[rank] = int(env.now)
             if task.to or task.group:
-                self._hold(rank, task, 1)
+                if interfere:
+                    self._hold(rank, task, 1)
                 yield from self._exchange(rank, task) if task.to else self._collective(rank, task)
-                self._hold(rank, task, -1)
+                if interfere:
+                    self._hold(rank, task, -1)
             elif task.device_ns[rank]:
-                yield self._kernel(rank, task)
+                yield self._kernel(rank, task) if interfere else env.timeout(task.device_ns[rank])
             task.end_ns[rank] = int(env.now)
             progress.advance(task.operation.id)
 
     def _hold(self, rank: int, task: Task, sign: int) -> None:
         """Communication takes its multiprocessors, or gives them back."""
-        if self._devices is not None and task.use is not None:
-            self._devices.take(rank, sign * task.use.sms[rank])
-            self._links.settle_later()
+        assert self._devices is not None and task.use is not None
+        self._devices.take(rank, sign * task.use.sms[rank])
+        self._links.settle_later()
 
     def _kernel(self, rank: int, task: Task) -> simpy.Event:
+        """A kernel that others on its GPU may slow."""
         use, devices = task.use, self._devices
-        if use is None or devices is None:
-            return self._env.timeout(task.device_ns[rank])
+        assert use is not None and devices is not None
         ask = Ask(task.device_ns[rank], 0, 1.0, ())
         flow, ended = self._links.send(ask, lambda _: devices.end_kernel(rank))
         devices.start_kernel(rank, Kernel(flow, use.traffic[rank], lambda taken: use.slowdown(taken)[rank]))
@@ -265,7 +282,10 @@ class DiscreteEvents:
         receiver = started[task.to[rank]]
         if not receiver.happened:
             yield receiver.wait(self._env)
-        yield self._move(rank, task, task.asks[rank] if task.asks else None, tuple({rank, task.to[rank]}))
+        if task.asks or task.use is not None:
+            yield self._move(rank, task, task.asks[rank] if task.asks else None, tuple({rank, task.to[rank]}))
+        else:
+            yield self._env.timeout(task.device_ns[rank])
         arrived[rank].set()
         sender = arrived[task.source[rank]]
         if not sender.happened:
