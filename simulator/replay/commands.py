@@ -26,12 +26,15 @@ def replay(
     from simulator.replay import replay as run
     from simulator.replay import summarise
     from simulator.replay.tables import replay_tables
+    from simulator.result import SCHEMA_VERSION
 
     with show_progress() as progress:
         results = run(source, rows, progress)
     summaries = summarise(results)
     outputs = Outputs(json)
-    write_json({"rows": [row.to_json() for row in results], "summary": [each.to_json() for each in summaries]}, outputs)
+    rows_json = [row.to_json() for row in results]
+    summary = [each.to_json() for each in summaries]
+    write_json({"schema_version": SCHEMA_VERSION, "rows": rows_json, "summary": summary}, outputs)
     print_tables(replay_tables(results, summaries), outputs)
 
 

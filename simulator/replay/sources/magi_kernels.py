@@ -5,6 +5,8 @@ r"""MagiAttention's kernel benchmark on one H100: seven implementations, six mas
 ``kernel`` is `cost_models.kernels` with a curve per implementation, ``call`` what the host needs for one call through
 the implementation's Python interface: at 1K tokens all masks take the same time, which no kernel explains.
 
+On B200, whose rows are not transcribed, cuDNN has the curve of the b200 profile, of another source.
+
 Traps. The window's FLOP are those of 1024 keys, the kernels see 1025. The documents are not published, only their mean
 density; here they are as few as reproduce it (`representative_lengths`), so document rows carry that guess. SDPA takes
 windows and documents as a dense S x S mask, and computes all of it. FlexAttention was not compiled for windows and
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 from functools import cached_property, lru_cache
 
-from cost_models.hardware import HardwareProfile
+from cost_models.hardware import HardwareProfile, load_hardware
 from cost_models.kernels import AttentionShape, estimate_calls_s
 from cost_models.masks import KernelCall, Mask, TokenRange, lower, parse_mask
 from simulator.replay.fits import fitted_hardware
@@ -28,6 +30,7 @@ KERNELS = {
     "FlashAttention-2": "fa2",
     "FlashAttention-3": "fa3",
     "cuDNN fused (TransformerEngine)": "cudnn-te",
+    "cuDNN": "cudnn-te",
     "PyTorch SDPA": "sdpa",
     "FlexAttention": "flex",
     "Flex-Flash-Attention (FFA)": "ffa",
@@ -62,7 +65,8 @@ class MagiKernels(Source):
     def predict(self, row: Row) -> float:
         """TFLOP/s."""
         mask_name, direction, seq_len = self.read(row)
-        seconds = self.kernel_s(self.hardware, row, mask_name, direction, seq_len)
+        profile = self.hardware if row["gpu"] == "H100" else self.blackwell
+        seconds = self.kernel_s(profile, row, mask_name, direction, seq_len)
         call_s: float = self.fit.constants["call_s"][KERNELS[row["method"]]][direction]
         return self.flop(row, mask_name, direction, seq_len) / max(seconds, call_s) / 1e12
 
@@ -70,6 +74,17 @@ class MagiKernels(Source):
     def hardware(self) -> HardwareProfile:
         """H100 with a curve per implementation."""
         return fitted_hardware(DATA / f"{self.name}.hardware.toml")
+
+    @cached_property
+    def blackwell(self) -> HardwareProfile:
+        """B200 with its own cuDNN, under the name that it has here."""
+        profile = load_hardware("b200")
+        return profile.model_copy(update={"kernels": {"cudnn-te": profile.kernels["cudnn"]}})
+
+    def fitted_on(self, row: Row) -> str | None:
+        """Of another GPU only the time of a call is fitted, on H100."""
+        text = super().fitted_on(row)
+        return text if row["gpu"] == "H100" else f"time of a call alone, {text}"
 
     def published(self, row: Row) -> tuple[float, str]:
         """TFLOP/s, if the bar is long enough to be read."""
@@ -81,6 +96,8 @@ class MagiKernels(Source):
     def in_fit(self, row: Row) -> bool:
         """2K and 32K without documents, 16K with full documents; the call's time from one row of 1K."""
         mask, seq_len = row["table_or_figure"].split("/")[2], int(row["seq_len"])
+        if row["gpu"] != "H100":
+            return False
         if seq_len == 1024:
             return mask == ("causal_mask" if KERNELS[row["method"]] in ("sdpa", "flex") else "varlen_full_mask")
         if is_dense(row["method"], mask):
@@ -90,10 +107,10 @@ class MagiKernels(Source):
 
     def read(self, row: Row) -> tuple[str, str, int]:
         """(mask, direction, sequence length) of a row that can be predicted."""
-        if row["gpu"] != "H100":
-            raise Skip(f"no fitted curves on {row['gpu'] or 'an unnamed GPU'}")
         if row["method"] not in KERNELS:
             raise Skip(f"no curve for {row['method'] or 'an unnamed method'}")
+        if row["gpu"] != "H100" and (row["gpu"], KERNELS[row["method"]]) != ("B200", "cudnn-te"):
+            raise Skip(f"no curve of {row['method']} on {row['gpu'] or 'an unnamed GPU'}")
         parts = row["table_or_figure"].split("/")
         if len(parts) != 4 or parts[2] not in MASKS or parts[3] not in ("fwd", "bwd"):
             raise Skip(f"no mask and direction in table_or_figure {row['table_or_figure'][:60]}")

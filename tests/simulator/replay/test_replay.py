@@ -134,6 +134,7 @@ def test_command_prints_tables_and_writes_json(write_rows, tmp_path, capsys):
         attnsim.main(["replay", "magi-kernels", "--rows", str(path), "--json", str(out)])
     assert ended.value.code == 0
     written = json.loads(out.read_text())
+    assert written["schema_version"] == 1
     assert [row["skipped"] is None for row in written["rows"]] == [True, False]
     assert {"predicted", "published", "error", "fitted_on"} <= set(written["rows"][0])
     assert [each["source"] for each in written["summary"]] == ["magi-kernels", "magi-kernels"]
