@@ -34,6 +34,9 @@ MAX_CODES = 1 << 16
 """Largest look-up table of class numbers; beyond it the dictionary is used."""
 
 
+NO_CLASS = -1
+"""Stands for the class of two parts of which one has no tokens."""
+
 NOTHING = Lowering((), 0, True)
 """What is launched where no pair is attended."""
 
@@ -155,7 +158,8 @@ class LoweringTable(LoweringSet):
         self._index_of_class: dict[int, int] = {}
         self._needed: dict[int, IntArray] = {}
         self._column_of_shifts: dict[tuple[int, int], LoweringColumn] = {}
-        self._classes = _ChunkClasses.build(mask, seq_len, queries, keys)
+        self._parts = [(each.extends or each).parts for each in (queries, keys)]
+        self._classes = _ChunkClasses.build(mask, seq_len, queries.extends or queries, keys.extends or keys)
 
     def column(self, queries: Layout, keys: Layout) -> LoweringColumn:
         """Lowerings for the parts that the ranks hold in these layouts."""
@@ -168,7 +172,12 @@ class LoweringTable(LoweringSet):
                 runs = [(*run[:2], self._lower_class(run, queries, keys)) for run in self._classes.runs(*shifts)]
                 self._column_of_shifts[shifts] = LoweringColumn(self, None, runs)
             return self._column_of_shifts[shifts]
-        code = self._classes.codes(queries.owner, keys.owner)
+        owners = [
+            np.minimum(owner, parts - 1) for owner, parts in zip((queries.owner, keys.owner), self._parts, strict=True)
+        ]
+        code = self._classes.codes(*owners)
+        nothing = (owners[0] != queries.owner) | (owners[1] != keys.owner)
+        code[nothing] = NO_CLASS
         numbers, first, index = np.unique(code, return_index=True, return_inverse=True)
         examples = zip(first.tolist(), first.tolist(), numbers.tolist(), strict=True)
         lowered = np.array([self._lower_class(example, queries, keys) for example in examples])
@@ -177,6 +186,8 @@ class LoweringTable(LoweringSet):
     def _lower_class(self, run: tuple[int, int, int], queries: Layout, keys: Layout) -> int:
         """Lowering of a class, from its first rank."""
         rank, _, code = run
+        if code == NO_CLASS:
+            return self.add(NOTHING)
         if code not in self._index_of_class:
             self._index_of_class[code] = self._lower_pair(int(queries.owner[rank]), int(keys.owner[rank]))
         return self._index_of_class[code]

@@ -30,12 +30,14 @@ class Partition:
     ----------
     start, stop : first token and end of each range; an empty range has ``stop <= start``.
     stride : distance between neighbouring tokens of a range.
+    extends : the partition of which this has all parts, and one without tokens after them.
     """
 
     name: str
     start: IntArray
     stop: IntArray
     stride: int = 1
+    extends: Partition | None = None
 
     @staticmethod
     def of(name: str, parts: Sequence[Iterable[TokenRange]]) -> Partition:
@@ -78,7 +80,8 @@ class Partition:
     def or_nothing(self) -> Partition:
         """The same parts, and one more without tokens."""
         none = np.zeros((1, self.start.shape[1]), dtype=np.int64)
-        return Partition(self.name, np.concatenate([self.start, none]), np.concatenate([self.stop, none]), self.stride)
+        start, stop = np.concatenate([self.start, none]), np.concatenate([self.stop, none])
+        return Partition(self.name, start, stop, self.stride, self)
 
 
 class Layout:
@@ -129,7 +132,7 @@ class Layout:
 
     def only(self, ranks: NDArray[np.bool_]) -> Layout:
         """The same on some ranks, nothing on the others."""
-        partition = self.partition.or_nothing
+        partition = self.partition if self.partition.extends is not None else self.partition.or_nothing
         return Layout(partition, np.where(ranks, self.owner, partition.parts - 1), None, self.first_head)
 
     def gathered(self, group: Ring) -> Layout:

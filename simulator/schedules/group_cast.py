@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from cost_models.masks import Mask, TokenRange, count_tokens, join_ranges, needed_keys
+from cost_models.masks import Mask, TokenRange, join_ranges, needed_keys
 from simulator.program.operations import IntArray
 from simulator.program.partition import Layout, Partition
 from simulator.program.recorder import Recorder
@@ -85,12 +85,16 @@ def _in_stages(pieces: list[Piece], stages: int) -> list[list[Piece]]:
 
 
 def _build(lacking: list[list[Piece]]) -> Cast:
-    ranks = range(len(lacking))
-    by_owner = [[[TokenRange(a, b) for a, b, owner in pieces if owner == source] for source in ranks]
-                for pieces in lacking]  # fmt: skip
-    splits = np.array([[count_tokens(by_owner[to][source]) for to in ranks] for source in ranks], dtype=np.int64)
-    sent = [[each for to in ranks for each in by_owner[to][source]] for source in ranks]
-    received = [[each for source in ranks for each in by_owner[to][source]] for to in ranks]
+    ranks = len(lacking)
+    splits = np.zeros((ranks, ranks), dtype=np.int64)
+    sent: list[list[TokenRange]] = [[] for _ in lacking]
+    received: list[list[TokenRange]] = []
+    for to, pieces in enumerate(lacking):
+        by_owner = sorted(pieces, key=lambda piece: piece[2])  # stable: in the order of the sequence within an owner
+        received.append([TokenRange(start, stop) for start, stop, _ in by_owner])
+        for start, stop, owner in by_owner:
+            sent[owner].append(TokenRange(start, stop))
+            splits[owner, to] += stop - start
     used = [join_ranges([TokenRange(a, b) for a, b, _ in pieces]) for pieces in lacking]
     return Cast(_home("sent", sent), _home("received", received), _home("used", used), splits)
 
