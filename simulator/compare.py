@@ -6,11 +6,17 @@ from simulator.choices import list_choices
 from simulator.progress import Progress
 from simulator.request import ResolvedRequest, SimulationRequest
 from simulator.result import Refused, SimulationResult
-from simulator.schedules import Schedule
+from simulator.schedules import Schedule, parse_schedule
 from simulator.simulate import Run
 from simulator.steps.record import setup_of
 from traces.display import format_bytes
 from traces.errors import InputError
+
+PEER_CHOICES = (
+    "torch-cp", "torch-cp:rotate=alltoall", "torch-cp:balance=false", "torch-cp:rotate=alltoall,balance=false",
+    "ring-flash-attn", "ring-flash-attn:variant=zigzag", "ring-flash-attn:variant=stripe", "yunchang",
+)  # fmt: skip
+"""Other people's implementations, with the options that their users choose between."""
 
 
 def compare(
@@ -32,11 +38,12 @@ def compare(
     resolved = request.resolve()
     results: list[SimulationResult] = []
     refused: list[Refused] = []
-    choices = list_choices(setup_of(resolved))
-    for done, choice in enumerate(choices):
+    schedules = [choice.schedule for choice in list_choices(setup_of(resolved))]
+    schedules += [parse_schedule(spec) for spec in PEER_CHOICES] if request.peers else []
+    for done, schedule in enumerate(schedules):
         if progress is not None:
-            progress(choice.schedule.name, done, len(choices))
-        outcome = _try(choice.schedule, resolved)
+            progress(schedule.name, done, len(schedules))
+        outcome = _try(schedule, resolved)
         if isinstance(outcome, SimulationResult):
             results.append(outcome)
         else:

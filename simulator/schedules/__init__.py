@@ -17,6 +17,7 @@ from simulator.schedules.lightseq import LightSeq
 from simulator.schedules.loongtrain import LoongTrain
 from simulator.schedules.magi import Magi
 from simulator.schedules.minference import MInference
+from simulator.schedules.peers import PEERS
 from simulator.schedules.ring import Ring
 from simulator.schedules.rsa import Rsa
 from simulator.schedules.star import Star
@@ -45,6 +46,7 @@ _ALL: tuple[type[Schedule], ...] = (
 SCHEDULES: dict[str, type[Schedule]] = {each.name: each for each in _ALL}
 
 __all__ = [
+    "PEERS",
     "SCHEDULES",
     "AllGather",
     "Apb",
@@ -78,9 +80,10 @@ def parse_schedule(spec: str | Spec) -> Schedule:
     Burst(ring='flat', partition=None, grad='bf16')
     """
     spec = parse_spec(spec, "schedule") if isinstance(spec, str) else spec
-    if spec.name not in SCHEDULES:
-        raise InputError("unknown schedule", got=repr(spec.name), expected="one of " + ", ".join(SCHEDULES))
-    kind = SCHEDULES[spec.name]
+    known = SCHEDULES | PEERS
+    if spec.name not in known:
+        raise InputError("unknown schedule", got=repr(spec.name), expected="one of " + ", ".join(known))
+    kind = known[spec.name]
     options = {field.name.replace("_", "-"): field.name for field in fields(kind)}
     spec.only(tuple(options))
     hints = get_type_hints(kind)
