@@ -40,6 +40,8 @@ Key = tuple[Any, ...]
 COLLECTIVE_KINDS = ("all_reduce", "reduce", "all_gather", "gather", "scatter", "broadcast", "all_to_all",
                     "reduce_scatter", "reduce_scatter", "barrier")  # fmt: skip
 MAX_NODES = 20_000_000
+MAX_NUMBER = 10**15
+"""Of nanoseconds and bytes."""
 
 
 class ChakraNode(NamedTuple):
@@ -80,40 +82,46 @@ def load_chakra(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
 def _read(path: Path, rank: int) -> list[ChakraNode]:
     nodes, seen = [], Counter[Key]()
     for node in read_nodes(path):
-        values = attributes(node)
-        key, peer = _key(node, values, rank, path)
-        if key:
-            key = (*key, seen[key])
-            seen[key[:-1]] += 1
-        duration = values.get("duration_ns", node.duration_micros * 1000)
-        kind = values.get("kind") or {SEND: "exchange", RECV: "exchange"}.get(node.type, "other")
-        if node.type == COLL:
-            kind = COLLECTIVE_KINDS[values["comm_type"]]
-        waits = tuple(dict.fromkeys((*node.data_deps, *node.ctrl_deps)))
-        nodes.append(
-            ChakraNode(node.id, node.type, str(kind), int(duration), int(values.get("comm_size", 0)), key, peer, waits)
-        )
+        try:
+            nodes.append(_parse(node, rank, seen))
+        except KeyError as error:
+            what = f"node {node.id} of {path} lacks an attribute"
+            raise InputError(what, expected=str(error.args[0])) from error
+        except (TypeError, ValueError) as error:
+            raise InputError(f"node {node.id} of {path} is malformed", got=error) from error
         if len(nodes) > MAX_NODES:
             raise InputError(f"Chakra trace {path} has too many nodes", expected=f"at most {MAX_NODES}")
     return nodes
 
 
-def _key(node: Any, values: dict[str, Any], rank: int, path: Path) -> tuple[Key, int]:
-    """What a node is part of, before it is counted, and its partner."""
-    try:
-        if node.type == COLL:
-            if not 0 <= values["comm_type"] < len(COLLECTIVES):
-                raise InputError(f"node {node.id} of {path}: comm_type", got=values["comm_type"], expected="0 to 9")
-            return ("collective", str(values.get("pg_name", "0")) or "0", values["comm_type"]), -1
-        if node.type == SEND:
-            to, tag = int(values["comm_dst"]), int(values["comm_tag"])
-            return ("message", rank, to, tag), to
-        if node.type == RECV:
-            source, tag = int(values["comm_src"]), int(values["comm_tag"])
-            return ("message", source, rank, tag), source
-    except KeyError as error:
-        raise InputError(f"node {node.id} of {path} lacks an attribute", expected=str(error.args[0])) from error
-    return (), -1
+def _parse(node: Any, rank: int, seen: Counter[Key]) -> ChakraNode:
+    """What is used of a node; ``seen`` counts what it is part of."""
+    values = attributes(node)
+    key, peer, kind = _part(node, values, rank)
+    if key:
+        key = (*key, seen[key])
+        seen[key[:-1]] += 1
+    duration_ns, size = int(values.get("duration_ns", node.duration_micros * 1000)), int(values.get("comm_size", 0))
+    if not (0 <= duration_ns <= MAX_NUMBER and 0 <= size <= MAX_NUMBER):
+        raise ValueError(f"duration of {duration_ns} ns, {size} bytes")
+    waits = tuple(dict.fromkeys((*node.data_deps, *node.ctrl_deps)))
+    return ChakraNode(node.id, node.type, kind, duration_ns, size, key, peer, waits)
+
+
+def _part(node: Any, values: dict[str, Any], rank: int) -> tuple[Key, int, str]:
+    """What a node is part of, before it is counted; its partner; its kind."""
+    if node.type == COLL:
+        number = int(values["comm_type"])
+        if not 0 <= number < len(COLLECTIVES):
+            raise ValueError(f"comm_type {number}, not 0 to {len(COLLECTIVES) - 1}")
+        return ("collective", str(values.get("pg_name", "0")) or "0", number), -1, COLLECTIVE_KINDS[number]
+    if node.type == SEND:
+        to = int(values["comm_dst"])
+        return ("message", rank, to, int(values["comm_tag"])), to, "exchange"
+    if node.type == RECV:
+        source = int(values["comm_src"])
+        return ("message", source, rank, int(values["comm_tag"])), source, "exchange"
+    return (), -1, str(values.get("kind", "other"))
 
 
 def _ordered(nodes: list[ChakraNode], path: Path) -> list[ChakraNode]:

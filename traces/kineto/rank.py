@@ -19,7 +19,7 @@ import numpy as np
 
 from traces.errors import InputError
 from traces.kineto.annotations import ANNOTATION_PREFIX, name_annotated
-from traces.kineto.arguments import arguments, bytes_sent, own_kind, peers, span_ns, tensor_bytes
+from traces.kineto.arguments import MAX_NS, arguments, bytes_sent, own_kind, peers, span_ns, tensor_bytes
 from traces.kineto.classify import Kind, classify_collective, classify_kernel, classify_operator, is_communication
 from traces.kineto.facts import Columns, Label, Peers, RankTrace, Sync, Wait, Window
 from traces.kineto.stream import Event, EventStream
@@ -75,26 +75,26 @@ class _Reader:
 
     def take(self, event: Event) -> None:
         """One event."""
-        phase = event.get("ph")
-        if phase == "M":
-            if event.get("name") == "thread_name":
-                self._thread_names[event.get("pid"), event.get("tid")] = str(arguments(event).get("name", "")).strip()
-            return
-        if phase != "X":
-            return
-        category = str(event.get("cat", "")).lower()
-        taker = self._takers.get(category)
-        if taker is None:
-            self._trace.skipped[category] = self._trace.skipped.get(category, 0) + 1
-            return
         try:
-            taker(event)
+            self._sort(event)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(
                 f"cannot read trace {self._trace.path}: event {str(event.get('name'))[:60]!r} is malformed", got=error
             ) from error
+
+    def _sort(self, event: Event) -> None:
+        phase = event.get("ph")
+        if phase == "X":
+            category = str(event.get("cat", "")).lower()
+            taker = self._takers.get(category)
+            if taker is None:
+                self._trace.skipped[category] = self._trace.skipped.get(category, 0) + 1
+            else:
+                taker(event)
+        elif phase == "M" and event.get("name") == "thread_name":
+            self._thread_names[event.get("pid"), event.get("tid")] = str(arguments(event).get("name", "")).strip()
 
     def finish(self, header: Mapping[str, Any]) -> RankTrace:
         """Everything together, on the header's clock."""
@@ -117,7 +117,7 @@ class _Reader:
         for (host_ns, stream, source, call), launched_ns in zip(self._waits, called, strict=True):
             trace.waits.append(Wait(host_ns, stream, source, self._event_calls.get(call, launched_ns)))
         trace.labels = list(self._labels)
-        trace.shift(int(header.get("baseTimeNanoseconds") or 0))
+        trace.shift(self._base_ns(header))
         return trace
 
     # -- events ------------------------------------------------------------------------------------------------------
@@ -198,11 +198,20 @@ class _Reader:
 
     # -- afterwards --------------------------------------------------------------------------------------------------
 
+    def _base_ns(self, header: Mapping[str, Any]) -> int:
+        base_ns = header.get("baseTimeNanoseconds", 0)
+        if type(base_ns) is not int or not 0 <= base_ns <= MAX_NS:
+            raise InputError(
+                f"cannot read trace {self._trace.path}: baseTimeNanoseconds", got=repr(base_ns)[:40], expected="a time"
+            )
+        return base_ns
+
     def _say_rank(self, header: Mapping[str, Any]) -> None:
         info = header.get("distributedInfo")
         if isinstance(info, dict) and type(info.get("rank")) is int:
             self._trace.rank = info["rank"]
-            self._trace.world_size = int(info.get("world_size") or 1)
+            world_size = info.get("world_size")
+            self._trace.world_size = world_size if type(world_size) is int else 1
         self._trace.host_name = str(header.get("host_name", ""))
         self._trace.simulated = "provenance" in header
 

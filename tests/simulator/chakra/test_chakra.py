@@ -254,7 +254,7 @@ def test_collectives_wait_for_the_last_rank(tmp_path):
     assert loaded.program.operations[-1].kind == "all_reduce"
 
 
-def send(**values: int) -> Callable[[Any], list[Any]]:
+def send(**values: int | str) -> Callable[[Any], list[Any]]:
     return lambda s: [node(s, 1, SEND, **values)]
 
 
@@ -278,7 +278,12 @@ BAD = {
     "a dependency that is not there": ((computations((2,)),), "node 1 waits for one that is not there: got 2"),
     "a circle": ((computations((2,), (1,)),), "wait for each other in a circle: got 2 of 2"),
     "an id twice": ((computations((), (), first=7),), "ids are not unique: got 7"),
-    "an unknown collective": ((lambda s: [node(s, 1, COLL, comm_type=99, comm_size=1)],), "comm_type: got 99"),
+    "a tag that is no number": ((send(comm_dst=0, comm_tag="x", comm_size=8),), "node 1 of .* is malformed"),
+    "a size below nothing": ((send(comm_dst=0, comm_tag=1, comm_size=-8),), "node 1 of .* is malformed: got duration"),
+    "an unknown collective": (
+        (lambda s: [node(s, 1, COLL, comm_type=99, comm_size=1)],),
+        "is malformed: got comm_type 99, not 0 to 9",
+    ),
 }
 
 

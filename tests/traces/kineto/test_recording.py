@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import shutil
 from collections import Counter
 
@@ -18,6 +19,7 @@ from traces.errors import InputError
 from traces.kineto import read_recording
 from traces.metrics import busy_ns
 from traces.perfetto import write_traces
+from traces.summary import summarise
 from traces.timeline import Timeline
 
 
@@ -210,3 +212,31 @@ def test_overlap_in_a_stream_is_cut_and_said(tmp_path):
     read = read_recording(tmp_path)
     assert sorted(read.timeline.end_ns.tolist()) == [8000, 18000]
     assert "cut by 2000 ns" in read.warnings[0]
+
+
+STRANGE = [-1, 1e300, None, "x", [], {}, 10**30, float("nan"), True, 0, 2**62, -(2**63), 10**15, "..."]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_strange_values_anywhere_are_refused_or_harmless(tmp_path, seed):
+    """Whatever stands in a field: one message, or a timeline that keeps to its rules and can be summarised."""
+    rng = random.Random(seed)
+    name = rng.choice(["h100-nccl1.json.gz", "gloo-ring/rank0.json.gz", "gloo-executor/rank1.json.gz"])
+    whole = gzip.decompress((RECORDED / name).read_bytes())
+    refused = 0
+    for _ in range(12):
+        trace = json.loads(whole)
+        events = trace["traceEvents"]
+        if rng.random() < 0.1:
+            trace[rng.choice(["baseTimeNanoseconds", "distributedInfo", "traceEvents"])] = rng.choice(STRANGE)
+        for _ in range(rng.randint(1, 20)):
+            event = rng.choice(events)
+            arguments = event.get("args")
+            fields = arguments if isinstance(arguments, dict) and arguments and rng.random() < 0.5 else event
+            fields[rng.choice(list(fields))] = rng.choice(STRANGE)
+        (tmp_path / "t.json").write_text(json.dumps(trace))
+        try:
+            summarise(read_recording(tmp_path / "t.json"))
+        except InputError:
+            refused += 1
+    assert refused
