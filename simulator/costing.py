@@ -145,7 +145,8 @@ class CostModel:
         rows = np.atleast_1d(np.asarray(work.m))
         distinct, index = np.unique(rows, return_inverse=True)
         seconds = [
-            sum(estimate_gemm_s(self._profile, int(m), n, k, work.dtype) for n, k in work.shapes) for m in distinct
+            sum(estimate_gemm_s(self._profile, int(m), n, k, work.dtype, work.weight_bits) for n, k in work.shapes)
+            for m in distinct
         ]
         column = array_to_ns(np.array(seconds))[index.reshape(-1)]
         return int(column[0]) if isinstance(work.m, int) else column

@@ -153,6 +153,13 @@ def _request_options(
     ] = None,
     optimizer: Annotated[str, typer.Option(metavar="adamw|adamw-8bit", help="Optimizer of a step.")] = "adamw",
     method: Annotated[str, typer.Option(metavar="NAME[:key=value,...]", help="Fine-tuning method of a step.")] = "full",
+    weight_bits: Annotated[
+        float | None, typer.Option(metavar="BITS", help="Of a stored weight (prefill, decode). Default: the type's.")
+    ] = None,
+    kv_block: Annotated[
+        int | None,
+        typer.Option(metavar="TOKENS", help="Tokens of a page of the KV cache (decode)."),
+    ] = None,
     ep: Annotated[int, typer.Option(metavar="N", help="Ranks over which experts are spread.")] = 1,
     routing: Annotated[
         str, typer.Option(metavar="uniform|zipf:exponent=,seed=|@FILE", help="Tokens per expert.")

@@ -75,6 +75,8 @@ class RequestOptions(TypedDict, total=False):
     loss_chunks: int | None
     optimizer: str
     method: str
+    weight_bits: float | None
+    kv_block: int | None
     ep: int
     routing: str
     capacity: float | None
@@ -111,7 +113,7 @@ class SimulationRequest:
     tp, dp, pp : tensor, data and pipeline parallel ranks of layers and models; all others are context parallel.
     placement, tp_version, zero, checkpoint, microbatches, loss_chunks, optimizer : as in `StepOptions`.
     slow_rank, slow_link, lost, lost_rank, jitter, seed, draws : as in `FaultOptions`.
-    method, ep, routing, capacity : likewise.
+    method, ep, routing, capacity, weight_bits, kv_block : likewise.
     what_if : parts made faster or slower, ``PART=FACTOR,...`` (`cost_models.variation`).
     """
 
@@ -147,6 +149,8 @@ class SimulationRequest:
     loss_chunks: int | None = None
     optimizer: str = "adamw"
     method: str = "full"
+    weight_bits: float | None = None
+    kv_block: int | None = None
     ep: int = 1
     routing: str = "uniform"
     capacity: float | None = None

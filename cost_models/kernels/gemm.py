@@ -2,7 +2,9 @@
 
     t = overhead + max(waves t_m t_n 2 k / (efficiency peak / SMs), bytes / HBM rate),  waves = ceil(tiles / SMs)
 
-Output tiles are equal, so whole waves are exact; split-k, which fills a last wave for few tiles, is not modelled.
+Output tiles are equal, so whole waves are exact; split-k, which fills a last wave for few tiles, is not modelled, but
+for products of at most 64 rows (decoding): those have lower tiles and split k over all multiprocessors, and are bound
+by memory. Weights stored in fewer bits are read so and converted in registers (weight-only kernels).
 """
 
 from __future__ import annotations
@@ -15,12 +17,19 @@ if TYPE_CHECKING:
     from cost_models.hardware import HardwareProfile
 
 
-def estimate_gemm_s(profile: HardwareProfile, m: int, n: int, k: int, dtype: str) -> float:
+FEW_ROWS = 64
+"""Rows up to which libraries split k and lower tiles."""
+
+
+def estimate_gemm_s(
+    profile: HardwareProfile, m: int, n: int, k: int, dtype: str, weight_bits: float | None = None
+) -> float:
     """Time of a matrix product, zero where it is empty.
 
     Parameters
     ----------
     m, n, k : rows and columns of the result, and the dim that is summed over.
+    weight_bits : of an element of the [k, n] matrix; None for those of the dtype.
 
     Raises
     ------
@@ -34,6 +43,10 @@ def estimate_gemm_s(profile: HardwareProfile, m: int, n: int, k: int, dtype: str
     waves = -(-tiles // profile.sm_count)
     tile_flop = 2.0 * costs.tile_rows * costs.tile_columns * k
     compute = waves * tile_flop / (costs.efficiency * peak / profile.sm_count)
-    moved = (m * k + k * n + m * n) * dtype_bytes(dtype)
+    if m <= FEW_ROWS:
+        compute = 2.0 * FEW_ROWS * n * k / (costs.efficiency * peak)
+    element = dtype_bytes(dtype)
+    weights = k * n * (element if weight_bits is None else weight_bits / 8)
+    moved = (m * k + m * n) * element + weights
     floor = moved / (profile.hbm_bytes_per_s * profile.elementwise.efficiency["copy"])
     return costs.overhead_s + max(compute, floor)

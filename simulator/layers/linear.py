@@ -6,7 +6,7 @@
 
 T tokens of this rank. A weight that is split over tensor parallel ranks is the rank's part here. A quantised weight is
 dequantised into memory of its own before each use, forward and backward (QLoRA, Dettmers et al. 2023, arXiv 2305.14314,
-section 3: read bits/8 bytes, write a 16-bit element).
+section 3: read bits/8 bytes, write a 16-bit element). Inference reads it as it is stored (weight-only kernels).
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ def linear(net: Net, x: Var, weight: Parameter, name: str, heads: int = 1) -> Va
     """Project: x w^T, its features as ``heads``."""
     b = x.tensor.buffer
     y = net.r.tensor(name, b.layout, heads, weight.rows // heads, b.dtype, tokens=b.tokens, batch=b.batch)
-    matrix = use_weight(net, weight)
-    work = Gemm(token_rows(x.tensor), ((weight.rows, weight.columns),), b.dtype)
+    matrix = use_weight(net, weight) if net.training else weight.held
+    bits = None if net.training else weight.bits
+    work = Gemm(token_rows(x.tensor), ((weight.rows, weight.columns),), b.dtype, weight_bits=bits)
     net.r.emit("linear", work, (x.tensor, matrix), (y,))
     del matrix
     out = net.var(y, x, weight)

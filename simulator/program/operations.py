@@ -146,12 +146,16 @@ class Elementwise:
 
 @dataclass(slots=True, eq=False)
 class Gemm:
-    """Dense products, (m, n, k) of each in order; ``head_pairs`` are the attended pairs, of all heads, among them."""
+    """Dense products, (m, n, k) of each in order; ``head_pairs`` are the attended pairs, of all heads, among them.
+
+    ``weight_bits`` of an element of the [k, n] matrices, None for those of the dtype.
+    """
 
     m: Column
     shapes: tuple[tuple[int, int], ...]
     dtype: str
     head_pairs: int = 0
+    weight_bits: float | None = None
 
 
 @dataclass(slots=True, eq=False)

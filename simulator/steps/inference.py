@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from simulator.layers.cache import KvCache
 from simulator.layers.layer import Context
 from simulator.layers.linear import embed
@@ -50,6 +52,7 @@ class InferenceStep:
         self.store = ParameterStore(self.r, plan.grid, 0, None)
         self._stages = plan.grid.pp
         self.logits: list[Tensor] = []
+        self._unused: list[Tensor] = []
 
     def prefill(self) -> None:
         """Record prefill of all microbatches."""
@@ -75,6 +78,8 @@ class InferenceStep:
             self._ranks.on(stage)
             units = [model.layers[index] for index in model.stage_layers(stage, self._stages)]
             held = [each for unit in units for each in unit.values()]
+            for each in held:
+                each.bits = self.plan.options.weight_bits if each.rows > 1 and each.planes == 1 else each.bits
             held += [model.ends["embed_tokens"]] if stage == 0 else []
             held += [model.ends["norm"], model.ends["lm_head"]] if stage == self._stages - 1 else []
             self.store.hold(held)
@@ -125,7 +130,19 @@ class InferenceStep:
                     for name, dim in (("keys", workload.head_dim), ("values", workload.v_head_dim))
                 ]  # fmt: skip
                 caches.append(KvCache(keys, values))
+                self._unused += self._rest_of_pages(keys, values)
         return caches
+
+    def _rest_of_pages(self, *cached: Tensor) -> list[Tensor]:
+        """What is allocated and holds nothing: the end of every sequence's last page."""
+        block, found = self.plan.options.kv_block or 1, []
+        for each in cached:
+            b = each.buffer
+            rest = -np.asarray(b.tokens) % block
+            if rest.any():
+                found.append(self.r.tensor(f"{b.name}, unused", None, b.heads, b.dim, b.dtype, tokens=int(rest.max()),
+                                           batch=b.batch))  # fmt: skip
+        return found
 
     def _close(self, caches: list[list[KvCache]]) -> None:
         outputs = {f"logits {index}": tensor for index, tensor in enumerate(self.logits)}

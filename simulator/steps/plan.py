@@ -33,6 +33,8 @@ class StepOptions:
     microbatches : of each data parallel rank's sequences.
     loss_chunks : chunks over which head and loss are fused; None for whole logits.
     optimizer : adamw or adamw-8bit.
+    weight_bits : of a stored weight of prefill and decode (matrices of layers), None for those of the dtype.
+    kv_block : tokens of a page of the cache that decoding reads, None where it is not paged.
     ep : neighbouring context and data parallel ranks over which experts are spread.
     routing, capacity : tokens per expert, and how much of an even share an expert takes; see `layers.routing`.
     method : of fine-tuning, ``NAME:key=value,...`` (`cost_models.finetuning`).
@@ -49,6 +51,8 @@ class StepOptions:
     loss_chunks: int | None = None
     optimizer: str = "adamw"
     method: str = "full"
+    weight_bits: float | None = None
+    kv_block: int | None = None
     ep: int = 1
     routing: str = "uniform"
     capacity: float | None = None
@@ -61,11 +65,13 @@ class StepOptions:
             if value not in choices:
                 raise InputError(f"unknown {name}", got=repr(value), expected="one of " + ", ".join(map(str, choices)))
         parse_method(self.method)
+        if self.weight_bits is not None and not 1 <= self.weight_bits <= 16:
+            raise InputError("weight_bits is out of range", got=self.weight_bits, expected="1 to 16")
         if self.capacity is not None and not 0 < self.capacity <= 1000:
             raise InputError("capacity is out of range", got=self.capacity, expected="above 0, at most 1000")
-        for name in ("tp", "dp", "pp", "ep", "microbatches", "loss_chunks"):
+        for name in ("tp", "dp", "pp", "ep", "microbatches", "loss_chunks", "kv_block"):
             value = getattr(self, name)
-            if name == "loss_chunks" and value is None:
+            if name in ("loss_chunks", "kv_block") and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} is not a positive whole number", got=repr(value))
@@ -180,6 +186,8 @@ class Plan:
                 if value:
                     raise InputError(f"{name} does not go with {method.name}: its gradient needs all logits of a pair",
                                      remedy=f"leave {name} out")  # fmt: skip
+        if training and (self.options.weight_bits is not None or self.options.kv_block is not None):
+            raise InputError("weight_bits and kv_block are for prefill and decode", remedy="train with method qlora")
         if method.name == "merged" and training:
             raise InputError("merged adapters are served, not trained", remedy="ask for prefill or decode")
         local = self.setup.workload.seq_len // self.grid.cp

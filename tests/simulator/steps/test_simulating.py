@@ -132,3 +132,21 @@ def test_engines_agree_on_a_pipeline(tmp_path: Path) -> None:
     maxplus, des = (run(**options, engine=engine) for engine in ("maxplus", "des"))
     assert des.flop_total == maxplus.flop_total
     assert des.time_s == pytest.approx(maxplus.time_s, rel=0.05)
+
+
+def test_quantised_weights_speed_up_decoding_and_not_prefill() -> None:
+    """Weight-only: decoding reads a quarter of the bytes of the layers; prefill is bound by compute."""
+    whole, packed = (run(pass_="decode", weight_bits=bits, gpus=1, schedule="flash") for bits in (None, 4))
+    layers = 2 * (load_model("llama-3.1-8b").n_parameters - 2 * 128256 * 4096 - 65 * 4096)
+    assert whole.peak_memory_bytes - packed.peak_memory_bytes == layers * 3 // 4
+    assert whole.time_s - packed.time_s > 0.7 * layers * 3 / 4 / 3.35e12
+    same = [run(pass_="prefill", weight_bits=bits).time_s for bits in (None, 4)]
+    assert same[0] == pytest.approx(same[1], rel=1e-6)
+
+
+def test_pages_waste_the_rest_of_a_block() -> None:
+    options = {"pass_": "decode", "gpus": 1, "schedule": "flash", "seq_len": 1000, "batch": 3}
+    paged, plain = (run(**options, kv_block=block).peak_memory_bytes for block in (16, None))
+    assert paged - plain == 3 * 8 * 32 * 8 * 128 * 2 * 2, "8 tokens of 3 sequences: K and V of 8 heads, 32 layers"
+    with pytest.raises(InputError, match="for prefill and decode"):
+        run(kv_block=16)
