@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+
 from cost_models.hardware import HardwareProfile
+from cost_models.network import estimate_exchange_s
 from cost_models.topology import ClusterTopology, load_topology
 from simulator.replay.rows import Row, Skip
 from simulator.request import SimulationRequest
@@ -79,6 +82,17 @@ class Machine:
             topology=self._cluster(n_gpus), hardware=self._profile, kernel=self._kernel, pass_=passes, timeline=False,
         )  # fmt: skip
         return simulate(request).time_s
+
+    def hop_s(self, n_gpus: int, stride: int, n_bytes: int) -> float:
+        """Longest transfer of one hop of rings that join every ``stride``-th GPU."""
+        ranks = np.arange(n_gpus)
+        return float(
+            estimate_exchange_s(self._cluster(n_gpus), self._profile, ranks, (ranks + stride) % n_gpus, n_bytes).max()
+        )
+
+    def slots(self, direction: str) -> int:
+        """Pieces of the attention kernel that run at once."""
+        return self._profile.sm_count * self._profile.kernel(self._kernel).direction(direction).blocks_per_sm
 
     def _cluster(self, n_gpus: int) -> ClusterTopology:
         return load_topology(self._topology, n_gpus, gpu=self._gpu)

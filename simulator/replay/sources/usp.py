@@ -2,8 +2,9 @@
 
     t = max(call, simulated time),     call = a + b ring steps
 
-``call`` is what the host needs for one call of yunchang's code; it rules up to 8K tokens. `usp` is simulated with the
-ring variant as partition; ``qkvpack`` sends Q, K and V as one message, which matters to the host only.
+Hops start late (`late`). ``call`` is what the host needs for one call of yunchang's code; it rules up to 8K tokens.
+`usp` is simulated with the ring variant as partition; ``qkvpack`` sends Q, K and V as one message, which matters to the
+host only.
 
 Traps. ``seq_len`` is the whole sequence. Three images do not name their GPU: taken as the A100 of the fourth. In
 long_ctx_*.png the first degree is the ring's (their heads allow no other), and the links are no NVLinks: rings take
@@ -23,6 +24,7 @@ from cost_models.hardware import HardwareProfile, load_hardware
 from cost_models.topology.links import nvlink_bytes_per_s
 from simulator.replay.attention import Machine, Problem, Times, value_of
 from simulator.replay.fits import fitted_hardware
+from simulator.replay.late import with_late_hops
 from simulator.replay.rows import Row, Skip
 from simulator.replay.source import DATA, Source
 
@@ -51,7 +53,8 @@ class Usp(Source):
             raise Skip(
                 "takes a fifth of the time of 128K tokens, not a sixteenth: contradicts the label of its head dim"
             )
-        times = self._machine(row).times(schedule, problem, gpus)
+        machine = self._machine(row)
+        times = with_late_hops(machine, machine.times(schedule, problem, gpus), problem, gpus, ring)
         call = self.fit.constants["call_s"][packed]
         floor = call["base"] + call["step"] * ring
         times = Times(max(floor, times.forward_s), max(3 * floor, times.both_s))
