@@ -10,7 +10,7 @@ import numpy as np
 
 from simulator.link_report import DRAWN_GPUS, draw_loads
 from simulator.result import Refused, SimulationResult
-from simulator.tables import describe_inputs
+from simulator.tables import LISTED_LINKS, LISTED_TRANSFERS, describe_inputs
 from traces.figures.breakdown import plot_breakdown
 from traces.figures.memory import plot_memory
 from traces.figures.ranking import plot_ranking
@@ -23,8 +23,9 @@ ROW = ("schedule", "time_s", "forward_s", "backward_s", "exposed_communication_s
 
 def write_result_report(path: str | os.PathLike[str], result: SimulationResult) -> None:
     """Write the report of one result, whole or not at all."""
-    facts = {name: value for name, value in result.to_json().items() if name not in CONTEXT}
-    sections = [Section("Result", [facts]), *_context([result]), *_time_figures([result], result)]
+    apart = (*CONTEXT, "saturated_links")
+    facts = {name: value for name, value in result.to_json().items() if name not in apart}
+    sections = [Section("Result", [facts]), *_saturated(result), *_context([result]), *_time_figures([result], result)]
     write_report(path, f"{result.schedule}: {describe_inputs(result.inputs)}", sections)
 
 
@@ -51,6 +52,20 @@ def _time_figures(results: Sequence[SimulationResult], shown: SimulationResult) 
     figures += [plot_memory(shown.memory_curve)] if shown.memory_curve else []
     figures += _loads_figure(shown)
     return [Section("", [figure]) for figure in figures]
+
+
+def _saturated(result: SimulationResult) -> list[Section]:
+    """Links that were full, and the transfers that they slowed most."""
+    rows = [
+        {
+            "link": each.link,
+            "full for (s)": each.saturated_s,
+            "share of time": f"{each.saturated_s / (result.time_s or 1):.1%}",
+            "slowed most": ", ".join(one.transfer for one in each.slowed[:LISTED_TRANSFERS]),
+        }
+        for each in result.saturated_links[:LISTED_LINKS]
+    ]
+    return [Section("Saturated links", [rows])] if rows else []
 
 
 def _loads_figure(shown: SimulationResult) -> list[Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from rich.console import Console
 
+from simulator.report import write_result_report
 from simulator.request import SimulationRequest
 from simulator.result import SaturatedLink, SimulationResult, SlowedTransfer
 from simulator.simulate import simulate
@@ -66,3 +69,10 @@ def test_saturated_links_are_a_table() -> None:
             console.print(table)
     text = capture.get()
     assert "leaf:0->spine" in text and "2 ms" in text and "inter 0->8" in text and "and 2 more" in text
+
+
+def test_saturated_links_are_in_the_report(tmp_path: Path) -> None:
+    result = simulated("pcie-8x", "auto")
+    write_result_report(tmp_path / "report.html", result)
+    text = (tmp_path / "report.html").read_text().replace("<wbr>", "")
+    assert "Saturated links" in text and result.saturated_links[0].link.replace(">", "&gt;") in text
