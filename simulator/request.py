@@ -186,7 +186,6 @@ class SimulationRequest:
         shape = _load_shape(self)
         topology = self.faults.apply(_load_topology(self))
         self.faults.check(topology.n_ranks)
-        topology = _load_topology(self)
         hardware = _hardware(self, topology)
         if self.what_if:
             variation = parse_variation(self.what_if)

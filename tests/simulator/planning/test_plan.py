@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import attnsim
+from cost_models.models import load_model
 from simulator.planning import plan as module
 from simulator.planning.objective import Price
 from simulator.planning.pareto import pareto_front
@@ -19,7 +21,8 @@ from simulator.request import SimulationRequest
 from traces.errors import InputError
 
 ATTENTION = SimulationRequest(heads=8, kv_heads=8, head_dim=64, seq_len="16k", gpus=4, topology="dgx-h100")
-MODEL = SimulationRequest(model="llama-3.1-8b", seq_len="16k", gpus=4, topology="dgx-h100", layers="model")
+SHALLOW = replace(load_model("llama-3.1-8b"), layers=4)
+MODEL = SimulationRequest(model=SHALLOW, seq_len="4k", gpus=2, topology="dgx-h100", layers="model")
 
 
 def names(found: PlanResult) -> list[str]:
