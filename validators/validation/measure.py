@@ -19,7 +19,7 @@ import torch
 from simulator.engines.rows import Rows
 from simulator.program.program import Program
 from simulator.recording import build_program
-from simulator.schedules import Schedule, parse_schedule
+from simulator.schedules import PEERS, Schedule, parse_schedule
 from traces.errors import InputError
 from traces.timeline import Timeline
 from validators.executors.distributed import RankExecutor
@@ -28,6 +28,8 @@ from validators.executors.loopback import Loopback
 from validators.executors.world import World
 from validators.kernels import build_attention_kernel
 from validators.kernels.fused import merge_into
+from validators.peers.adapters import why_missing
+from validators.peers.executor import PeerExecutor
 from validators.reference import relative_error
 from validators.validation.inputs import SeededInputs
 from validators.validation.runs import Configuration, MeasuredRun
@@ -44,7 +46,7 @@ class Candidate:
 
     schedule: Schedule
     program: Program
-    executor: RankExecutor
+    executor: RankExecutor | PeerExecutor
     run: MeasuredRun
     samples_ns: list[int]
 
@@ -91,8 +93,15 @@ class Measurement:
             program = build_program(schedule, self._setup, self._pass(schedule))
         except InputError:
             return None
-        executor = RankExecutor(self._world, program, self._kernel, self._inputs.load, merge=merge_into)
         configuration = replace(self._configuration, pass_=self._pass(schedule))
+        executor: RankExecutor | PeerExecutor
+        if schedule.name in PEERS:
+            if why_missing(schedule):
+                return None
+            executor = PeerExecutor(self._world, schedule, program, self._inputs.load)
+            configuration = replace(configuration, kernel="flash2" if self._world.backend == "nccl" else "cpu")
+        else:
+            executor = RankExecutor(self._world, program, self._kernel, self._inputs.load, merge=merge_into)
         run = MeasuredRun(configuration, str(schedule), "measured", self._world.backend, (1.0,), machine=self._machine)
         return Candidate(schedule, program, executor, run, [])
 
@@ -155,7 +164,9 @@ class Measurement:
             candidate.run = replace(candidate.run, peak_memory_bytes=max(each[1] for each in slowest))
 
     def _instrument(self, candidate: Candidate) -> Timeline | None:
-        """One call whose operations are timed."""
+        """One call whose operations are timed, unless they are a peer's."""
+        if isinstance(candidate.executor, PeerExecutor):
+            return None
         with _no_collection():
             elapsed_ns = candidate.executor.call(recorded=True)
         spans = candidate.executor.spans_ns

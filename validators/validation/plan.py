@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from simulator.recording import default_pass
-from simulator.schedules import parse_schedule
+from simulator.schedules import PEERS, parse_schedule
 from traces.atomic import write_text_atomic
 from traces.errors import InputError
 from validators.validation.runs import Configuration, run_id
@@ -47,6 +47,8 @@ class Planned:
         values = asdict(self.configuration)
         if default_pass(schedule) == "forward":
             values["pass_"] = "forward"
+        if schedule.name in PEERS:  # they bring their kernel
+            values["kernel"] = "flash2" if backend == "nccl" else "cpu"
         return run_id(Configuration(**values), str(schedule.resolve(setup)), backend)
 
 
