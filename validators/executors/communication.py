@@ -49,9 +49,10 @@ class Communication:
             to = int(work.to[self._world.rank])
             self._transfer(to, group, reads, targets)
         elif isinstance(work, Collective) and work.splits is not None:
-            rank = self._world.rank
+            rank, members = self._world.rank, dist.get_process_group_ranks(group)
+            received, sent = work.splits[members, rank].tolist(), work.splits[rank, members].tolist()
             for source, target in zip(reads, targets, strict=True):
-                _all_to_all_v(target, source, group, work.splits[:, rank].tolist(), work.splits[rank].tolist())
+                _all_to_all_v(target, source, group, received, sent)
         else:
             axis = cast("int | None", operation.options.get("axis"))
             for source, target in zip(reads, targets, strict=True):

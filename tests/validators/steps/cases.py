@@ -92,13 +92,17 @@ class StepCase:
         return {name: torch.randint(0, self.shape.vocab, size, generator=generator) for name in ("ids", "labels")}
 
     def execute(self) -> Loopback:
+        return execute(self.program(), self.inputs())
+
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """Whole tensors by name."""
         weights = self.weights()
         states = self.moments()
         masters = {f"master {name}": each for name, each in weights.items()}
         tokens = {name: each.double() for name, each in self.tokens().items()}
         reference = {f"reference.{name}": each for name, each in self.reference_weights().items()}
         stored = {"reference": self.reference_log_probability()} if "stored" in str(self) else {}
-        return execute(self.program(), {**weights, **states, **masters, **tokens, **reference, **stored})
+        return {**weights, **states, **masters, **tokens, **reference, **stored}
 
     def reference_weights(self) -> dict[str, torch.Tensor]:
         """Of the reference model of preference training: others than the policy's."""

@@ -1,0 +1,54 @@
+"""Training steps in real processes over gloo leave every rank with the weights that one process leaves it with."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+from tests.validators.executors.processes import run_ranks
+from tests.validators.steps.cases import EXPERTS, StepCase
+from validators.executors.distributed import RankExecutor, cut_input
+from validators.executors.world import World
+from validators.kernels.dense import DenseKernel
+
+RANKS = 4
+CASES = [
+    StepCase("ring", 4, {"tp": 2, "tp_version": 3, "zero": 3, "loss_chunks": 2}, batch=2),
+    StepCase("burst", 4, {"dp": 2, "zero": 1, "checkpoint": "full", "microbatches": 2}, batch=4),
+    StepCase("ring", 4, {"pp": 2, "microbatches": 2}, batch=2),
+    StepCase("ring", 4, {"ep": 2, "dp": 2, "zero": 2, "routing": "zipf:seed=5"}, batch=2, shape=EXPERTS),
+    StepCase("ulysses", 4, {"method": "lora:rank=2,targets=all", "tp": 2}),
+]
+
+
+def run_cases(world: World, cases: list[StepCase]) -> list[dict[str, Any]]:
+    torch.set_num_threads(1)
+    found = []
+    for case in cases:
+        load = cut_input(case.inputs(), world.rank)
+        executor = RankExecutor(world, case.program(), DenseKernel(), load, dtype=torch.float64, poison=True)
+        executor.call()
+        found.append({name: tensor.numpy().copy() for name, tensor in executor.outputs.items()})
+    return found
+
+
+@cache
+def runs() -> list[list[dict[str, Any]]]:
+    """Outputs by rank and case."""
+    return run_ranks(RANKS, run_cases, CASES)
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[str(case) for case in CASES])
+def test_as_in_one_process(number: int) -> None:
+    looped = CASES[number].execute().shards
+    for rank in range(RANKS):
+        outputs = runs()[rank][number]
+        assert set(outputs) == set(looped)
+        for name, got in outputs.items():
+            want = looped[name][rank]
+            assert torch.from_numpy(got).shape == want.shape
+            if want.numel():
+                assert (torch.from_numpy(got) - want).abs().max() < 1e-12, name
