@@ -115,23 +115,27 @@ def _with_machine(topology: ClusterTopology, node: int, machine: Machine, name: 
     """The cluster in which one node is another machine, if all its GPUs still reach each other and the network."""
     first = node * topology.ranks_per_node
     transport = Transport(machine, topology.nccl)
-    lost = [first + local for local in range(len(machine.gpus)) if not _reaches(transport, local, topology.n_nodes > 1)]
-    if lost:
-        raise _cut_off(name, lost)
+    reached = [_count_reached(transport, local, topology.n_nodes > 1) for local in range(len(machine.gpus))]
+    if min(reached) < len(machine.gpus):
+        raise _cut_off(name, [first + local for local, count in enumerate(reached) if count == min(reached)])
     kinds = list(topology.machine_of_node)
     kinds[node] = len(topology.machines)
     return replace(topology, machines=(*topology.machines, machine), machine_of_node=tuple(kinds))
 
 
-def _reaches(transport: Transport, local: int, needs_network: bool) -> bool:
-    """Whether a GPU has a way to the other GPUs of its node, and to the network."""
-    try:
-        for other in range(len(transport.machine.gpus)):
+def _count_reached(transport: Transport, local: int, needs_network: bool) -> int:
+    """GPUs of its node, itself included, that a GPU has a way to; none if it should reach the network and cannot."""
+    count = len(transport.machine.gpus)
+    for other in range(count):
+        try:
             if other != local:
                 transport.local(local, other)
-        return not needs_network or bool(transport.egress)
-    except (InputError, KeyError, ValueError, IndexError):  # no path, or no CPU or port on any
-        return False
+        except (InputError, KeyError, ValueError):  # no path, or no CPU on the way
+            count -= 1
+    try:
+        return count if not needs_network or transport.egress else 0
+    except (InputError, KeyError, ValueError, IndexError):
+        return 0
 
 
 def _cut_off(name: str, ranks: list[int]) -> InputError:

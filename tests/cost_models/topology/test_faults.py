@@ -52,6 +52,7 @@ def test_a_lost_port_leaves_its_gpu_another_one(name: str) -> None:
         ("dgx-h100", 16, ["leaf:2->spine"], "cut off.*ranks 2, 10"),
         ("dgx-h100:fabric=fat-tree,nodes-per-leaf=1", 16, ["leaf:1->spine"], "ranks 8, 9, 10, 11, 12, 13, 14, 15"),
         ("pcie-8x", 16, ["nic:1.0", "nic:1.1"], "without nic:1.1 ranks are cut off: got ranks 8, 9"),
+        ("dgx-h100", 8, ["gpu:3->nvs:0", "gpu:3->pci:0000:30:00.0@0"], "ranks are cut off: got ranks 3;"),
         ("h200-nvlink-pair", 2, ["gpu:0->nvs:0", "gpu:0->cpu:0.0"], "cut off: got ranks 0, 1"),
         ("dgx-h100", 8, ["gpu:9->nvs:0"], "no such link"),
         ("dgx-h100", 16, ["nic:7.0"], "no such port"),
