@@ -72,7 +72,7 @@ def print_comparison(outcomes: Outcomes, outputs: Outputs) -> None:
     results = [each for each in outcomes if isinstance(each, SimulationResult)]
     _print_line(console, describe_inputs(results[0].inputs))
     print_tables(compare_tables(outcomes, console.width), outputs)
-    print_warnings(dict.fromkeys(warning for result in results for warning in result.warnings))
+    print_warnings(_joined(dict.fromkeys(warning for result in results for warning in result.warnings)))
 
 
 def print_tables(tables: Iterable[Table], outputs: Outputs) -> None:
@@ -87,6 +87,26 @@ def print_warnings(warnings: Iterable[str]) -> None:
     """Warnings on standard error, a line each."""
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
+
+
+def _joined(warnings: Iterable[str]) -> list[str]:
+    """Warnings that differ in one number of queries only, as one with their range.
+
+    >>> _joined(["a: 2,048 queries, measured were 8", "b", "a: 512 queries, measured were 8"])
+    ['a: 512 to 2,048 queries, measured were 8', 'b']
+    """
+    numbers: dict[str, list[int]] = {}
+    for warning in warnings:
+        found = re.match(r"([^:]*: )([\d,]+)( queries, .*)", warning)
+        numbers.setdefault(found[1] + "{}" + found[3] if found else warning, [])
+        if found:
+            numbers[found[1] + "{}" + found[3]].append(int(found[2].replace(",", "")))
+    return [text.replace("{}", _range(counts)) if counts else text for text, counts in numbers.items()]
+
+
+def _range(counts: Sequence[int]) -> str:
+    least, most = min(counts), max(counts)
+    return f"{most:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def _print_line(console: Console, text: str) -> None:

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NUMBER_COLUMNS = ("forward", "backward", "total", "exposed\ncomm.", "peak\nmemory", "fits", "sent\nper GPU")
-NUMBERS_WIDTH = 47
-"""Terminal columns that the numbers take at most, without the gaps between them."""
-
 LISTED_LINKS, LISTED_TRANSFERS = 8, 4
 """Saturated links, and transfers of each, that are listed."""
 
@@ -96,13 +93,15 @@ def new_table(title: str, gap: int = 2) -> Table:
 
 def _results_table(title: str, results: Sequence[SimulationResult], width: int) -> Table:
     gap = 2 if width >= WIDE else 1
-    name_width = width - NUMBERS_WIDTH - gap * len(NUMBER_COLUMNS)
+    rows = [_numbers(result) for result in results]
+    columns = zip(NUMBER_COLUMNS, *rows, strict=True)
+    numbers_width = sum(max(len(line) for text in column for line in text.split("\n")) + gap for column in columns)
     table = new_table(title, gap)
     table.add_column("schedule", overflow="fold")
     for name in NUMBER_COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
-    for result in results:
-        table.add_row(_wrapped(result.schedule, name_width), *_numbers(result))
+    for result, row in zip(results, rows, strict=True):
+        table.add_row(_wrapped(result.schedule, width - numbers_width), *row)
     return table
 
 
