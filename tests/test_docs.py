@@ -13,7 +13,9 @@ ROOT = Path(attnsim.__file__).parent
 
 
 def test_shown_outputs_are_what_the_commands_print() -> None:
-    done = subprocess.run([sys.executable, "scripts/refresh_docs.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "scripts/refresh_docs.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr + "; run python scripts/refresh_docs.py"
 
 
