@@ -55,6 +55,7 @@ _COMMANDS = {
     "replay": "simulator.replay.commands",
     "trace": "simulator.trace_commands",
     "validate": "validators.validation.commands",
+    "calibrate": "validators.calibrate",
 }
 """Commands and the modules whose ``app`` has them."""
 

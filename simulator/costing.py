@@ -78,9 +78,13 @@ class CostModel:
         if isinstance(work, Collective):
             return self._collective_ns
         if isinstance(work, Attention):
-            launches = attention_launches(self._kernel, work.direction)
-            return work.lowering.gather(work.lowering.table.launches) * launches * self._kernel_ns
+            return work.lowering.gather(work.lowering.table.launches) * self._attention_host_ns(work)
         return self._kernel_ns * (len(work.shapes) if isinstance(work, Gemm) else 1)
+
+    def _attention_host_ns(self, work: Attention) -> int:
+        """Time to issue one attention call."""
+        host_s = self._profile.kernel(self._kernel).direction(work.direction, work.head_dim).host_s
+        return to_ns(host_s) if host_s else attention_launches(self._kernel, work.direction) * self._kernel_ns
 
     def device_ns(self, operation: Operation) -> Column:
         """Time an operation takes on its lane, on each rank."""

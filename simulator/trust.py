@@ -82,7 +82,8 @@ class Trust:
     @cached_property
     def _sources(self) -> dict[str, Source]:
         """Source of each term, by what it prices."""
-        attention = f"kernels.{self.kernel}.{{}}.efficiency"
+        own = str(self.head_dim) in self.profile.kernel(self.kernel).head_dims
+        attention = f"kernels.{self.kernel}.{f'head_dims.{self.head_dim}.' if own else ''}{{}}.efficiency"
         prefixes = {
             "attention forward": attention.format("forward"),
             "attention backward": attention.format("backward"),

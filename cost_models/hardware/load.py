@@ -51,7 +51,14 @@ def _load_named(name: str) -> HardwareProfile:
 
 
 def _named_table(name: str) -> tuple[dict[str, Any], dict[str, Source]]:
-    return _read(_DATA / f"{name}.toml", name)
+    """Terms of a profile of ours, with those over them that `attnsim calibrate` fitted to measurements."""
+    under, sources = _read(_DATA / f"{name}.toml", name)
+    calibrated = _DATA / "calibrated" / f"{name}.toml"
+    if not calibrated.is_file():
+        return under, sources
+    table, more = _read(calibrated, f"calibrated/{name}")
+    merged = _merge(under, table)
+    return merged, {term: (sources | more)[term] for term in iterate_terms(merged)}
 
 
 def _read(path: Path, file: str) -> tuple[dict[str, Any], dict[str, Source]]:

@@ -42,6 +42,8 @@ class KernelPass(Terms):
     tile_rows, tile_columns : queries and keys of the tile in the inner loop.
     blocks_per_sm : thread blocks that share a multiprocessor.
     longest_first : work is handed out longest first (persistent kernels), else in order of position.
+    in_order : dispatch in order of position is simulated, else taken as waves of pieces of like length.
+    alone_share : part of the time for which one block keeps a multiprocessor busy (``schedule``; with ``in_order``).
     efficiency : share of the tensor cores' peak in the inner loop, by head dim.
     masked_tile_cost : time of a tile to which the mask is applied, in whole tiles.
     skipped_tile_cost : time to look at a tile that the mask leaves out, in whole tiles; 0 where the kernel knows its
@@ -49,10 +51,12 @@ class KernelPass(Terms):
     masks_window_tiles : a windowed call applies the mask to all its tiles, not only to those that are cut.
     prologue_s : of each piece of work: loading its own rows, writing its result, filling the pipeline.
     overhead_s : of the whole call, on the GPU.
+    host_s : of the host for the whole call; None where it is that of its launches (``HostCosts.kernel_s`` each).
     varlen_s : of each piece of a call of several segments besides: finding its segment, and what pipelining between
         pieces saves in calls of one.
-    sustained_loss, sustained_s : share of the rate that long calls lose to the power limit, and the duration at which
-        half of it is lost.
+    boost_s : duration from which on the power limit lowers the clock.
+    sustained_loss, sustained_s : share of the rate that long calls lose to it, and the duration, counted from
+        ``boost_s``, at which half of it is lost.
     l2_miss_cost : time that a tile takes more when its loads come from memory, not from the L2 cache, in whole tiles.
     fitted_rows, fitted_head_dims : queries and head dims of the measurements behind the numbers.
     """
@@ -61,13 +65,17 @@ class KernelPass(Terms):
     tile_columns: Count
     blocks_per_sm: Count
     longest_first: bool
+    in_order: bool = False
+    alone_share: Fraction = 1.0
     efficiency: ByNumber
     masked_tile_cost: Ratio = 1.0
     skipped_tile_cost: Share = 0.0
     masks_window_tiles: bool = False
     prologue_s: Seconds
     overhead_s: Seconds
+    host_s: Seconds | None = None
     varlen_s: Seconds = 0.0
+    boost_s: Seconds = 0.0
     sustained_loss: Share = 0.0
     sustained_s: Seconds = 1e-3
     l2_miss_cost: Cost = 0.0
@@ -80,6 +88,13 @@ class KernelPass(Terms):
         return float(np.interp(head_dim, dims, shares))
 
 
+class Passes(Terms):
+    """Both directions of an attention kernel at one head dim."""
+
+    forward: KernelPass
+    backward: KernelPass
+
+
 class AttentionCurve(Terms):
     """An attention kernel on one GPU.
 
@@ -88,22 +103,29 @@ class AttentionCurve(Terms):
     max_head_dim : largest head dim it takes.
     dtypes : of Q, K and V that it takes.
     general_masks : one launch takes any mask (as blocks), not only a window around the diagonal.
+    takes_delta : backward can be given delta = rowsum(dO O); else an output that has it is made for it (one more pass
+        over dO).
     whole_grid : tiles lie on a grid over all rows and columns, so that one may hold the ends of two segments; else each
         segment has its own.
+    forward, backward : the passes.
+    head_dims : passes of their own of some head dims, where the kernel has other tiles for them.
     """
 
     max_head_dim: Count
     dtypes: Names
     general_masks: bool
+    takes_delta: bool = False
     whole_grid: bool = False
     forward: KernelPass
     backward: KernelPass
+    head_dims: dict[str, Passes] = Field(default_factory=dict)
 
-    def direction(self, direction: str) -> KernelPass:
-        """The pass by name."""
+    def direction(self, direction: str, head_dim: int | None = None) -> KernelPass:
+        """The pass by name, and that of a head dim which has its own."""
         if direction not in ("forward", "backward"):
             raise InputError("unknown direction", got=repr(direction), expected="forward or backward")
-        return self.forward if direction == "forward" else self.backward
+        passes: AttentionCurve | Passes = self.head_dims.get(str(head_dim), self)
+        return passes.forward if direction == "forward" else passes.backward
 
 
 class ElementwiseCosts(Terms):
@@ -267,9 +289,9 @@ class HardwareProfile(Terms):
 
         >>> from cost_models.hardware import load_hardware
         >>> load_hardware("h100-sxm").outside_fit("flash2", 2**20, 128)
-        'flash2 forward on h100-sxm: 1,048,576 queries, measured were 1,024 to 32,768'
+        'flash2 forward on h100-sxm: 1,048,576 queries, measured were 512 to 262,144'
         """
-        curve = self.kernel(kernel).direction(direction)
+        curve = self.kernel(kernel).direction(direction, head_dim)
         low, high = curve.fitted_rows
         what = []
         if not low <= rows <= high:

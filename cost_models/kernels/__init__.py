@@ -9,10 +9,16 @@ Interface: :func:`estimate_attention_s`, :func:`estimate_calls_s`, :func:`estima
 >>> call = KernelCall((Segment(0, 32768, 0, 32768),), None, 0)
 >>> shape = AttentionShape(1, 32, 32, 128, 128, "bf16")
 >>> round(1e3 * estimate_attention_s(load_hardware("h100-sxm"), "cudnn", call, shape, "forward"))
-14
+13
 """
 
-from cost_models.kernels.attention import attention_bytes, estimate_attention_s, estimate_calls_s
+from cost_models.kernels.attention import (
+    attention_bytes,
+    estimate_around_s,
+    estimate_attention_s,
+    estimate_calls_s,
+    missed_share,
+)
 from cost_models.kernels.choice import choose_kernel
 from cost_models.kernels.depthwise import estimate_stencil_s
 from cost_models.kernels.elementwise import estimate_elementwise_s
@@ -27,9 +33,11 @@ __all__ = [
     "attention_launches",
     "attention_workspace_bytes",
     "choose_kernel",
+    "estimate_around_s",
     "estimate_attention_s",
     "estimate_calls_s",
     "estimate_elementwise_s",
     "estimate_gemm_s",
     "estimate_stencil_s",
+    "missed_share",
 ]

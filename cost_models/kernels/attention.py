@@ -1,8 +1,10 @@
 """Seconds of one attention kernel call.
 
-    call  = overhead + max(busy (1 + miss cost missed) / (1 - loss busy / (busy + tau)), bytes / HBM rate)
+    call  = overhead + max(b - e + e / (1 - loss e / (e + tau)), bytes / HBM rate)
+    b = busy (1 + miss cost missed),    e = max(0, b - boost)
 
-busy is the makespan of the pieces (`pieces`). The loss is that of clock under the power limit, which comes with time.
+busy is the makespan of the pieces (`pieces`). The loss is that of clock under the power limit, which comes with time:
+for the first `boost` seconds after a rest the GPU keeps its highest clock.
 The bytes are the least that the kernel moves. What the pieces in flight share (`pieces`) is read by all
 multiprocessors, so that both partitions of the L2 cache hold it: missed = max(0, 1 - L2 / (2 shared)).
 
@@ -25,7 +27,7 @@ from cost_models.kernels.shape import AttentionShape
 from cost_models.masks import MAX_LAUNCHES, KernelCall
 
 if TYPE_CHECKING:
-    from cost_models.hardware import HardwareProfile
+    from cost_models.hardware import HardwareProfile, KernelPass
 
 
 def estimate_attention_s(
@@ -85,7 +87,7 @@ def _price(
 ) -> float:
     """Time of one launch."""
     curve = profile.kernel(kernel)
-    chosen = curve.direction(direction)
+    chosen = curve.direction(direction, shape.head_dim)
     grid = curve.whole_grid or len(calls) > 1
     work = count_pieces(chosen, grid, profile.sm_count, profile.peak(shape.dtype), calls, shape, direction)
     if not work.busy_s:
@@ -93,14 +95,27 @@ def _price(
     rows, columns = _tokens(calls)
     rate = profile.hbm_bytes_per_s * profile.elementwise.efficiency["copy"]
     floor = _bytes(rows, columns, shape, direction) / rate
-    missed = max(0.0, 1 - profile.l2_bytes / 2 / work.shared_bytes)
-    compute = (
-        work.busy_s
-        * (1 + chosen.l2_miss_cost * missed)
-        / (1 - chosen.sustained_loss * work.busy_s / (work.busy_s + chosen.sustained_s))
+    missed = missed_share(profile, work.shared_bytes)
+    compute = _slowed_s(chosen, work.busy_s * (1 + chosen.l2_miss_cost * missed))
+    extra = estimate_around_s(
+        profile, calls, shape, direction, computes_delta=not (precomputed_delta and curve.takes_delta)
     )
-    extra = _around_backward_s(profile, rows, columns, shape, precomputed_delta) if direction == "backward" else 0.0
+    if precomputed_delta and not curve.takes_delta:
+        extra += _output_with_delta_s(profile, rows, shape)
     return chosen.overhead_s + max(compute, floor) + extra
+
+
+def missed_share(profile: HardwareProfile, shared_bytes: float) -> float:
+    """Part of the inner loops' loads that comes from memory: each half of the L2 cache holds what is shared."""
+    return max(0.0, 1 - profile.l2_bytes / 2 / shared_bytes)
+
+
+def _slowed_s(chosen: KernelPass, busy_s: float) -> float:
+    """Time of work under the power limit that takes ``busy_s`` at the highest clock."""
+    late = max(0.0, busy_s - chosen.boost_s)
+    if not late:
+        return busy_s
+    return busy_s - late + late / (1 - chosen.sustained_loss * late / (late + chosen.sustained_s))
 
 
 def _tokens(calls: tuple[KernelCall, ...]) -> tuple[int, int]:
@@ -126,16 +141,33 @@ def _bytes(rows: int, columns: int, shape: AttentionShape, direction: str) -> fl
     return forward + queries * (4 + 8 * d) + columns * shape.problems * (d + dv) * e
 
 
-def _around_backward_s(
-    profile: HardwareProfile, rows: int, columns: int, shape: AttentionShape, precomputed_delta: bool
+def estimate_around_s(
+    profile: HardwareProfile,
+    calls: tuple[KernelCall, ...],
+    shape: AttentionShape,
+    direction: str,
+    *,
+    computes_delta: bool = True,
 ) -> float:
-    """Kernels before and after the main one: delta and clearing, converting dQ, adding dK and dV of a group."""
+    """Kernels before and after the main one of a launch, in seconds; none in forward.
+
+    In backward: delta and clearing, converting dQ, adding dK and dV of a group.
+    """
+    if direction == "forward":
+        return 0.0
+    rows, columns = _tokens(calls)
     e, d, dv = shape.element_bytes, shape.head_dim, shape.v_head_dim
     queries, keys = rows * shape.problems, columns * shape.problems
-    delta = (0, 0) if precomputed_delta else (2 * dv * e, 4)
+    delta = (2 * dv * e, 4) if computes_delta else (0, 0)
     seconds = estimate_elementwise_s(profile, queries * delta[0], queries * (delta[1] + 4 * d), "copy")
     seconds += estimate_elementwise_s(profile, queries * 4 * d, queries * d * e, "copy")
     if shape.kv_heads < shape.heads:
         size = keys * (d + dv) * e
         seconds += estimate_elementwise_s(profile, size, size * shape.kv_heads // shape.heads, "copy")
     return float(seconds)
+
+
+def _output_with_delta_s(profile: HardwareProfile, rows: int, shape: AttentionShape) -> float:
+    """An output from dO and delta, whose row sums with dO are that delta: for kernels that compute it themselves."""
+    size = rows * shape.problems * shape.v_head_dim * shape.element_bytes
+    return float(estimate_elementwise_s(profile, size + 4 * rows * shape.problems, size, "reduce"))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cost_models.kernels.schedule import makespan_s
+from cost_models.kernels.schedule import dispatch_in_order, makespan_s
 from cost_models.kernels.shape import AttentionShape
 from cost_models.kernels.tiles import Visits, tiles_of_whole_grid, tiles_per_column_tile, tiles_per_row_tile
 from cost_models.masks import KernelCall
@@ -62,6 +62,8 @@ def count_pieces(
         return Work(0.0, 1.0)
     sharing = min(curve.blocks_per_sm, -(-len(tiles) * shape.problems // sm_count))
     slots = sm_count * sharing
+    if curve.in_order:
+        sharing = 1
     flop = curve.tile_rows * curve.tile_columns * shape.flop_per_pair(direction)
     efficiency = curve.efficiency_at((shape.head_dim + shape.v_head_dim) / 2)
     tile_s = flop * sharing * sm_count / (efficiency * flop_per_s)
@@ -75,10 +77,18 @@ def count_pieces(
     )
     weighted = tiles + (curve.masked_tile_cost - 1) * masked + curve.skipped_tile_cost * skipped
     durations = first_s + weighted * tile_s
-    busy = makespan_s(durations, shape.problems, slots, curve.longest_first)
+    if curve.in_order:
+        places = curve.blocks_per_sm
+        busy = dispatch_in_order(durations, shape.problems, sm_count, places, curve.alone_share).makespan_s
+    else:
+        busy = makespan_s(durations, shape.problems, slots, curve.longest_first)
+    return Work(busy, shared_bytes(slots / len(tiles), calls, shape, direction))
+
+
+def shared_bytes(heads: float, calls: tuple[KernelCall, ...], shape: AttentionShape, direction: str) -> float:
+    """Bytes that the pieces in flight, of so many heads, share."""
     token_bytes = (shape.head_dim + shape.v_head_dim) * shape.element_bytes
-    heads = _heads_in_flight(slots / len(tiles), shape, direction)
-    return Work(busy, heads * _longest(calls, direction) * token_bytes)
+    return _heads_in_flight(heads, shape, direction) * _longest(calls, direction) * token_bytes
 
 
 def _visits(curve: KernelPass, whole_grid: bool, calls: tuple[KernelCall, ...], direction: str) -> Visits:

@@ -5,16 +5,36 @@ next N, and each wave lasts as long as its longest,
 
     makespan = sum over waves w of d[w N],   d sorted from the longest.
 
-That is exact where all blocks are equal (full attention: the last, partly filled wave costs a whole one), and about
-half a longest block above the mean load where lengths spread evenly (causal), which is what list scheduling in an
-order that ignores lengths leaves. A persistent kernel that hands out the longest first reaches the bounds of list
-scheduling (Graham 1969) nearly: max(mean load, longest block, whole waves of the shortest).
+This is a good guess where the order of dispatch is not known. It is exact where all blocks are equal (full attention:
+the last, partly filled wave costs a whole one), and about half a longest block above the mean load where lengths spread
+evenly (causal), which is what list scheduling in an order that ignores lengths leaves. A persistent kernel that hands
+out the longest first reaches the bounds of list scheduling (Graham 1969) nearly: max(mean load, longest block, whole
+waves of the shortest).
+
+Where it is known that blocks are dispatched in order (`dispatch_in_order`), that is simulated: the first ones go to the
+multiprocessors in turn, every later one to the place that is free first. Blocks that share a multiprocessor share its
+rate; j of them keep it busy for a larger part of the time than one alone,
+
+    rate(j) = (1 - (1 - a)^j) / (1 - (1 - a)^b),     a: part of the time for which one block keeps it busy,  b: the most
+
+Of many blocks, only the last are simulated: those before them keep all places busy.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+from heapq import heapify, heappop, heapreplace
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
+
+CLUSTERS = 8
+"""Graphics processing clusters of a large GPU; multiprocessors come in pairs, spread over them."""
+JITTER, GOLDEN = 0.1, 0.6180339887498949
+"""Width in which durations of blocks that share multiprocessors vary, evenly; without it they would all end at once."""
+SIMULATED_WAVES = 12
+"""Blocks per place that are simulated; what all of them together leave unbalanced is in the last."""
 
 
 def makespan_s(durations_s: NDArray[np.floating], copies: int, slots: int, longest_first: bool) -> float:
@@ -38,3 +58,127 @@ def makespan_s(durations_s: NDArray[np.floating], copies: int, slots: int, longe
     if longest_first:
         return float(max(ordered.sum() * copies / slots, ordered[0], waves * ordered[-1]))
     return float(ordered[np.arange(waves) * slots // copies].sum())
+
+
+class Dispatch(NamedTuple):
+    """How blocks were spread, seen from the multiprocessor that finishes last.
+
+    Attributes
+    ----------
+    makespan_s : time until it does.
+    pieces : how often each of the distinct blocks ran on it, of those simulated.
+    skipped : how often each ran on it on average before.
+    shares : parts of its simulated work that were done with 1, 2, ... blocks resident; one together, but for the
+        variation of durations.
+    """
+
+    makespan_s: float
+    pieces: NDArray[np.float64]
+    skipped: NDArray[np.float64]
+    shares: NDArray[np.float64]
+
+
+def rate_with(residents: int, most: int, alone: float) -> float:
+    """Share of a multiprocessor's rate that so many blocks reach together, of what ``most`` do.
+
+    >>> rate_with(1, 2, 1.0), rate_with(2, 2, 0.5), round(rate_with(1, 2, 0.5), 3)
+    (1.0, 1.0, 0.667)
+    """
+    return float((1 - (1 - alone) ** residents) / (1 - (1 - alone) ** most))
+
+
+def dispatch_in_order(
+    durations_s: NDArray[np.float64], copies: int, sm_count: int, most: int, alone: float = 1.0
+) -> Dispatch:
+    """Blocks dispatched in order of position, one copy of all after the other.
+
+    Parameters
+    ----------
+    durations_s : of the distinct blocks, if a multiprocessor did nothing else and ``most`` of them shared it.
+    copies : how often all occur (heads times batch).
+    sm_count, most : multiprocessors, and blocks that one takes.
+    alone : part of the time for which one block keeps a multiprocessor busy.
+
+    >>> durations = np.array([1.0, 2.0, 3.0])
+    >>> dispatch_in_order(durations, 2, 2, 1).makespan_s
+    7.0
+    >>> 3.3 < dispatch_in_order(durations[:1], 5, 2, 2, 0.5).makespan_s < 3.6
+    True
+    """
+    distinct, total, slots = len(durations_s), len(durations_s) * copies, sm_count * most
+    first = max(0, (total - SIMULATED_WAVES * slots) // slots) * slots
+    before = np.bincount(np.arange(first % distinct), minlength=distinct) + first // distinct
+    skipped = before / sm_count
+    order = (first + np.arange(total - first)) % distinct
+    rates = [rate_with(residents, most, alone) for residents in range(1, most + 1)]
+    uneven = 1 + JITTER * (np.arange(len(order)) * GOLDEN % 1 - 0.5) if most > 1 else 1.0
+    work = (durations_s[order] * uneven).tolist()
+    end, last, shared = _spread_alone(work, sm_count) if most == 1 else _spread_shared(work, sm_count, rates)
+    pieces = np.bincount(order[last], minlength=distinct).astype(np.float64)
+    done = float(pieces @ durations_s)
+    return Dispatch(float(skipped @ durations_s) + end, pieces, skipped, np.array(shared) / done)
+
+
+def _spread_alone(work: list[float], places: int) -> tuple[float, list[int], list[float]]:
+    """Makespan, blocks on the place that finishes last, and its work."""
+    free = [(0.0, place) for place in range(places)]
+    blocks: list[list[int]] = [[] for _ in range(places)]
+    for number, seconds in enumerate(work):
+        start, place = free[0]
+        blocks[place].append(number)
+        heapreplace(free, (start + seconds, place))
+    end, place = max(free)
+    return end, blocks[place], [end]
+
+
+def _spread_shared(work: list[float], places: int, rates: list[float]) -> tuple[float, list[int], list[float]]:
+    """The same where blocks share a place at ``rates`` by their number; work done with each number of residents."""
+    most = len(rates)
+    resident: list[list[tuple[float, int]]] = [[] for _ in range(places)]
+    for number, (seconds, place) in enumerate(zip(work, _first_places(places, most), strict=False)):
+        resident[place].append((seconds, number))
+    following, progress = min(len(work), places * most), [0.0] * places
+    blocks: list[list[int]] = [[] for _ in range(places)]
+    shared = [[0.0] * most for _ in range(places)]
+    # Each resident block advances equally: "progress" is how far, and a block ends once it has gone its own length.
+    queue = [(min(each)[0] * len(each) / rates[len(each) - 1], place) for place, each in enumerate(resident) if each]
+    heapify(queue)
+    end, slowest = 0.0, 0
+    while queue:
+        now, place = queue[0]
+        mine = resident[place]
+        count, finished = len(mine), min(mine)
+        done = (finished[0] - progress[place]) * count
+        progress[place] = finished[0]
+        shared[place][count - 1] += done
+        blocks[place].append(finished[1])
+        mine.remove(finished)
+        end, slowest = now, place
+        if following < len(work):
+            mine.append((progress[place] + work[following], following))
+            following += 1
+        if mine:
+            left = (min(mine)[0] - progress[place]) * len(mine)
+            heapreplace(queue, (now + left / rates[len(mine) - 1], place))
+        else:
+            heappop(queue)
+    return end, blocks[slowest], shared[slowest]
+
+
+@lru_cache
+def _first_places(places: int, most: int) -> tuple[int, ...]:
+    """Where the first blocks go: to the processing clusters in turn, and there to the multiprocessor with the fewest.
+
+    Clusters differ in size, so that small ones begin to double up before large ones have filled.
+    """
+    sizes = [len(part) for part in np.array_split(np.arange(places // 2), CLUSTERS)]
+    starts = np.cumsum([0, *sizes]) * 2
+    room = [2 * size * most for size in sizes]
+    taken = [0] * CLUSTERS
+    order: list[int] = []
+    while len(order) < 2 * (places // 2) * most:
+        for cluster, size in enumerate(sizes):
+            if taken[cluster] < room[cluster]:
+                order.append(int(starts[cluster]) + taken[cluster] % (2 * size))
+                taken[cluster] += 1
+    return tuple(order) + tuple([place for place in range(2 * (places // 2), places) for _ in range(most)])

@@ -1,12 +1,13 @@
 """Memory that one backward call needs while it runs, besides its arguments and results.
 
-    delta        4 B per row and query head, rows rounded up to 128           unless it is given
+    delta        4 B per row and query head, rows rounded up to 128           unless it is given to one that takes it
+    output       one that has the given delta, as large as O                  flash2, flash3, cudnn; given delta
     dQ           fp32 accumulator, rows rounded up to 128, head dim to 32     flash2, flash3, cudnn
-    dK, dV       one copy per query head before groups are summed             flash2, flash3; grouped heads
+    dK, dV       one copy per query head before groups are summed             all but flex; grouped heads
 
-Triton and Flex kernels compute dQ in a pass of their own, and dK and dV per KV head: they need delta only. Forward calls
-need nothing that counts.
-Source: flash-attention 2, csrc/flash_attn/flash_api.cpp, mha_bwd (softmax_d, dq_accum, dk_expanded); hopper/flash_api.cpp.
+Triton and Flex kernels compute dQ in a pass of their own. Forward calls need nothing that counts.
+Source: flash-attention 2, csrc/flash_attn/flash_api.cpp, mha_bwd (softmax_d, dq_accum, dk_expanded); hopper/flash_api.cpp; for
+cudnn, the kernels that a profiler shows of a call (`validators.bench.launched`: fmha_reduce_head with grouped heads).
 """  # noqa: E501
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ DIM_TILE = 32
 class _Needs(NamedTuple):
     accumulates_dq: bool
     expands_groups: bool
+    takes_delta: bool
 
 
 _NEEDS = {
-    "flash2": _Needs(True, True),
-    "flash3": _Needs(True, True),
-    "cudnn": _Needs(True, False),
-    "flex": _Needs(False, False),
-    "triton": _Needs(False, False),
+    "flash2": _Needs(True, True, False),
+    "flash3": _Needs(True, True, False),
+    "cudnn": _Needs(True, True, False),
+    "flex": _Needs(False, False, True),
+    "triton": _Needs(False, True, True),
 }
 
 
@@ -47,7 +49,11 @@ def attention_workspace_bytes(
     """
     needs = _NEEDS.get(kernel, _NEEDS["flash2"])
     rows = sum(_round_up(each.q_stop - each.q_start, ROW_TILE) for each in call.segments) * shape.problems
-    needed = 0 if precomputed_delta else 4 * rows
+    needed = 0 if precomputed_delta and needs.takes_delta else 4 * rows
+    if precomputed_delta and not needs.takes_delta:
+        needed += sum(each.q_stop - each.q_start for each in call.segments) * (
+            shape.problems * shape.v_head_dim * shape.element_bytes
+        )
     if needs.accumulates_dq:
         needed += 4 * rows * _round_up(shape.head_dim, DIM_TILE)
     if needs.expands_groups and shape.kv_heads < shape.heads:

@@ -17,9 +17,9 @@ import torch
 Call = Callable[[], object]
 
 LEAD_CYCLES = 2_000_000
-"""The device rests before calls of more than the first: the second and the call's time, at most the third."""
+"""Of the wait kernel, about 1 ms: longer than the host needs to issue a call, hiccups of its threads included."""
 REST_FROM_S, REST_S, LONGEST_REST_S = 1e-3, 0.03, 0.08
-"""The device rests before calls longer than the first: for the second and the call's time, at most the third."""
+"""Before calls longer than the first the device rests: the second and the call's own time, at most the third."""
 FLUSH_BYTES = 160 << 20
 """Written before a call whose inputs should not lie in the L2 cache: three times its size on Hopper."""
 

@@ -45,7 +45,9 @@ def test_gemm_counts_whole_waves():
     two = estimate_gemm_s(H100, 128 * 12, 256 * 11 + 1, 8192, "bf16")
     assert estimate_gemm_s(H100, 128 * 6, 256 * 11, 8192, "bf16") == one
     assert two - H100.gemm.overhead_s == pytest.approx(2 * (one - H100.gemm.overhead_s), rel=1e-6)
-    assert 2 * (128 * 12) * (256 * 11) * 8192 / (one - H100.gemm.overhead_s) == pytest.approx(0.83 * 989.4e12)
+    assert 2 * (128 * 12) * (256 * 11) * 8192 / (one - H100.gemm.overhead_s) == pytest.approx(
+        H100.gemm.efficiency * 989.4e12
+    )
 
 
 def test_gemm_of_nothing_and_of_unknown_dtype():

@@ -1,0 +1,90 @@
+"""The file of calibrated terms of a profile: TOML that `cost_models.hardware.load` lays over the profile's own file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cost_models.calibration.fit import Calibration, FittedPass
+
+HEADER = """\
+# Made by `attnsim calibrate`; do not edit. Terms fitted to measurements of this GPU, laid over {name}.toml.
+"""
+BASE_HEAD_DIM = 128
+"""Head dim whose fit is the kernel's pass for all head dims that have none of their own."""
+
+
+def render_overlay(calibration: Calibration, reference: str) -> str:
+    """TOML text of all fitted terms, with a source and an error for each."""
+    blocks = [HEADER.format(name=calibration.hardware)]
+    sources = []
+    for kernel in sorted({fitted.key[0] for fitted in calibration.passes}):
+        for fitted in (each for each in calibration.passes if each.key[0] == kernel):
+            name = _name(fitted)
+            blocks.append(f"[{name}]\n" + "".join(_terms(fitted, calibration)))
+            sources.append(_source([name], reference, _band(fitted)))
+    blocks += _memory(calibration)
+    sources += _memory_sources(calibration, reference)
+    return "\n".join([*blocks, *sources])
+
+
+def _name(fitted: FittedPass) -> str:
+    kernel, direction, head_dim = fitted.key
+    middle = "" if head_dim == BASE_HEAD_DIM else f".head_dims.{head_dim}"
+    return f"kernels.{kernel}{middle}.{direction}"
+
+
+def _terms(fitted: FittedPass, calibration: Calibration) -> Iterator[str]:
+    kernel, direction, _ = fitted.key
+    for name, value in fitted.fit.curve.model_dump(exclude={"varlen_s", "host_s"}).items():
+        if name == "efficiency":
+            yield "efficiency = { " + ", ".join(f"{dim} = {share:.4g}" for dim, share in value) + " }\n"
+        elif isinstance(value, tuple):
+            yield f"{name} = [{', '.join(map(str, value))}]\n"
+        elif isinstance(value, bool):
+            yield f"{name} = {str(value).lower()}\n"
+        elif isinstance(value, float):
+            yield f"{name} = {_number(value)}\n"
+        elif value is not None:
+            yield f"{name} = {value}\n"
+    host = calibration.host.get(f"{kernel}.{direction}")
+    if host is not None:
+        yield f"host_s = {_number(host)}\n"
+
+
+def _memory(calibration: Calibration) -> Iterator[str]:
+    if calibration.elementwise:
+        shares = {name: each.value for name, each in calibration.elementwise.items() if name != "overhead_s"}
+        yield f"[elementwise]\noverhead_s = {_number(calibration.elementwise['overhead_s'].value)}\n"
+        yield "[elementwise.efficiency]\n" + "".join(f"{name} = {share:.4g}\n" for name, share in shares.items())
+    if calibration.gemm:
+        yield "[gemm]\n" + "".join(f"{name} = {_number(each.value)}\n" for name, each in calibration.gemm.items())
+    if "kernel_s" in calibration.host:
+        yield f"[host]\nkernel_s = {_number(calibration.host['kernel_s'])}\n"
+
+
+def _memory_sources(calibration: Calibration, reference: str) -> Iterator[str]:
+    names = [f"elementwise.efficiency.{name}" for name in calibration.elementwise if name != "overhead_s"]
+    names += ["elementwise.overhead_s"] if calibration.elementwise else []
+    names += [f"gemm.{name}" for name in calibration.gemm]
+    names += ["host.kernel_s"] if "kernel_s" in calibration.host else []
+    if names:
+        yield _source(names, reference, None)
+
+
+def _source(terms: list[str], reference: str, error: float | None) -> str:
+    listed = ", ".join(f'"{term}"' for term in terms)
+    band = "" if error is None else f"relative_error = {error:.3g}\n"
+    return f'[[source]]\nterms = [{listed}]\nbasis = "calibrated"\nreference = "{reference}"\n{band}'
+
+
+def _band(fitted: FittedPass) -> float:
+    """Half-width that 90 % of the errors on left-out lengths stay within."""
+    errors = fitted.lengths or fitted.inside
+    return max(errors.p90, 1e-3)
+
+
+def _number(value: float) -> str:
+    text = f"{value:.4g}"
+    return text if any(mark in text for mark in ".e") else text + ".0"

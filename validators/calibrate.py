@@ -1,0 +1,100 @@
+"""Command ``calibrate``: measure what is missing on this GPU, fit its profile to the records, report the errors."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simulator.options import JsonTarget, Outputs
+from traces.errors import InputError
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.callback()
+def commands() -> None:
+    """Keep the command's name, although it is the only one here."""
+
+
+RECORDS = Path(__file__).with_name("records")
+
+
+@app.command()
+def calibrate(
+    hardware: Annotated[str, typer.Option(metavar="NAME", help="Profile to fit: h100-sxm, h200-sxm, ...")],
+    records: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Records. Default: those that come along.")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure here what the records lack, before the fit.")
+    ] = False,
+    minutes: Annotated[float, typer.Option(metavar="M", help="No measurement is begun after them.")] = 10.0,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Measure every N-th of what is missing, from the I-th.")
+    ] = "0/1",
+    fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Fit the profile.")] = True,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the calibrated terms (TOML).")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report (Markdown).")] = None,
+    json: JsonTarget = None,
+) -> None:
+    """Measure a GPU, fit its hardware profile, and report the errors on what was left out of the fit."""
+    folder = records or RECORDS / hardware
+    if measure:
+        _measure(folder, minutes, shard)
+    if not fit:
+        return
+    from cost_models.calibration import calibrate as run
+    from cost_models.calibration.report import render_report
+    from cost_models.hardware import load_hardware
+    from simulator.output import write_json
+    from traces.atomic import write_text_atomic
+    from traces.records import latest, read_folder
+
+    files = read_folder(folder)
+    machines = [dict(machine) for file in files for machine in file.machines.values()]
+    done = run(latest(files), load_hardware(hardware), machines=machines, progress=_say)
+    where = f"records in {_shown(folder)}, {sum(done.outcomes.values())} cases"
+    if output:
+        write_text_atomic(output, done.overlay(where))
+    text = render_report(done, where)
+    if report:
+        write_text_atomic(report, text)
+    outputs = Outputs(json)
+    write_json(done.summary(), outputs)
+    if json != "-":
+        print(text)
+
+
+def _measure(folder: Path, minutes: float, shard: str) -> None:
+    import torch
+
+    from traces.records import open_records
+    from validators.bench.runner import full_plan, run_plan
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type != "cuda":
+        raise InputError("calibrate --measure: no CUDA device here", remedy="run it on a node with a GPU")
+    first, count = _read_shard(shard)
+    file = open_records(folder / "kernels.jsonl")
+    _say(str(run_plan(full_plan(), file, device, minutes=minutes, shard=(first, count), report=_say)))
+
+
+def _read_shard(text: str) -> tuple[int, int]:
+    first, _, count = text.partition("/")
+    if not (first.isdecimal() and count.isdecimal() and int(first) < int(count)):
+        raise InputError("calibrate: shard is not I/N", got=text, expected="such as 0/4, with I below N")
+    return int(first), int(count)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _shown(folder: Path) -> str:
+    """The folder as in the repository, where it is in it."""
+    root = Path(__file__).resolve().parent.parent
+    resolved = folder.resolve()
+    return str(resolved.relative_to(root) if resolved.is_relative_to(root) else folder)
