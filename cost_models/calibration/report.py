@@ -53,9 +53,9 @@ def _machines(calibration: Calibration) -> Iterator[str]:
     if calibration.spread:
         median, p95 = (_percent(each) for each in calibration.spread)
         yield (
-            f"\nSamples of attention calls over 2 ms spread by {median} (median; 95th percentile {p95}; half the distance"
-            "\nbetween quartiles): where that is percents the GPU was not at rest before every sample, and its clock, which"
-            "\nthe power limit lowers, depended on what had run before; that error is in what follows."
+            f"\nSamples of attention calls over 2 ms spread by {median} (median; 95th percentile {p95}; half the"
+            "\ndistance between quartiles). Where that is percents the GPU was not at rest before every sample, and its"
+            "\nclock, which the power limit lowers, depended on what had run before: part of the errors below."
         )
     yield (
         "\nEach time is that of one isolated call on a GPU that had worked for less than 20 ms before it. It was kept"
