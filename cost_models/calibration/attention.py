@@ -189,7 +189,9 @@ class _Features:
                 sm_count * min(tiling.blocks_per_sm, -(-len(tiles) * sample.shape.problems // sm_count)) / len(tiles)
             )
             missed.append(missed_share(profile, shared_bytes(heads, (sample.call,), sample.shape, sample.direction)))
-        return _Features(*map(np.array, (before, simulated, shares, missed)), tiling.blocks_per_sm)
+        return _Features(
+            np.array(before), np.array(simulated), np.array(shares), np.array(missed), tiling.blocks_per_sm
+        )
 
     def seconds(self, values: dict[str, float]) -> FloatArray:
         """Overhead and main kernel."""
