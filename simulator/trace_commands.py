@@ -121,15 +121,22 @@ def what_if(
 def convert(
     source: Annotated[Path, typer.Argument(help="A folder of traces, a trace, or a record.")],
     target: Annotated[Path, typer.Argument(help="FILE.npz, .jsonl, .jsonl.gz or .parquet; or a folder for traces.")],
+    json: JsonTarget = None,
 ) -> None:
     """Write a timeline in another format."""
-    from simulator.output import print_warnings
+    from simulator.output import print_warnings, write_json
     from traces.sources import save_recording
 
     recording = _load([source])
     save_recording(recording, target)
     left = ("records and traces hold the timeline: steps, calls and waits of the host stay behind",)
-    print_warnings((*recording.warnings, *(left if any(recording.windows) or any(recording.syncs) else ())))
+    warnings = (*recording.warnings, *(left if any(recording.windows) or any(recording.syncs) else ()))
+    timeline = recording.timeline
+    counts = {"n_ranks": timeline.n_ranks, "rows": len(timeline), "operations": len(timeline.operations)}
+    write_json(
+        {"target": str(target), **counts, "time_s": timeline.makespan_ns / 1e9, "warnings": warnings}, Outputs(json)
+    )
+    print_warnings(warnings)
 
 
 def _speeds(gpu: str, recorded_on: str | None, compute: float) -> dict[str, float]:

@@ -77,6 +77,8 @@ def test_convert_and_back(capsys, tmp_path):
         run("convert", source, str(tmp_path / name))
         source = str(tmp_path / name)
     assert "stay behind" in capsys.readouterr().err
+    written = run_json(capsys, "convert", RING, str(tmp_path / "f.npz"))
+    assert (written["n_ranks"], written["rows"]) == (2, 60)
     data = run_json(capsys, "diff", str(tmp_path / "a.parquet"), str(tmp_path / "e"))
     assert data["error"] == 0
 
