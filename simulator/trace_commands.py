@@ -133,9 +133,8 @@ def convert(
     warnings = (*recording.warnings, *(left if any(recording.windows) or any(recording.syncs) else ()))
     timeline = recording.timeline
     counts = {"n_ranks": timeline.n_ranks, "rows": len(timeline), "operations": len(timeline.operations)}
-    write_json(
-        {"target": str(target), **counts, "time_s": timeline.makespan_ns / 1e9, "warnings": warnings}, Outputs(json)
-    )
+    report = {"target": str(target), **counts, "time_s": timeline.makespan_ns / 1e9, "warnings": warnings}
+    write_json(report, Outputs(json))
     print_warnings(warnings)
 
 
