@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cost_models.hardware import HardwareProfile
 from cost_models.network.collectives import estimate_collective
 from cost_models.network.communicator import communicator
+from cost_models.network.exchange import flow_terms
 from cost_models.network.fairness import max_min_rates
 from cost_models.network.flows import route_flows
 from cost_models.network.graphs import find_graph
@@ -134,15 +135,11 @@ def _patterns(topology: ClusterTopology, profile: HardwareProfile) -> tuple[Patt
 def _ring(topology: ClusterTopology, profile: HardwareProfile) -> PatternBandwidth:
     """Each rank sends to the next; the ring is as fast as its slowest hop."""
     src = np.arange(topology.n_ranks)
-    routes = route_flows(topology, src, np.roll(src, -1))
-    curves = [profile.links[route.kind] for route in routes.classes]
-    alone = [
-        float(curve.rate_bytes_per_s(LARGE_BYTES, route.bytes_per_s, topology.n_ranks))
-        for curve, route in zip(curves, routes.classes, strict=True)
-    ]
-    efficiency = np.array([curve.efficiency for curve in curves])[routes.route_class]
-    ceilings = np.array(alone)[routes.route_class] / efficiency
-    rates = max_min_rates(routes.flow, routes.link, topology.link_capacities_bytes_per_s, ceilings)
+    dst = np.roll(src, -1)
+    routes = route_flows(topology, src, dst)
+    sizes = np.full(topology.n_ranks, float(LARGE_BYTES))
+    _, alone, efficiency = flow_terms(topology, profile, routes, src, dst, sizes)
+    rates = max_min_rates(routes.flow, routes.link, topology.link_capacities_bytes_per_s, alone / efficiency)
     slowest = int(np.argmin(rates * efficiency))
     loads = np.bincount(routes.link, minlength=len(topology.link_capacities_bytes_per_s))
     own = routes.link[routes.flow == slowest]

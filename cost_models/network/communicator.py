@@ -28,7 +28,7 @@ from traces.errors import InputError
 IntArray = NDArray[np.int64]
 
 KIB, MIB = 2**10, 2**20
-_NET_CHANNEL_GB_PER_S = 14.0
+NET_CHANNEL_GB_PER_S = 14.0
 _NVLS_CHANNELS = {90: (16, 16), 100: (24, 32)}  # on one node, on several
 
 
@@ -195,7 +195,7 @@ def _local_per_peer(path_type: PathType, gb_per_s: float, sm: int) -> int:
 def _net_per_peer(node: Node, settings: NcclSettings) -> int:
     if settings.nchannels_per_net_peer:
         return settings.nchannels_per_net_peer
-    return max(2, ceil(max(node.net_gb_per_s.values(), default=0.0) / _NET_CHANNEL_GB_PER_S))
+    return max(2, ceil(max(node.net_gb_per_s.values(), default=0.0) / NET_CHANNEL_GB_PER_S))
 
 
 def _worst_kind(nodes: list[Node]) -> str:

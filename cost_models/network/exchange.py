@@ -6,7 +6,9 @@ r_i is the max-min fair share of the links on the routes while all flows run: a 
 sped up when they end (the DES engine does that). Shares are taken of what the links' curves reach: a kind's efficiency
 scales capacity, so that one flow alone gets exactly its curve.
 
-Ranks that flows join form a communicator; its size sets how many channels NCCL gives to one peer.
+Ranks that flows join form a communicator; its size sets how many channels NCCL gives to one peer. On the network a
+channel is taken to carry 14 GB/s, NCCL's own assumption (src/graph/paths.cc; nccl#2409 measured 13), so a single flow
+to another node in a group of 64 and more ranks reaches a part of its port only, as nccl#1272 reports.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cost_models.hardware import HardwareProfile
+from cost_models.network.communicator import NET_CHANNEL_GB_PER_S, Communicator, communicator
 from cost_models.network.fairness import max_min_rates
 from cost_models.network.flows import FlowRoutes, route_flows
 from cost_models.topology import ClusterTopology
+from cost_models.topology.links import GB_PER_S
 from traces.errors import InputError
 
 FloatArray = NDArray[np.float64]
@@ -77,7 +81,8 @@ def flow_terms(
     sizes: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Overhead (s), rate alone (bytes per second) and efficiency of each flow of an exchange."""
-    groups = group_sizes(topology.n_ranks, src, dst)
+    labels = group_labels(topology.n_ranks, src, dst)
+    groups = np.bincount(labels)[labels[src]]
     overhead, rate, efficiency = (np.empty(routes.n_flows) for _ in range(3))
     for number, route in enumerate(routes.classes):
         curve = profile.links[route.kind]
@@ -86,7 +91,17 @@ def flow_terms(
             overhead[flows] = curve.overhead_s(sizes[flows])
             rate[flows] = curve.rate_bytes_per_s(sizes[flows], route.bytes_per_s, group)
             efficiency[flows] = curve.efficiency
+            if route.kind == "net":
+                members = np.flatnonzero(labels == labels[src[flows][0]])
+                rate[flows] = np.minimum(rate[flows], _net_rate(communicator(topology, members), sizes[flows]))
     return overhead, rate, efficiency
+
+
+def _net_rate(comm: Communicator, sizes: FloatArray) -> FloatArray:
+    """What the channels of a send to another node carry; the larger the group, the fewer they are."""
+    distinct, where = np.unique(sizes, return_inverse=True)
+    channels = np.array([comm.send_channels(float(size)) for size in distinct])
+    return channels[where] * (NET_CHANNEL_GB_PER_S * GB_PER_S)
 
 
 def group_sizes(n_ranks: int, src: IntArray, dst: IntArray) -> IntArray:
@@ -94,6 +109,16 @@ def group_sizes(n_ranks: int, src: IntArray, dst: IntArray) -> IntArray:
 
     >>> group_sizes(6, np.array([0, 1, 2, 4, 5]), np.array([1, 2, 0, 5, 4])).tolist()
     [3, 3, 3, 2, 2]
+    """
+    labels = group_labels(n_ranks, src, dst)
+    return np.bincount(labels)[labels[src]].astype(np.int64)
+
+
+def group_labels(n_ranks: int, src: IntArray, dst: IntArray) -> IntArray:
+    """Smallest rank of the communicator of each rank.
+
+    >>> group_labels(6, np.array([0, 1, 2, 4, 5]), np.array([1, 2, 0, 5, 4])).tolist()
+    [0, 0, 0, 3, 4, 4]
     """
     label = np.arange(n_ranks)
     while True:  # the smallest rank that each reaches, over paths twice as long every round
@@ -105,4 +130,4 @@ def group_sizes(n_ranks: int, src: IntArray, dst: IntArray) -> IntArray:
         if np.array_equal(smaller, label):
             break
         label = smaller
-    return np.bincount(label)[label[src]].astype(np.int64)
+    return label

@@ -47,6 +47,21 @@ def test_ring_over_the_node_boundary_is_bound_by_one_nic():
     assert (seconds[crossing] > 5 * np.delete(seconds, crossing).max()).all()
 
 
+@pytest.mark.parametrize(("n_ranks", "channels"), [(32, 4), (64, 2), (128, 1), (512, 1)])
+def test_a_flow_to_another_node_has_fewer_channels_in_a_large_group(n_ranks, channels):
+    """Four of 14 GB/s fill a port; they are halved while four for every eight ranks are more than the group has."""
+    cluster = load_topology("dgx-h100", n_ranks)
+    hop_s = estimate_exchange_s(cluster, GPU, *ring(n_ranks), 2**30)[7]
+    assert 2**30 / hop_s / 1e9 == approx(min(0.96 * 48, 14 * channels), rel=0.01)
+
+
+def test_a_small_group_among_many_ranks_has_its_own_channels():
+    cluster = load_topology("dgx-h100", 128)
+    src = np.arange(128)
+    pairs = np.where(src < 64, src + 64, src - 64)
+    assert estimate_exchange_s(cluster, GPU, src, pairs, 2**30).max() < 2**30 / 45e9
+
+
 def test_oversubscribed_spine_is_shared():
     """Two nodes on different leaves: 8 flows of 24 GB/s (PCIe Gen4) alone, over 8 x 25 / 4 GB/s together."""
     text = "dgx-a100:fabric=fat-tree,nodes-per-leaf=1,oversubscription="
