@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
+from cost_models.models import load_model
 from simulator.request import SimulationRequest
 from simulator.simulate import simulate
 from simulator.steps.largest import granule, largest_seq_len, peak_memory
 from traces.errors import InputError
 
 REQUEST = SimulationRequest(
-    model="llama-3.1-8b", seq_len=1, gpus=8, topology="dgx-h100", layers="model", schedule="ring:partition=striped",
+    model=replace(load_model("llama-3.1-8b"), layers=4), seq_len=1,
+    gpus=8, topology="dgx-h100", layers="model", schedule="ring:partition=striped",
     zero=3, loss_chunks=16, timeline=False,
 )  # fmt: skip
 

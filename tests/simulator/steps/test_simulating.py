@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +117,10 @@ def test_refused(options: dict[str, Any], message: str) -> None:
 
 
 def test_compare_lists_approximate_schedules_for_prefill_only() -> None:
-    request = SimulationRequest(**(BASE | {"layers": "model", "pass_": "prefill"}))
+    small = {"layers": "model", "model": replace(load_model("llama-3.1-8b"), layers=2)}
+    request = SimulationRequest(**(BASE | small | {"pass_": "prefill"}))
     assert any(not each.exact for each in compare(request) if isinstance(each, SimulationResult))
-    step = compare(SimulationRequest(**(BASE | {"layers": "model", "zero": 3, "checkpoint": "full"})))
+    step = compare(SimulationRequest(**(BASE | small | {"zero": 3, "checkpoint": "full"})))
     results = [each for each in step if isinstance(each, SimulationResult)]
     assert results and all(each.exact for each in results)
 
