@@ -24,8 +24,8 @@ ROW = ("schedule", "time_s", "forward_s", "backward_s", "exposed_communication_s
 def write_result_report(path: str | os.PathLike[str], result: SimulationResult) -> None:
     """Write the report of one result, whole or not at all."""
     apart = (*CONTEXT, "saturated_links")
-    facts = {name: value for name, value in result.to_json().items() if name not in apart}
-    sections = [Section("Result", [facts]), *_saturated(result), *_context([result]), *_time_figures([result], result)]
+    facts = {name: each for name, each in result.to_json().items() if name not in apart and each is not None}
+    sections = [Section("Result", [facts]), *_time_figures([result], result), *_saturated(result), *_context([result])]
     write_report(path, f"{result.schedule}: {describe_inputs(result.inputs)}", sections)
 
 
@@ -84,5 +84,8 @@ def _context(results: Sequence[SimulationResult]) -> list[Section]:
     if len(results) > 1:
         inputs = {name: value for name, value in inputs.items() if name != "schedule"}
     warnings = list(dict.fromkeys(warning for result in results for warning in result.warnings))
-    titled = {"Inputs": inputs, "Provenance": first.provenance, "Warnings": warnings}
-    return [Section(title, [block]) for title, block in titled.items() if block]
+    terms = first.provenance.get("terms", {})
+    others = {name: value for name, value in first.provenance.items() if name != "terms"}
+    provenance: list[Any] = [others, *([[{"term": term, **source} for term, source in terms.items()]] if terms else [])]
+    titled: dict[str, list[Any]] = {"Warnings": [warnings], "Inputs": [inputs], "Provenance": provenance}
+    return [Section(title, [block for block in blocks if block]) for title, blocks in titled.items() if any(blocks)]
