@@ -40,6 +40,10 @@ def validate(
     seed: Annotated[int, typer.Option(metavar="N", help="Of the draws.")] = 0,
     rounds: Annotated[int, typer.Option(metavar="N", help="Isolated calls of every schedule.")] = 5,
     seconds: Annotated[float, typer.Option(metavar="S", help="No configuration is begun after that.")] = 540.0,
+    peers: Annotated[bool, typer.Option("--peers", help="Draw other people's implementations too.")] = False,
+    plan_only: Annotated[
+        bool, typer.Option("--plan-only", help="Draw for --gpus and write FOLDER/draws-P.json; measure nothing.")
+    ] = False,
     tolerance: Annotated[
         float | None, typer.Option(metavar="SHARE", help="Largest median |error|. Default: 0.025, gloo 0.10.")
     ] = None,
@@ -50,29 +54,41 @@ def validate(
     if backend not in TOLERANCE:
         raise InputError("unknown backend", got=repr(backend), expected="gloo or nccl")
     if gpus is not None:
-        _measure(folder, backend, gpus, hardware, topology, draws, seed, rounds, seconds)
+        if backend == "nccl":
+            _draw(folder, gpus, _gpu_predictor(hardware, topology), draws, seed, rounds, peers)
+        if plan_only:
+            return
+        _measure(folder, backend, gpus, draws, seed, rounds, seconds)
     limit = TOLERANCE[backend] if tolerance is None else tolerance
     if not _compare(folder, _predictor(folder, backend, hardware, topology), limit, Outputs(json, None, html)):
         raise typer.Exit(1)
 
 
-def _measure(
-    folder: Path, backend: str, gpus: int, hardware: str | None, topology: str | None, draws: int, seed: int,
-    rounds: int, seconds: float,
+def _draw(
+    folder: Path, gpus: int, predictor: GpuPredictor, draws: int, seed: int, rounds: int, peers: bool
 ) -> None:  # fmt: skip
+    """Write the plan, unless it is there from an earlier run."""
+    from dataclasses import replace
+
+    from simulator.compare import PEER_CHOICES
     from validators.validation.draws import GPU, draw_plan
     from validators.validation.plan import write_plan
+
+    plan = folder / f"draws-{gpus}.json"
+    if plan.exists():
+        return
+    with_peers = replace(GPU, schedules=(*GPU.schedules, *PEER_CHOICES), per_draw=GPU.per_draw + 3)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_plan(plan, draw_plan(with_peers if peers else GPU, gpus, draws, seed, rounds, predictor.forecast()))
+
+
+def _measure(folder: Path, backend: str, gpus: int, draws: int, seed: int, rounds: int, seconds: float) -> None:
     from validators.validation.session import RUNS, launch, validate_processes
 
     if backend == "gloo":
         validate_processes(folder, ranks=gpus, draws=draws, seed=seed, rounds=rounds, seconds=seconds)
-        return
-    plan = folder / f"draws-{gpus}.json"
-    if not plan.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        forecast = _gpu_predictor(hardware, topology).forecast()
-        write_plan(plan, draw_plan(GPU, gpus, draws, seed, rounds, forecast))
-    launch(plan, folder / RUNS, backend=backend, ranks=gpus, seconds=seconds)
+    else:
+        launch(folder / f"draws-{gpus}.json", folder / RUNS, backend=backend, ranks=gpus, seconds=seconds)
 
 
 def _predictor(
