@@ -38,6 +38,7 @@ def estimate_attention_s(
     direction: str,
     *,
     precomputed_delta: bool = False,
+    worked_s: float = 0.0,
 ) -> float:
     """Time of one attention call on the GPU, in seconds.
 
@@ -49,13 +50,14 @@ def estimate_attention_s(
     shape : batch, heads, head dims, dtype.
     direction : ``forward`` or ``backward``.
     precomputed_delta : backward is given rowsum(dO O), and does not compute it (Burst).
+    worked_s : how long the GPU has worked without a rest before the call: the power limit counts it (``boost_s``).
 
     Raises
     ------
     InputError
         Where the GPU has no such kernel, or no matrix units for the dtype.
     """
-    return _price(profile, kernel, (call,), shape, direction, precomputed_delta)
+    return _price(profile, kernel, (call,), shape, direction, precomputed_delta, worked_s)
 
 
 def estimate_calls_s(
@@ -66,6 +68,7 @@ def estimate_calls_s(
     direction: str,
     *,
     precomputed_delta: bool = False,
+    worked_s: float = 0.0,
 ) -> float:
     """Time of all calls of a lowering, in seconds.
 
@@ -73,8 +76,11 @@ def estimate_calls_s(
     errors are those of :func:`estimate_attention_s`.
     """
     if len(calls) > MAX_LAUNCHES and profile.kernel(kernel).general_masks:
-        return _price(profile, kernel, tuple(calls), shape, direction, precomputed_delta)
-    return sum(_price(profile, kernel, (call,), shape, direction, precomputed_delta) for call in calls)
+        return _price(profile, kernel, tuple(calls), shape, direction, precomputed_delta, worked_s)
+    total = 0.0
+    for call in calls:
+        total += _price(profile, kernel, (call,), shape, direction, precomputed_delta, worked_s + total)
+    return total
 
 
 def _price(
@@ -84,6 +90,7 @@ def _price(
     shape: AttentionShape,
     direction: str,
     precomputed_delta: bool,
+    worked_s: float,
 ) -> float:
     """Time of one launch."""
     curve = profile.kernel(kernel)
@@ -96,7 +103,8 @@ def _price(
     rate = profile.hbm_bytes_per_s * profile.elementwise.efficiency["copy"]
     floor = _bytes(rows, columns, shape, direction) / rate
     missed = missed_share(profile, work.shared_bytes)
-    compute = _slowed_s(chosen, work.busy_s * (1 + chosen.l2_miss_cost * missed))
+    busy = work.busy_s * (1 + chosen.l2_miss_cost * missed)
+    compute = _slowed_s(chosen, worked_s + busy) - _slowed_s(chosen, worked_s)
     extra = estimate_around_s(
         profile, calls, shape, direction, computes_delta=not (precomputed_delta and curve.takes_delta)
     )

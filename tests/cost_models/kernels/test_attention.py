@@ -38,7 +38,8 @@ def test_long_full_attention_reaches_the_curves_efficiency(name, direction):
         chosen = curve.direction(direction)
         kept = 1 - chosen.sustained_loss if chosen.sustained_s < 1 else 1
         share = rate_of_peak(profile, kernel, square(2**17), SHAPE, direction, 2**34)
-        assert share == pytest.approx(kept * chosen.efficiency_at(128), rel=0.03), kernel
+        most = kept * chosen.efficiency_at(128)
+        assert 0.97 * most / (1 + chosen.l2_miss_cost) <= share <= 1.03 * most, kernel
 
 
 @settings(deadline=None)
@@ -153,10 +154,10 @@ def test_long_calls_lose_rate_under_the_power_limit():
 
 
 def test_keys_beyond_the_l2_cache_slow_the_kernel_down():
-    missing = with_pass(H100, "cudnn", "forward", l2_miss_cost=0.5)
+    none, missing = (with_pass(H100, "cudnn", "forward", l2_miss_cost=cost, sustained_loss=0.0) for cost in (0.0, 0.5))
     ratios = [
         estimate_attention_s(missing, "cudnn", square(n), SHAPE, "forward")
-        / estimate_attention_s(H100, "cudnn", square(n), SHAPE, "forward")
+        / estimate_attention_s(none, "cudnn", square(n), SHAPE, "forward")
         for n in (32768, 131072, 2**20)
     ]  # K and V of a head: 16, 64, 512 MiB; half of the L2 cache: 25 MiB
     assert ratios == pytest.approx([1, 1 + 0.5 * (1 - 25 / 64), 1 + 0.5 * (1 - 25 / 512)], rel=1e-3)
@@ -181,3 +182,22 @@ def test_bad_arguments():
         estimate_attention_s(H100, "flash2", square(8), AttentionShape(1, 1, 1, 64, 64, "int8"), "forward")
     with pytest.raises(InputError, match="unknown direction"):
         estimate_attention_s(H100, "flash2", square(8), SHAPE, "up")
+
+
+def test_work_before_a_call_counts_against_the_power_limit():
+    slowed = with_pass(H100, "cudnn", "forward", boost_s=0.02, sustained_loss=0.1, sustained_s=1e-6, overhead_s=0.0)
+    call = square(16384)
+    rested, tired = (
+        estimate_attention_s(slowed, "cudnn", call, SHAPE, "forward", worked_s=worked) for worked in (0.0, 0.5)
+    )
+    assert rested < 0.02 and tired == pytest.approx(rested / 0.9, rel=1e-3)
+    half = estimate_attention_s(slowed, "cudnn", call, SHAPE, "forward", worked_s=0.02 - rested / 2)
+    assert half == pytest.approx((rested + tired) / 2, rel=1e-3)
+
+
+def test_calls_of_one_lowering_follow_each_other_without_a_rest():
+    call = square(32768)
+    alone = estimate_attention_s(H100, "cudnn", call, SHAPE, "forward")
+    three = estimate_calls_s(H100, "cudnn", (call,) * 3, SHAPE, "forward")
+    assert H100.kernels["cudnn"].forward.boost_s < 2 * alone
+    assert three > 3 * alone * 1.02
