@@ -53,6 +53,18 @@ def format_bytes(n_bytes: float) -> str:
     return _scaled(n_bytes, byte_unit(n_bytes))
 
 
+def format_tokens(length: int) -> str:
+    """A sequence length, binary where it is round.
+
+    >>> format_tokens(131072), format_tokens(1048576), format_tokens(1000)
+    ('128k', '1M', '1000')
+    """
+    for unit, size in (("M", 1 << 20), ("k", 1 << 10)):
+        if length >= size and length % size == 0:
+            return f"{length // size}{unit}"
+    return str(length)
+
+
 def format_field(name: str, value: object) -> str:
     """A field of a result, with the unit that its name says.
 

@@ -1,0 +1,82 @@
+"""Time against memory: a point per candidate, and the front of those that no other beats in both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from traces.display import byte_unit, format_bytes, format_ns, time_unit
+from traces.figures.palette import Look, looks_of
+from traces.figures.style import MUTED, new_figure, safe
+
+PLOT_PIXELS = 340
+
+Row = Mapping[str, object]
+
+
+def plot_pareto(rows: Sequence[Row], front: Sequence[int], capacity_bytes: int | None = None) -> go.Figure:
+    """Draw candidates.
+
+    Parameters
+    ----------
+    rows : ``schedule``, ``time_s``, ``peak_memory_bytes``, and ``candidate`` where that says more than the schedule.
+    front : indices of the rows on the front.
+    capacity_bytes : memory of the device, drawn as a line where candidates come near it.
+    """
+    time_name, time_size = time_unit(max((_value(row, "time_s") * 1e9 for row in rows), default=0))
+    largest = max((_value(row, "peak_memory_bytes") for row in rows), default=0.0)
+    byte_name, byte_size = byte_unit(largest)
+    figure = new_figure("Time against memory", _note(rows, front), PLOT_PIXELS)
+    if front:
+        figure.add_trace(_front_line([rows[i] for i in front], time_size, byte_size))
+    for name, look in looks_of(sorted({str(row["schedule"]) for row in rows})).items():
+        own = [(row, i in front) for i, row in enumerate(rows) if row["schedule"] == name]
+        figure.add_trace(_points(name, look, own, time_size, byte_size))
+    if capacity_bytes is not None and largest > capacity_bytes / 2:
+        text = f"device {format_bytes(capacity_bytes)}"
+        figure.add_hline(capacity_bytes / byte_size, line={"color": MUTED, "dash": "dash"}, annotation_text=text)
+    figure.update_xaxes(title=f"time ({time_name})")
+    figure.update_yaxes(title=f"peak memory ({byte_name})", rangemode="tozero")
+    figure.update_layout(showlegend=True)
+    return figure
+
+
+def _note(rows: Sequence[Row], front: Sequence[int]) -> str:
+    return f"{len(front)} of {len(rows)} are on the front (large markers): nothing else is both quicker and smaller."
+
+
+def _front_line(rows: Sequence[Row], time_size: float, byte_size: float) -> go.Scatter:
+    ordered = sorted(rows, key=lambda row: _value(row, "time_s"))
+    return go.Scatter(
+        x=[_value(row, "time_s") * 1e9 / time_size for row in ordered],
+        y=[_value(row, "peak_memory_bytes") / byte_size for row in ordered],
+        mode="lines",
+        name="Pareto front",
+        line={"shape": "hv", "color": MUTED, "width": 1.5},
+        hoverinfo="skip",
+    )
+
+
+def _points(
+    name: str, look: Look, own: Sequence[tuple[Row, bool]], time_size: float, byte_size: float
+) -> go.Scatter:  # fmt: skip
+    return go.Scatter(
+        x=[_value(row, "time_s") * 1e9 / time_size for row, _ in own],
+        y=[_value(row, "peak_memory_bytes") / byte_size for row, _ in own],
+        mode="markers",
+        name=safe(name),
+        marker={"color": look.colour, "symbol": look.symbol, "size": [13 if best else 8 for _, best in own]},
+        hovertext=[_story(row, best) for row, best in own],
+        hoverinfo="text",
+    )
+
+
+def _story(row: Row, best: bool) -> str:
+    name = safe(row.get("candidate", row["schedule"]))
+    time, memory = format_ns(_value(row, "time_s") * 1e9), format_bytes(_value(row, "peak_memory_bytes"))
+    return f"<b>{name}</b><br>{time}, {memory}" + ("<br>on the front" if best else "")
+
+
+def _value(row: Row, name: str) -> float:
+    return float(str(row[name]))
