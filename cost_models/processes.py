@@ -35,6 +35,7 @@ from scipy.optimize import nnls
 from cost_models.kernels import AttentionShape
 from cost_models.masks import KernelCall
 from traces.atomic import write_text_atomic
+from traces.bounded import read_bounded
 from traces.errors import InputError
 
 FORMAT = "attnsim process profile 1"
@@ -193,10 +194,9 @@ def load_processes(path: str | Path) -> ProcessProfile:
         Where the file is none.
     """
     target = Path(path)
+    content = read_bounded(target, f"process profile {target}", MAX_FILE_BYTES)
     try:
-        if target.stat().st_size > MAX_FILE_BYTES:
-            raise InputError(f"process profile {target} is too large", expected=f"at most {MAX_FILE_BYTES} bytes")
-        data = json.loads(target.read_bytes())
+        data = json.loads(content)
         if data["format"] != FORMAT:
             raise ValueError(f"format {data['format']!r}")
         errors, independence = (
@@ -207,8 +207,6 @@ def load_processes(path: str | Path) -> ProcessProfile:
             str(data["name"]), _as_tuples(data["tables"]), errors, str(data["source"]), _as_tuples(data["jitter"]),
             independence,
         )  # fmt: skip
-    except OSError as error:
-        raise InputError(f"process profile {target} cannot be read", got=error.strerror) from None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{target} is no process profile", got=str(error)[:200]) from None
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from traces.bounded import read_bounded
 from traces.errors import InputError
 
 MAX_FILE_BYTES = 64 << 20
@@ -188,13 +189,7 @@ def latest(files: Iterable[RecordFile]) -> list[CalibrationRecord]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise InputError(f"records {path} are too large", expected=f"at most {MAX_FILE_BYTES} bytes")
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"records {path} cannot be read", got=error.strerror) from None
-    lines = data.split(b"\n")
+    lines = read_bounded(path, f"records {path}", MAX_FILE_BYTES).split(b"\n")
     for number, text in enumerate(lines[:-1], 1):
         try:
             line = json.loads(text) if len(text) <= MAX_LINE_BYTES else None

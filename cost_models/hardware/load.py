@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from cost_models.hardware import HARDWARE_NAMES
 from cost_models.hardware.profile import HardwareProfile
 from cost_models.hardware.sources import Source, iterate_terms, resolve_sources
+from traces.bounded import read_bounded
 from traces.errors import InputError
 
 MAX_FILE_BYTES = 2**20
@@ -79,18 +80,10 @@ def _read(path: Path, file: str) -> tuple[dict[str, Any], dict[str, Source]]:
 
 
 def _read_bytes(path: Path, file: str) -> bytes:
-    try:
-        with path.open("rb") as opened:
-            data = opened.read(MAX_FILE_BYTES + 1)
-    except (FileNotFoundError, ValueError):
-        raise InputError(
-            "no such hardware", got=repr(file), expected="one of " + ", ".join(HARDWARE_NAMES) + " or a TOML file"
-        ) from None
-    except OSError as error:
-        raise InputError(f"hardware file {file} cannot be read", got=error.strerror) from None
-    if len(data) > MAX_FILE_BYTES:
-        raise InputError(f"hardware file {file} is too large", expected=f"at most {MAX_FILE_BYTES} bytes")
-    return data
+    missing = InputError(
+        "no such hardware", got=repr(file), expected="one of " + ", ".join(HARDWARE_NAMES) + " or a TOML file"
+    )
+    return read_bounded(path, f"hardware file {file}", MAX_FILE_BYTES, missing)
 
 
 def _parse(data: bytes, file: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import MISSING, Field, replace
-from pathlib import Path
 from typing import Any
 
 from cost_models.masks.documents import (
@@ -25,6 +24,7 @@ from cost_models.masks.sparse import BlockSparse
 from cost_models.masks.static import CausalMask, FullMask, GlobalSliding, PrefixCausal, SlidingWindow
 from cost_models.spec import Spec, parse_bool, parse_spec
 from cost_models.units import parse_count
+from traces.bounded import read_bounded
 from traces.errors import InputError
 
 MASKS: dict[str, type[Mask]] = {
@@ -138,14 +138,6 @@ def _read_lines(path: str) -> list[str]:
 
 def _read_text(path: str) -> str:
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_LENGTHS_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot read document lengths from {path!r}", got=reason) from error
-    if len(data) > MAX_LENGTHS_BYTES:
-        raise InputError(f"file of document lengths {path} is too large", expected=f"at most {MAX_LENGTHS_BYTES} bytes")
-    try:
-        return data.decode()
+        return read_bounded(path, f"file of document lengths {path!r}", MAX_LENGTHS_BYTES).decode()
     except UnicodeDecodeError as error:
         raise InputError(f"cannot read document lengths from {path!r}", expected="a text file") from error

@@ -9,6 +9,7 @@ from typing import Any
 
 from cost_models.models.hf_config import parse_hf_config
 from cost_models.models.shape import ModelShape
+from traces.bounded import read_bounded
 from traces.errors import InputError
 
 MAX_FILE_BYTES = 4 * 2**20
@@ -37,19 +38,17 @@ def load_model(name_or_path: str | Path) -> ModelShape:
 
 
 def _read(path: Path, name: str) -> dict[str, object]:
+    missing = InputError(
+        "no such model", got=repr(name), expected="one of " + ", ".join(PRESET_NAMES) + " or a config.json"
+    )
+    return _parse(read_bounded(_config_of(path), f"model file {name}", MAX_FILE_BYTES, missing), name)
+
+
+def _config_of(path: Path) -> Path:
     try:
-        file = path / "config.json" if path.is_dir() else path
-        with file.open("rb") as opened:
-            data = opened.read(MAX_FILE_BYTES + 1)
-    except (FileNotFoundError, ValueError):
-        raise InputError(
-            "no such model", got=repr(name), expected="one of " + ", ".join(PRESET_NAMES) + " or a config.json"
-        ) from None
-    except OSError as error:
-        raise InputError(f"model file {name} cannot be read", got=error.strerror) from None
-    if len(data) > MAX_FILE_BYTES:
-        raise InputError(f"model file {name} is too large", expected=f"at most {MAX_FILE_BYTES} bytes")
-    return _parse(data, name)
+        return path / "config.json" if path.is_dir() else path
+    except OSError:  # a name too long for the file system
+        return path
 
 
 def _parse(data: bytes, name: str) -> dict[str, object]:

@@ -18,6 +18,7 @@ from cost_models.topology.nccl_xml import read_nccl_xml
 from cost_models.topology.presets import PRESETS, fabric_of, preset_host
 from cost_models.topology.smi_topo import read_smi_topo
 from cost_models.topology.tree import Host, build_machine
+from traces.bounded import read_bounded
 from traces.errors import InputError
 
 MAX_FILE_BYTES = 4 * 2**20
@@ -122,12 +123,7 @@ def _from_preset(spec: Spec, gpu: str | None) -> _Nodes:
 
 
 def _from_file(path: Path, gpu: str | None) -> _Nodes:
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise InputError("topology file is too large", got=f"{path.stat().st_size} bytes", expected="at most 4 MiB")
-        content = path.read_bytes().strip()
-    except OSError as error:
-        raise InputError("topology file cannot be read", got=str(path), expected=error.strerror) from None
+    content = read_bounded(path, f"topology file {path}", MAX_FILE_BYTES).strip()
     if content.startswith((b"<", b"\xef\xbb\xbf<")):
         hosts, warnings = read_nccl_xml(content, gpu)
         source = f"NCCL topology XML, {path}"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from cost_models.models.shape import MoeShape
 from cost_models.spec import parse_spec
 from simulator.grid import Grid, IntArray
 from simulator.steps.axes import DATA
+from traces.bounded import read_bounded
 from traces.errors import InputError
 
 FloatArray = NDArray[np.float64]
@@ -139,13 +139,9 @@ def _weights(spec: str, experts: int, places: int) -> FloatArray:
 
 
 def _read(name: str, experts: int, places: int) -> FloatArray:
-    path = Path(name)
+    data = read_bounded(name, f"routing file {name}", MAX_FILE_BYTES)
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise InputError(f"routing file {name} is too large", expected=f"at most {MAX_FILE_BYTES} bytes")
-        weights = np.loadtxt(path, delimiter=",", ndmin=2)
-    except OSError as error:
-        raise InputError(f"routing file {name} cannot be read", got=error.strerror) from None
+        weights = np.loadtxt(data.decode().splitlines(), delimiter=",", ndmin=2)
     except ValueError as error:
         raise InputError(f"routing file {name} is not a CSV of numbers", got=str(error)[:80]) from None
     if weights.shape not in ((1, experts), (places, experts)):

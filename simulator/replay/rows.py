@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from traces.bounded import read_bounded
 from traces.errors import InputError
 
 ATTENTION_COLUMNS = (
@@ -100,15 +101,7 @@ def read_rows(path: str | Path) -> list[Row]:
 
 def _read_text(path: Path) -> str:
     try:
-        with path.open("rb") as opened:
-            data = opened.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "no such file"
-        raise InputError(f"rows {path} cannot be read", got=reason) from None
-    if len(data) > MAX_FILE_BYTES:
-        raise InputError(f"rows {path} is too large", expected=f"at most {MAX_FILE_BYTES} bytes")
-    try:
-        return data.decode("utf-8-sig")
+        return read_bounded(path, f"rows {path}", MAX_FILE_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"rows {path} is not UTF-8", got=f"byte {error.start}") from None
 

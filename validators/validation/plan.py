@@ -15,6 +15,7 @@ from pathlib import Path
 from simulator.recording import default_pass
 from simulator.schedules import PEERS, parse_schedule
 from traces.atomic import write_text_atomic
+from traces.bounded import read_bounded
 from traces.errors import InputError
 from validators.validation.runs import Configuration, run_id
 
@@ -66,10 +67,9 @@ def read_plan(path: str | os.PathLike[str]) -> list[Planned]:
         Where the file is none.
     """
     target = Path(path)
+    content = read_bounded(target, f"plan {target}", MAX_FILE_BYTES)
     try:
-        if target.stat().st_size > MAX_FILE_BYTES:
-            raise InputError(f"plan {target} is too large", expected=f"at most {MAX_FILE_BYTES} bytes")
-        found = json.loads(target.read_bytes())
+        found = json.loads(content)
         if found["format"] != FORMAT:
             raise ValueError(f"format {found['format']!r}")
         return [
@@ -77,7 +77,5 @@ def read_plan(path: str | os.PathLike[str]) -> list[Planned]:
                     int(each["seed"]))
             for each in found["planned"]
         ]  # fmt: skip
-    except OSError as error:
-        raise InputError(f"plan {target} cannot be read", got=error.strerror) from None
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{target} is no plan", got=str(error)[:200]) from None

@@ -21,6 +21,7 @@ from typing import Any, get_args
 from cost_models.masks import parse_mask
 from cost_models.workload import AttentionWorkload
 from simulator.program.setup import Setup
+from traces.bounded import read_bounded
 from traces.errors import InputError
 from traces.storage import load_timeline, save_timeline
 from traces.timeline import Timeline
@@ -153,9 +154,7 @@ class RunFolder:
         return load_timeline(path) if path.exists() else None
 
     def _read(self, file: Path) -> None:
-        if file.stat().st_size > MAX_FILE_BYTES:
-            raise InputError(f"{file} is too large", expected=f"at most {MAX_FILE_BYTES} bytes")
-        lines = file.read_bytes().split(b"\n")
+        lines = read_bounded(file, str(file), MAX_FILE_BYTES).split(b"\n")
         for number, line in enumerate(lines[:-1], 1):
             run = _parse(line, f"{file}, line {number}")
             self.runs[run.id] = run
