@@ -140,4 +140,4 @@ def _read_text(path: str) -> str:
     try:
         return read_bounded(path, f"file of document lengths {path!r}", MAX_LENGTHS_BYTES).decode()
     except UnicodeDecodeError as error:
-        raise InputError(f"cannot read document lengths from {path!r}", expected="a text file") from error
+        raise InputError(f"file of document lengths {path!r} is not UTF-8", expected="a text file") from error

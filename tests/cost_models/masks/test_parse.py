@@ -89,9 +89,9 @@ def test_the_contract_names_all_masks() -> None:
         ("block-sparse:keep=nan", "keep is no share"),
         ("block-sparse:keep=most", "keep is not a number: got 'most'"),
         ("block-sparse:seq_len=8", "no option 'seq_len'"),
-        ("document:lengths=@", "cannot read document lengths"),
-        ("document:lengths=@/nowhere/at/all", "cannot read document lengths from '/nowhere/at/all': got No such file"),
-        ("document:lengths=@a\0b", "cannot read document lengths"),
+        ("document:lengths=@", "document lengths .* cannot be read"),
+        ("document:lengths=@/nowhere/at/all", "document lengths '/nowhere/at/all' cannot be read: got No such file"),
+        ("document:lengths=@a\0b", "document lengths .* cannot be read"),
     ],
 )
 def test_bad_names(text: str, words: str) -> None:
@@ -145,7 +145,7 @@ def test_bad_files(tmp_path: Path, content: bytes, words: str) -> None:
 
 
 def test_a_folder_and_an_endless_file_are_no_files_of_lengths(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read document lengths"):
+    with pytest.raises(InputError, match="document lengths .* cannot be read"):
         parse_mask(f"document:lengths=@{tmp_path}", 8)
     if os.path.exists("/dev/zero"):  # noqa: PTH110
         with pytest.raises(InputError, match="is too large"):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from traces.errors import InputError
+from validators.validation import draws
 from validators.validation.draws import CPU, GPU, calibration_plan, draw_plan
 from validators.validation.plan import read_plan, write_plan
 from validators.validation.runs import Configuration
@@ -32,8 +33,9 @@ def test_draws_keep_their_bounds(ranges: object, ranks: int) -> None:
     assert plan != draw_plan(ranges, ranks, 12, 6, 3, forecast)  # type: ignore[arg-type]
 
 
-def test_what_hardly_anything_fits_is_refused() -> None:
-    with pytest.raises(InputError, match="fit the bounds"):
+def test_what_hardly_anything_fits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draws, "MAX_TRIES", 100)
+    with pytest.raises(InputError, match="of 100 draws only 0 fit the bounds"):
         draw_plan(CPU, 4, 5, 0, 3, lambda configuration, spec: (10.0, 0.5, True))
 
 
