@@ -41,7 +41,7 @@ class ContendedCosts(CostModel):
             return self.device_ns(operation)
         if taken not in self._with_fewer:
             fewer = self._profile.with_fewer_sms(taken)
-            self._with_fewer[taken] = CostModel(self._topology, fewer, self._kernel)
+            self._with_fewer[taken] = CostModel(self._topology, fewer, self._kernel, self._worked)
         return self._with_fewer[taken].device_ns(operation)
 
     def sms(self, operation: Operation) -> Column:

@@ -46,6 +46,7 @@ from simulator.program.operations import (
     Stencil,
     Transfer,
 )
+from simulator.worked import Worked
 
 FloatArray = NDArray[np.float64]
 
@@ -58,10 +59,14 @@ class CostModel:
     topology : where the ranks are.
     profile : the GPU.
     kernel : attention kernel, as in ``profile.kernels``.
+    worked : how long GPUs have worked before an operation; default counted from the operations priced.
     """
 
-    def __init__(self, topology: ClusterTopology, profile: HardwareProfile, kernel: str) -> None:
+    def __init__(
+        self, topology: ClusterTopology, profile: HardwareProfile, kernel: str, worked: Worked | None = None
+    ) -> None:
         self._topology, self._profile, self._kernel = topology, profile, kernel
+        self._worked, self._counts = worked or Worked(), worked is None
         self._priced: dict[Hashable, Column] = {}
         self._priced_splits: list[IntArray] = []  # kept, so that an id names one matrix only
         self._tables: dict[Hashable, tuple[LoweringSet, IntArray]] = {}
@@ -88,9 +93,15 @@ class CostModel:
 
     def device_ns(self, operation: Operation) -> Column:
         """Time an operation takes on its lane, on each rank."""
+        column = self._device_ns(operation)
+        if self._counts:
+            self._worked.add(operation, column)
+        return column
+
+    def _device_ns(self, operation: Operation) -> Column:
         work = operation.work
         if isinstance(work, Attention):
-            return self._attention(work)
+            return self._attention(work, self._worked.before_s(operation))
         if isinstance(work, Elementwise):
             return self._elementwise(work)
         if isinstance(work, Exchange):
@@ -115,14 +126,19 @@ class CostModel:
 
         return work.lowering.gather(self._per_lowering(("workspace", shape, delta), work.lowering.table, need))
 
-    def _attention(self, work: Attention) -> Column:
+    def _attention(self, work: Attention, worked_s: float) -> Column:
         shape, direction, delta = attention_shape(work), work.direction, work.precomputed_delta
 
         def price(lowering: Lowering, _: int) -> int:
             profile, kernel = self._profile, self._kernel
-            return to_ns(estimate_calls_s(profile, kernel, lowering.calls, shape, direction, precomputed_delta=delta))
+            return to_ns(
+                estimate_calls_s(
+                    profile, kernel, lowering.calls, shape, direction, precomputed_delta=delta, worked_s=worked_s
+                )
+            )
 
-        return work.lowering.gather(self._per_lowering((shape, direction, delta), work.lowering.table, price))
+        key = shape, direction, delta, worked_s
+        return work.lowering.gather(self._per_lowering(key, work.lowering.table, price))
 
     def _elementwise(self, work: Elementwise) -> Column:
         if work.lowering is None:

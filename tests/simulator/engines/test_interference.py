@@ -126,6 +126,9 @@ def test_fewer_sms_recount_waves() -> None:
     program = build_program(parse_schedule("ring:partition=contiguous"), setup_on(topology))
     attention = next(op for op in program.operations if op.kind == "attention_forward")
     times_ns = [int(np.max(costs.slower_ns(attention, taken))) for taken in range(0, 66, 6)]
-    assert times_ns == sorted(times_ns) and times_ns[0] < times_ns[-1]
+    assert (
+        min(times_ns) == times_ns[0]
+    )  # in between it may be quicker with fewer: Graham's anomaly of dispatch in order
+    assert times_ns[-1] > 1.6 * times_ns[0]  # 60 of 132 are taken
     steps = np.diff(times_ns)
     assert (steps > 0.02 * times_ns[0]).any() and (steps < 0.002 * times_ns[0]).any()  # plateaus and jumps
