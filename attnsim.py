@@ -52,6 +52,7 @@ _COMMANDS = {
     "choices": "simulator.choices_command",
     "plan": "simulator.planning.commands",
     "sweep": "simulator.planning.commands",
+    "dashboard": "simulator.dashboard.commands",
     "replay": "simulator.replay.commands",
     "trace": "simulator.trace_commands",
     "validate": "validators.validation.commands",

@@ -15,6 +15,7 @@ from traces.figures.breakdown import plot_breakdown
 from traces.figures.memory import plot_memory
 from traces.figures.ranking import plot_ranking
 from traces.figures.timeline import plot_timeline
+from traces.figures.waterfall import plot_waterfall
 from traces.report import Section, write_report
 
 CONTEXT = ("inputs", "provenance", "warnings")
@@ -29,14 +30,18 @@ def write_result_report(path: str | os.PathLike[str], result: SimulationResult) 
     write_report(path, f"{result.schedule}: {describe_inputs(result.inputs)}", sections)
 
 
-def write_comparison_report(path: str | os.PathLike[str], outcomes: Sequence[SimulationResult | Refused]) -> None:
-    """Write the report of a comparison, whole or not at all."""
+def write_comparison_report(
+    path: str | os.PathLike[str],
+    outcomes: Sequence[SimulationResult | Refused],
+    shown: SimulationResult | None = None,
+) -> None:
+    """Write the report of a comparison, whole or not at all; ``shown`` has the timeline in it, default the first."""
     results = [each for each in outcomes if isinstance(each, SimulationResult)]
     refused = [each.to_json() for each in outcomes if isinstance(each, Refused)]
     rows = [{name: value for name, value in each.to_json().items() if name in ROW} for each in results]
     sections = [
         Section("", [plot_ranking([each.to_json() for each in results])]),
-        *_time_figures(results, results[0]),
+        *_time_figures(results, shown or results[0]),
         Section("Results", [rows]),
         *([Section("Refused", [refused])] if refused else []),
         *_context(results),
@@ -45,10 +50,11 @@ def write_comparison_report(path: str | os.PathLike[str], outcomes: Sequence[Sim
 
 
 def _time_figures(results: Sequence[SimulationResult], shown: SimulationResult) -> list[Section]:
-    """Breakdown of all results; timeline and memory of one."""
+    """Breakdown of all results; timeline, waterfall and memory of one."""
     parts = [{"schedule": each.schedule, "parts": each.breakdown} for each in results if each.breakdown]
     figures = [plot_breakdown(parts)] if parts else []
     figures += [plot_timeline(shown.timeline)] if shown.timeline is not None else []
+    figures += [plot_waterfall(shown.breakdown)] if shown.breakdown else []
     figures += [plot_memory(shown.memory_curve)] if shown.memory_curve else []
     figures += _loads_figure(shown)
     return [Section("", [figure]) for figure in figures]

@@ -61,3 +61,22 @@ def looks_of(schedules: list[str]) -> dict[str, Look]:
         looks[schedule] = look_of(schedule, counts.get(name, 0))
         counts[name] = counts.get(name, 0) + 1
     return looks
+
+
+def short_names(schedules: list[str]) -> dict[str, str]:
+    """Names for a legend: of the settings only those in which variants of a schedule differ.
+
+    >>> short_names(["ring:grad=fp32", "tp:version=1,grad=bf16", "tp:version=3,grad=bf16"])
+    {'ring:grad=fp32': 'ring', 'tp:version=1,grad=bf16': 'tp:version=1', 'tp:version=3,grad=bf16': 'tp:version=3'}
+    """
+    settings = {schedule: schedule.partition(":")[2].split(",") for schedule in schedules}
+    shared: dict[str, set[str]] = {}
+    for schedule, own in settings.items():
+        name = schedule.partition(":")[0]
+        shared[name] = shared.get(name, set(own)) & set(own)
+    return {schedule: _short(schedule.partition(":")[0], own, shared) for schedule, own in settings.items()}
+
+
+def _short(name: str, settings: list[str], shared: dict[str, set[str]]) -> str:
+    kept = ",".join(each for each in settings if each not in shared[name])
+    return f"{name}:{kept}" if kept else name

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from traces.display import byte_unit, format_bytes, format_ns, time_unit
-from traces.figures.palette import Look, looks_of
+from traces.figures.palette import Look, looks_of, short_names
 from traces.figures.style import MUTED, new_figure, safe
 
 PLOT_PIXELS = 340
@@ -30,9 +30,11 @@ def plot_pareto(rows: Sequence[Row], front: Sequence[int], capacity_bytes: int |
     figure = new_figure("Time against memory", _note(rows, front), PLOT_PIXELS)
     if front:
         figure.add_trace(_front_line([rows[i] for i in front], time_size, byte_size))
-    for name, look in looks_of(sorted({str(row["schedule"]) for row in rows})).items():
+    names = sorted({str(row["schedule"]) for row in rows})
+    labels = short_names(names)
+    for name, look in looks_of(names).items():
         own = [(row, i in front) for i, row in enumerate(rows) if row["schedule"] == name]
-        figure.add_trace(_points(name, look, own, time_size, byte_size))
+        figure.add_trace(_points(labels[name], look, own, time_size, byte_size))
     if capacity_bytes is not None and largest > capacity_bytes / 2:
         text = f"device {format_bytes(capacity_bytes)}"
         figure.add_hline(capacity_bytes / byte_size, line={"color": MUTED, "dash": "dash"}, annotation_text=text)
@@ -59,13 +61,13 @@ def _front_line(rows: Sequence[Row], time_size: float, byte_size: float) -> go.S
 
 
 def _points(
-    name: str, look: Look, own: Sequence[tuple[Row, bool]], time_size: float, byte_size: float
+    label: str, look: Look, own: Sequence[tuple[Row, bool]], time_size: float, byte_size: float
 ) -> go.Scatter:  # fmt: skip
     return go.Scatter(
         x=[_value(row, "time_s") * 1e9 / time_size for row, _ in own],
         y=[_value(row, "peak_memory_bytes") / byte_size for row, _ in own],
         mode="markers",
-        name=safe(name),
+        name=safe(label),
         marker={"color": look.colour, "symbol": look.symbol, "size": [13 if best else 8 for _, best in own]},
         hovertext=[_story(row, best) for row, best in own],
         hoverinfo="text",

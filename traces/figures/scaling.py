@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from traces.display import format_bytes, format_ns, format_tokens, time_unit
-from traces.figures.palette import Look, looks_of
+from traces.figures.palette import Look, looks_of, short_names
 from traces.figures.style import MUTED, new_figure, safe
 
 PLOT_PIXELS = 340
@@ -31,9 +31,10 @@ def plot_scaling(rows: Sequence[Row], over: str = "gpus") -> go.Figure:
     names = sorted({str(row["schedule"]) for row in ran})
     unit, size = time_unit(max((_time_ns(row) for row in ran), default=0))
     figure = new_figure("Scaling", _note(len(rows) - len(ran), ran), PLOT_PIXELS)
+    labels = short_names(names)
     for name, look in looks_of(names).items():
         own = sorted((row for row in ran if row["schedule"] == name), key=lambda row: _at(row, over))
-        figure.add_trace(_curve(name, look, own, over, size))
+        figure.add_trace(_curve(labels[name], look, own, over, size))
     if over == "gpus" and ran:
         figure.add_trace(_ideal(ran, size))
     ticks = sorted({_at(row, over) for row in ran})
@@ -50,28 +51,28 @@ def _note(n_refused: int, ran: Sequence[Row]) -> str:
     return f"Time of one call{hollow}{refused}."
 
 
-def _curve(name: str, look: Look, own: Sequence[Row], over: str, size: float) -> go.Scatter:
+def _curve(label: str, look: Look, own: Sequence[Row], over: str, size: float) -> go.Scatter:
     return go.Scatter(
         x=[_at(row, over) for row in own],
         y=[_time_ns(row) / size for row in own],
         mode="lines+markers",
-        name=safe(name),
+        name=safe(label),
         line={"color": look.colour, "dash": look.dash, "width": 2},
         marker={
             "symbol": [look.symbol if row["fits"] else f"{look.symbol}-open" for row in own],
             "color": look.colour,
             "size": 8,
         },
-        hovertext=[_story(name, row, over) for row in own],
+        hovertext=[_story(row, over) for row in own],
         hoverinfo="text",
     )
 
 
-def _story(name: str, row: Row, over: str) -> str:
+def _story(row: Row, over: str) -> str:
     memory = row.get("peak_memory_bytes")
     held = "" if memory is None else f"<br>peak memory {format_bytes(float(str(memory)))}"
     fits = "" if row["fits"] else ", does not fit"
-    return f"<b>{safe(name)}</b><br>{_tick(_at(row, over), over)} {AXES[over].partition(' (')[0]}: " \
+    return f"<b>{safe(row['schedule'])}</b><br>{_tick(_at(row, over), over)} {AXES[over].partition(' (')[0]}: " \
            f"{format_ns(_time_ns(row))}{held}{fits}"  # fmt: skip
 
 

@@ -90,11 +90,12 @@ def label_rows(figure: go.Figure, positions: list[float], labels: list[str]) -> 
 
 def add_lengths(figure: go.Figure, lengths_ns: Sequence[float], texts: Sequence[str], unit: Unit) -> None:
     """The length in words at the end of each bar, and room for it."""
-    for position, (length_ns, text) in enumerate(zip(lengths_ns, texts, strict=True)):
-        end = length_ns / unit[1]
-        figure.add_annotation(
-            x=end, y=position, text=text, showarrow=False, xanchor="left", xshift=6, font={"color": MUTED}
-        )
+    look = {"showarrow": False, "xanchor": "left", "xshift": 6, "font": {"color": MUTED}}
+    texts_at = enumerate(zip(lengths_ns, texts, strict=True))
+    # All at once: plotly checks every annotation again for each that is added.
+    figure.update_layout(
+        annotations=[{"x": end / unit[1], "y": row, "text": text, **look} for row, (end, text) in texts_at]
+    )
     longest = max(lengths_ns, default=0) or 1
     figure.update_xaxes(title=f"time ({unit[0]})", range=[0, 1.16 * longest / unit[1]])
 

@@ -12,7 +12,7 @@ from traces.display import Unit, format_ns, time_unit
 from traces.figures.colours import IDLE, colour_of, readable
 from traces.figures.style import BAR_HEIGHT, MUTED, add_lengths, label_rows, new_figure, safe
 
-ROW_PIXELS = 34
+ROW_PIXELS, LABEL_ROOM = 34, 1.4
 ORDER = ("compute", "communication", "copy", "host", "idle")
 
 
@@ -47,6 +47,7 @@ def plot_waterfall(parts: Mapping[str, int]) -> go.Figure:
     )
     texts = [f"{format_ns(step.time_ns)} ({step.time_ns / total_ns:.0%})" for step in steps]
     add_lengths(figure, [*ends, total_ns], [*texts, f"<b>{format_ns(total_ns)}</b>"], unit)
+    figure.update_xaxes(range=[0, LABEL_ROOM * (total_ns or 1) / unit[1]])
     figure.update_layout(barmode="overlay", showlegend=False)
     return figure
 

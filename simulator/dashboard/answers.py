@@ -1,0 +1,80 @@
+"""A state simulated: every schedule ranked, and one of them with its timeline.
+
+The ranking does not depend on which schedule is looked at, so it is kept for the next look.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from simulator.compare import compare
+from simulator.dashboard.state import State
+from simulator.planning.pareto import pareto_front
+from simulator.result import Refused, SimulationResult
+from simulator.simulate import memory_bytes, simulate
+from traces.errors import InputError
+
+Outcomes = tuple[SimulationResult | Refused, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a state comes to.
+
+    Attributes
+    ----------
+    outcomes : of all schedules, as `compare` ranks them.
+    shown : the schedule that is looked at, with its timeline and memory.
+    """
+
+    state: State
+    outcomes: Outcomes
+    shown: SimulationResult
+
+    @property
+    def results(self) -> list[SimulationResult]:
+        """Schedules that ran."""
+        return [each for each in self.outcomes if isinstance(each, SimulationResult)]
+
+    @property
+    def front(self) -> list[int]:
+        """Indices of the results on the front of time and memory, exact ones alone."""
+        exact = [i for i, each in enumerate(self.results) if each.exact]
+        rows = [[self.results[i].time_s, self.results[i].peak_memory_bytes] for i in exact]
+        return [exact[i] for i in pareto_front(rows)]
+
+    @property
+    def capacity_bytes(self) -> int:
+        """Memory of a GPU for tensors."""
+        return _capacity_bytes(replace(self.state, schedule=""))
+
+
+@lru_cache(maxsize=64)
+def find_answer(state: State) -> Answer:
+    """Simulate a state that `checks.find_problem` has nothing against.
+
+    Raises
+    ------
+    InputError
+        Where no schedule can run, or not the one that is looked at.
+    """
+    outcomes = _rank(replace(state, schedule=""))
+    results = [each for each in outcomes if isinstance(each, SimulationResult)]
+    if not results:
+        reasons = dict.fromkeys(each.reason for each in outcomes if isinstance(each, Refused))
+        raise InputError("no schedule can run: " + "; ".join(reasons))
+    best = next((each for each in results if each.exact), results[0])
+    names = {each.schedule: each for each in results}
+    chosen = state.schedule if state.schedule in names else best.schedule
+    return Answer(state, outcomes, simulate(state.request(schedule=chosen, timeline=True)))
+
+
+@lru_cache(maxsize=64)
+def _rank(state: State) -> Outcomes:
+    return tuple(compare(state.request(timeline=False)))
+
+
+@lru_cache(maxsize=64)
+def _capacity_bytes(state: State) -> int:
+    return memory_bytes(state.request().resolve())
