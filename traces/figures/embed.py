@@ -8,7 +8,9 @@ import plotly.graph_objects as go
 from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
-CONFIG = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
+# Nothing is sent anywhere: without the button that uploads a chart, and without an address to upload to.
+UNWANTED_BUTTONS = ["select2d", "lasso2d", "autoScale2d", "sendChartToCloud"]
+CONFIG = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": UNWANTED_BUTTONS, "plotlyServerURL": ""}
 
 Figure: TypeAlias = go.Figure
 
