@@ -43,10 +43,16 @@ def test_an_all_gather_beats_a_flat_ring_by_the_ports_that_it_uses() -> None:
     ring_s = (GPUS - 1) * hop_s.max()
     gather_s = estimate_collective(topology, gpu, "all_gather", rank, CHUNK).seconds
     assert np.flatnonzero(hop_s > 1.2 * np.median(hop_s)).tolist() == list(range(7, GPUS, 8)), "the boundary decides"
-    assert 4 < ring_s / gather_s < 10, "about the eight ports of a node, less what the all-gather's steps cost"
+    links = [topology.links[link] for link in route_flows(topology, np.array([7]), np.array([8])).link]
+    way_out = min(link.capacity_bytes_per_s for link in links)
+    gathering = (GPUS - 8) * CHUNK / 8 / gather_s  # what a port brings to its node
+    assert 0.5 * way_out < gathering <= way_out, "all ports are busy, but for the steps' latencies"
+    assert 16e9 < CHUNK / hop_s.max() < 0.75 * way_out, "in a group of 64 one flow does not fill its port"
+    assert ring_s / gather_s > 4
     outer_s = estimate_exchange_s(topology, gpu, rank, (rank + 8) % GPUS, CHUNK).max()
     double_s = (NODES - 1) * max(outer_s, 7 * float(np.median(hop_s)))  # a hop outside beside seven inside
-    assert ring_s / double_s > 1.2 and outer_s == pytest.approx(hop_s.max(), rel=0.05), "eight flows, a port each"
+    assert ring_s / double_s > 1.2
+    assert 0.75 * way_out < CHUNK / outer_s <= way_out, "in groups of eight, eight flows fill a port each"
 
 
 @pytest.mark.parametrize("gpus", [16, 32])

@@ -142,4 +142,4 @@ def test_fewer_sms_dispatch_blocks_anew() -> None:
     """Where dispatch is simulated, the last blocks may fall better on fewer SMs; all SMs are the best nevertheless."""
     times_ns = attention_ns(load_hardware("h100-sxm"))
     assert min(times_ns) == times_ns[0] and max(times_ns) == times_ns[-1]
-    assert times_ns[-1] > 1.6 * times_ns[0]  # 60 of 132 are taken
+    assert times_ns[-1] > 1.4 * times_ns[0]  # 60 of 132 are taken; blocks that share an SM are each slower
