@@ -44,7 +44,6 @@ LINKS = option(
 @request_command(EVERY, LINKS, keep=("every", "links"))
 def choices(request: SimulationRequest, outputs: Outputs, every: bool, links: str | None) -> None:
     """List what can run, why the rest cannot, and from which length or rank count on another one is faster."""
-    from cost_models.hardware import load_hardware
     from cost_models.kernels import choose_kernel
     from simulator.choices import list_choices
     from simulator.crossover import advise
@@ -52,8 +51,7 @@ def choices(request: SimulationRequest, outputs: Outputs, every: bool, links: st
     from simulator.steps.record import setup_of
 
     resolved = request.resolve()
-    hardware = resolved.hardware
-    profile = load_hardware(hardware) if isinstance(hardware, str) else hardware
+    profile = resolved.profile
     kernel = choose_kernel(profile, request.kernel, resolved.workload)
     found = list_choices(setup_of(resolved), request.pass_, every=every)
     given = None if links is None else parse_links(links)

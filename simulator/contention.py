@@ -38,8 +38,6 @@ MOST_RANKS = 256
 LISTED_STALLS = 12
 """Waiting ranks that are listed where one is lost."""
 
-NEGLECTED_INTERFERENCE = "what kernels and communication take from each other is neglected"
-
 NOT_KEPT = (
     f"above {MOST_RANKS} ranks each operation has its fair share of links as if its transfers started together; what "
     "operations take from each other, of links and of GPUs, is neglected"

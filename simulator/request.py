@@ -162,12 +162,12 @@ class SimulationRequest:
     seed: int = 0
     draws: int = 200
 
+    what_if: str = ""
+
     @property
     def faults(self) -> FaultOptions:
         """What is wrong with the cluster, and how much durations vary."""
         return FaultOptions(**{each.name: getattr(self, each.name) for each in fields(FaultOptions)})
-
-    what_if: str = ""
 
     def resolve(self) -> ResolvedRequest:
         """Load and check everything that needs no simulation.
@@ -246,6 +246,11 @@ class ResolvedRequest:
             **self.request.faults.given,
             **({"what_if": self.request.what_if} if self.request.what_if else {}),
         }
+
+    @property
+    def profile(self) -> HardwareProfile:
+        """The profile of the GPU, loaded."""
+        return _load_profile(self.hardware)
 
     @property
     def step_options(self) -> StepOptions:

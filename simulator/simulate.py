@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cost_models.hardware import HardwareProfile, load_hardware
+from cost_models.hardware import HardwareProfile
 from cost_models.kernels import choose_kernel
 from simulator.contended import ContendedCosts
 from simulator.contention import MOST_RANKS, NOT_KEPT, Ran, check_kept, run_program
@@ -88,11 +88,7 @@ def simulate_schedule(
 
 def memory_bytes(resolved: ResolvedRequest) -> int:
     """Memory that a GPU of the request has for tensors."""
-    return _profile(resolved).usable_memory_bytes
-
-
-def _profile(resolved: ResolvedRequest) -> HardwareProfile:
-    return load_hardware(resolved.hardware) if isinstance(resolved.hardware, str) else resolved.hardware
+    return resolved.profile.usable_memory_bytes
 
 
 @dataclass
@@ -112,7 +108,7 @@ class Run:
     def prepare(schedule: Schedule, resolved: ResolvedRequest, progress: Progress | None) -> Run:
         """Fill in what the request leaves open, and refuse what cannot run."""
         request, subject = resolved.request, subject_of(schedule, resolved)
-        profile = _profile(resolved)
+        profile = resolved.profile
         kernel = choose_kernel(profile, request.kernel, resolved.workload)
         return Run(subject, resolved, request.engine, profile, kernel, progress)
 

@@ -27,7 +27,7 @@ from traces.errors import InputError
 
 IntArray = NDArray[np.int64]
 
-KIB, MIB = 2**10, 2**20
+KIB = 2**10
 NET_CHANNEL_GB_PER_S = 14.0
 _NVLS_CHANNELS = {90: (16, 16), 100: (24, 32)}  # on one node, on several
 

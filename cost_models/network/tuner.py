@@ -31,7 +31,7 @@ HOP_US = {
     ("Ring", "nvlink"): (0.6, 1.9, 3.4), ("Ring", "pci"): (1.0, 2.5, 5.7), ("Ring", "net"): (2.7, 4.0, 14.0),
     ("Tree", "nvlink"): (0.6, 1.25, 4.0), ("Tree", "pci"): (1.0, 1.9, 4.0), ("Tree", "net"): (5.0, 8.5, 14.0),
 }  # fmt: skip
-NVLS_US, NVLS_NET_US, NVLS_TREE_NET_US, PAT_NET_US = 25.0, 18.0, 20.9, 14.0
+NVLS_US, NVLS_TREE_NET_US, PAT_NET_US = 25.0, 20.9, 14.0
 NVLS_EFFICIENCY = (0.0, 0.0, 0.85, 0.74)
 
 # by architecture; each for 1, 2 and more nodes

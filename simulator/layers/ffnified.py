@@ -31,8 +31,6 @@ from simulator.program.rings import Matching
 from simulator.program.tape import Tensor
 from traces.errors import InputError
 
-Halo = tuple[Tensor | None, Tensor | None]
-
 
 @dataclass(frozen=True)
 class Strips:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from cost_models.hardware import HardwareProfile, load_hardware
+from cost_models.hardware import HardwareProfile
 from cost_models.kernels import choose_kernel
 from simulator.choices import list_choices, make_choice
 from simulator.layers.checkpoint import CHECKPOINTS
@@ -96,7 +96,7 @@ def _settings(resolved: ResolvedRequest, axes: Axes) -> Iterator[Options]:
 def _kernels(resolved: ResolvedRequest) -> Sequence[str]:
     """Kernels that can, the default one first."""
     request, workload = resolved.request, resolved.workload
-    profile = _profile(resolved)
+    profile = resolved.profile
     first = choose_kernel(profile, request.kernel, workload)
     if request.kernel is not None:
         return [first]
@@ -167,7 +167,3 @@ def _pass_of(request: SimulationRequest) -> str:
     if request.pass_ in ("prefill", "decode"):
         return "forward"
     return request.pass_ if request.pass_ in ("forward", "backward") else "both"
-
-
-def _profile(resolved: ResolvedRequest) -> HardwareProfile:
-    return load_hardware(resolved.hardware) if isinstance(resolved.hardware, str) else resolved.hardware

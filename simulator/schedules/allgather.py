@@ -26,8 +26,6 @@ from simulator.schedules.base import Saved, Schedule, check_choice, default_part
 from simulator.schedules.gathering import in_order, scatter_sum, start_gather
 from traces.errors import InputError
 
-STRIDED = "striped queries and keys in natural order have no common diagonal; use another partition"
-
 
 @dataclass(frozen=True)
 class AllGather(Schedule):

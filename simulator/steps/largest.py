@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from cost_models.hardware import load_hardware
 from cost_models.kernels import choose_kernel
 from simulator.costing import CostModel
 from simulator.engines.memory import Memory
@@ -79,8 +78,7 @@ def peak_memory(request: SimulationRequest, seq_len: int) -> int:
     if resolved.schedule is None:
         raise InputError("no schedule is named", remedy="name a schedule")
     subject = subject_of(parse_schedule(resolved.schedule), resolved)
-    hardware = resolved.hardware
-    profile = load_hardware(hardware) if isinstance(hardware, str) else hardware
+    profile = resolved.profile
     costs = CostModel(resolved.topology, profile, choose_kernel(profile, request.kernel, resolved.workload))
     memory = Memory(subject.setup.n_ranks, costs.workspace_bytes)
     subject.record(memory)
@@ -88,5 +86,4 @@ def peak_memory(request: SimulationRequest, seq_len: int) -> int:
 
 
 def _room(request: SimulationRequest) -> int:
-    hardware = replace(request, seq_len=granule(request)).resolve().hardware
-    return (load_hardware(hardware) if isinstance(hardware, str) else hardware).usable_memory_bytes
+    return replace(request, seq_len=granule(request)).resolve().profile.usable_memory_bytes

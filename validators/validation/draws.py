@@ -8,7 +8,7 @@ kept if every schedule on it is predicted to take at most ``most_s`` and to fit;
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from simulator.recording import check_program, default_pass
@@ -64,7 +64,6 @@ CPU = Ranges(
     ("causal", "causal", "full", "document:lengths={a}+{b}+{c},causal=true"), ("cpu",), "fp32",
     (*EXACT, "star", "apb"), 5, 0.5,
 )  # fmt: skip
-RANGES: Mapping[str, Ranges] = {"nccl": GPU, "gloo": CPU}
 
 
 def draw_plan(ranges: Ranges, ranks: int, count: int, seed: int, rounds: int, forecast: Forecast) -> list[Planned]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ KERNEL_ROW = {
 
 @pytest.fixture(scope="module")
 def replays():
-    return {name: replay(name) for name in SOURCES}
+    return lru_cache(replay)
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def write_rows(tmp_path):
 def test_errors_are_as_last_seen(replays, name, update_golden):
     """A change of any term that moves an error shows here; ``--update-golden`` accepts it."""
     seen = {}
-    for each in summarise(replays[name]):
+    for each in summarise(replays(name)):
         shares = {key: None if (value := getattr(each, key)) is None else round(value, 4) for key in ("median", "p95")}
         counts = {key: getattr(each, key) for key in ("rows", "fitted", "skipped", "pairs", "ordered")}
         seen[each.method or "all"] = {**shares, **counts}
@@ -69,7 +70,7 @@ def test_sources_are_complete(name):
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_row_has_a_prediction_or_a_reason(replays, name):
-    for row in replays[name]:
+    for row in replays(name):
         assert (row.predicted is None) == (row.skipped is not None)
         assert row.skipped or (row.predicted > 0 and row.error == pytest.approx(row.predicted / row.published - 1))
         assert not row.in_fit or row.fitted_on
@@ -77,7 +78,7 @@ def test_every_row_has_a_prediction_or_a_reason(replays, name):
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_fits_leave_most_rows_out(replays, name):
-    rows = [row for row in replays[name] if not row.skipped]
+    rows = [row for row in replays(name) if not row.skipped]
     assert sum(row.in_fit for row in rows) <= 0.4 * len(rows)
 
 

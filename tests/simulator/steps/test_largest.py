@@ -14,7 +14,7 @@ from simulator.steps.largest import granule, largest_seq_len, peak_memory
 from traces.errors import InputError
 
 REQUEST = SimulationRequest(
-    model=replace(load_model("llama-3.1-8b"), layers=4), seq_len=1,
+    model=replace(load_model("llama-3.1-8b"), layers=2), seq_len=1,
     gpus=8, topology="dgx-h100", layers="model", schedule="ring:partition=striped",
     zero=3, loss_chunks=16, timeline=False,
 )  # fmt: skip
