@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
 if TYPE_CHECKING:
     from simulator.progress import Progress
@@ -105,14 +106,38 @@ def compare(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with 2 and one line on standard error where the input cannot be used."""
+    """Run the command line; exits with 2 and one line on standard error where the input cannot be used.
+
+    What attnsim itself gets wrong is one line too, unless ``ATTNSIM_DEBUG`` is set: then its traceback is shown.
+    """
     from traces.errors import InputError
 
     try:
         _root()(arguments, prog_name="attnsim")
     except InputError as error:
-        print("error:", " ".join(error.message.split()), file=sys.stderr)
-        sys.exit(2)
+        _fail(error.message)
+    except OverflowError as error:
+        _raise_if_debugging()
+        _fail(f"a number is too large: got {error}, expected times below 2^63 ns and sizes below 2^63 bytes; "
+              "use a shorter sequence, a smaller batch or more GPUs")  # fmt: skip
+    except MemoryError:
+        _raise_if_debugging()
+        _fail("this machine has too little memory: expected fewer GPUs, operations or draws; use --engine maxplus")
+    except Exception as error:
+        _raise_if_debugging()
+        _fail(f"attnsim failed, which is a defect of its own: got {type(error).__name__}: {error}; "
+              "please report it with the command; ATTNSIM_DEBUG=1 shows where")  # fmt: skip
+
+
+def _fail(message: str) -> NoReturn:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def _raise_if_debugging() -> None:
+    """Within an except clause: raise again if the user asks for tracebacks."""
+    if os.environ.get("ATTNSIM_DEBUG"):
+        raise
 
 
 def _request(request: SimulationRequest | None, options: RequestOptions) -> SimulationRequest:

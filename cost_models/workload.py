@@ -17,6 +17,9 @@ from cost_models.masks import Mask
 from cost_models.units import DTYPE_BYTES
 from traces.errors import InputError
 
+MAX_TENSOR_BYTES = 2**53
+"""Largest Q over all ranks: sums over a model's tensors stay within int64."""
+
 FLOAT_DTYPES = tuple(name for name in DTYPE_BYTES if not name.startswith("int"))
 
 
@@ -64,7 +67,16 @@ class AttentionWorkload:
         if self.dtype not in FLOAT_DTYPES:
             raise InputError("dtype is not one that attention computes in", got=repr(self.dtype),
                              expected="one of " + ", ".join(FLOAT_DTYPES))  # fmt: skip
+        self._check_size()
         self.mask.validate(self.seq_len)
+
+    def _check_size(self) -> None:
+        elements = self.batch * self.seq_len * self.heads * max(self.head_dim, self.v_head_dim)
+        if elements * DTYPE_BYTES[self.dtype] > MAX_TENSOR_BYTES:
+            raise InputError(
+                "attention is too large", expected=f"Q of at most {MAX_TENSOR_BYTES} bytes over all ranks",
+                got=f"batch {self.batch}, {self.seq_len} tokens, {self.heads} heads of dim {self.head_dim}",
+            )  # fmt: skip
 
     @property
     def heads_per_kv_head(self) -> int:

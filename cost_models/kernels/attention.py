@@ -8,6 +8,8 @@ for the first `boost` seconds after a rest the GPU keeps its highest clock.
 The bytes are the least that the kernel moves. What the pieces in flight share (`pieces`) is read by all
 multiprocessors, so that both partitions of the L2 cache hold it: missed = max(0, 1 - L2 / (2 shared)).
 
+Forward calls of few queries split their keys (`split_keys`), where that is faster.
+
 Backward adds what flash-attention launches besides: before it delta = rowsum(dO O) with the clearing of the fp32 dQ
 accumulator, after it the accumulator's conversion and, for grouped heads, the sum of dK and dV over the query heads of
 a group.
@@ -22,8 +24,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cost_models.kernels.elementwise import estimate_elementwise_s
-from cost_models.kernels.pieces import count_pieces
+from cost_models.kernels.pieces import choose_splits, count_pieces
 from cost_models.kernels.shape import AttentionShape
+from cost_models.kernels.split_keys import estimate_combine_s, has_few_queries, pack_heads
 from cost_models.masks import MAX_LAUNCHES, KernelCall
 
 if TYPE_CHECKING:
@@ -96,21 +99,30 @@ def _price(
     curve = profile.kernel(kernel)
     chosen = curve.direction(direction, shape.head_dim)
     grid = curve.whole_grid or len(calls) > 1
-    work = count_pieces(chosen, grid, profile.sm_count, profile.peak(shape.dtype), calls, shape, direction)
-    if not work.busy_s:
-        return 0.0
-    rows, columns = _tokens(calls)
+    peak, (rows, columns) = profile.peak(shape.dtype), _tokens(calls)
     rate = profile.hbm_bytes_per_s * profile.elementwise.efficiency["copy"]
     floor = _bytes(rows, columns, shape, direction) / rate
-    missed = missed_share(profile, work.shared_bytes)
-    busy = work.busy_s * (1 + chosen.l2_miss_cost * missed)
-    compute = _slowed_s(chosen, worked_s + busy) - _slowed_s(chosen, worked_s)
+
+    def main_s(on_grid: AttentionShape, splits: int = 1) -> float:
+        work = count_pieces(chosen, grid, profile.sm_count, peak, calls, on_grid, direction, splits)
+        busy = work.busy_s * (1 + chosen.l2_miss_cost * missed_share(profile, work.shared_bytes))
+        compute = _slowed_s(chosen, worked_s + busy) - _slowed_s(chosen, worked_s)
+        return max(compute, floor) if busy else 0.0
+
+    if direction == "forward" and has_few_queries(kernel, calls, chosen.tile_rows):
+        few = pack_heads(calls[0], shape, chosen.tile_rows)
+        splits = choose_splits(chosen, grid, profile.sm_count, calls, few)
+        main = min(main_s(few), main_s(few, splits) + estimate_combine_s(profile, rows, splits, shape))
+    else:
+        main = main_s(shape)
+    if not main:
+        return 0.0
     extra = estimate_around_s(
         profile, calls, shape, direction, computes_delta=not (precomputed_delta and curve.takes_delta)
     )
     if precomputed_delta and not curve.takes_delta:
         extra += _output_with_delta_s(profile, rows, shape)
-    return chosen.overhead_s + max(compute, floor) + extra
+    return chosen.overhead_s + main + extra
 
 
 def missed_share(profile: HardwareProfile, shared_bytes: float) -> float:

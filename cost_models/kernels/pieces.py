@@ -24,6 +24,7 @@ import numpy as np
 
 from cost_models.kernels.schedule import dispatch_in_order, makespan_s
 from cost_models.kernels.shape import AttentionShape
+from cost_models.kernels.split_keys import count_splits
 from cost_models.kernels.tiles import Visits, tiles_of_whole_grid, tiles_per_column_tile, tiles_per_row_tile
 from cost_models.masks import KernelCall
 
@@ -47,6 +48,7 @@ def count_pieces(
     calls: tuple[KernelCall, ...],
     shape: AttentionShape,
     direction: str,
+    splits: int = 1,
 ) -> Work:
     """Work of one launch.
 
@@ -55,12 +57,14 @@ def count_pieces(
     whole_grid : tiles lie on one grid over all rows and columns (`AttentionCurve`).
     sm_count, flop_per_s : multiprocessors, and the peak of all.
     calls : one, unless the kernel takes general masks.
+    splits : parts of each piece's inner loop that are pieces of their own (`split_keys`).
     """
     visits = _visits(curve, whole_grid, calls, direction)
     tiles, masked = (counts[visits.tiles > 0] for counts in visits)
     if not len(tiles):
         return Work(0.0, 1.0)
-    sharing = min(curve.blocks_per_sm, -(-len(tiles) * shape.problems // sm_count))
+    copies = shape.problems * splits
+    sharing = min(curve.blocks_per_sm, -(-len(tiles) * copies // sm_count))
     slots = sm_count * sharing
     if curve.in_order:
         sharing = 1
@@ -75,14 +79,24 @@ def count_pieces(
         if curve.skipped_tile_cost
         else 0
     )
-    weighted = tiles + (curve.masked_tile_cost - 1) * masked + curve.skipped_tile_cost * skipped
+    parts, cut = -(-tiles // splits), np.minimum(masked, -(-tiles // splits))
+    weighted = parts + (curve.masked_tile_cost - 1) * cut + curve.skipped_tile_cost * skipped / splits
     durations = first_s + weighted * tile_s
     if curve.in_order:
         places = curve.blocks_per_sm
-        busy = dispatch_in_order(durations, shape.problems, sm_count, places, curve.alone_share).makespan_s
+        busy = dispatch_in_order(durations, copies, sm_count, places, curve.alone_share).makespan_s
     else:
-        busy = makespan_s(durations, shape.problems, slots, curve.longest_first)
+        busy = makespan_s(durations, copies, slots, curve.longest_first)
     return Work(busy, shared_bytes(slots / len(tiles), calls, shape, direction))
+
+
+def choose_splits(
+    curve: KernelPass, whole_grid: bool, sm_count: int, calls: tuple[KernelCall, ...], shape: AttentionShape
+) -> int:
+    """Parts into which a forward launch of few queries splits its keys, 1 where it has enough pieces."""
+    tiles = _visits(curve, whole_grid, calls, "forward").tiles
+    pieces = int(np.count_nonzero(tiles)) * shape.problems
+    return count_splits(pieces, sm_count * curve.blocks_per_sm, int(tiles.max(initial=0)))
 
 
 def shared_bytes(heads: float, calls: tuple[KernelCall, ...], shape: AttentionShape, direction: str) -> float:

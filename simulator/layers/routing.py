@@ -140,6 +140,8 @@ def _weights(spec: str, experts: int, places: int) -> FloatArray:
 
 def _read(name: str, experts: int, places: int) -> FloatArray:
     data = read_bounded(name, f"routing file {name}", MAX_FILE_BYTES)
+    if not data.strip():
+        raise InputError(f"routing file {name} is empty", expected=f"1 or {places} rows of {experts} numbers")
     try:
         weights = np.loadtxt(data.decode().splitlines(), delimiter=",", ndmin=2)
     except ValueError as error:

@@ -53,6 +53,8 @@ class AllGather(Schedule):
         """Refuse unknown options, head groups that do not divide the KV heads, and striped parts."""
         check_choice(self, "partition", tuple(name for name in PARTITIONERS if name != "striped"))
         check_choice(self, "grad", ("bf16", "fp32"))
+        if self.head_group is not None and self.head_group < 1:
+            raise InputError("allgather: head-group is too small", got=self.head_group, expected="at least 1")
         if self.head_group is not None and setup.workload.kv_heads % self.head_group:
             raise InputError(
                 f"allgather: head-group {self.head_group} does not divide {setup.workload.kv_heads} KV heads"

@@ -36,6 +36,7 @@ def test_numbers_are_positive_and_whole(field: str, value: object) -> None:
         ({"kv_heads": 3}, "do not divide"),
         ({"kv_heads": 16}, "do not divide"),
         ({"dtype": "int32"}, "dtype"),
+        ({"batch": 2**40}, "attention is too large"),
         ({"dtype": "bfloat16"}, "dtype"),
         ({"mask": parse_mask("document:lengths=32+16")}, "lengths do not sum"),
     ],

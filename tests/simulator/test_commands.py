@@ -199,8 +199,12 @@ def test_bad_input_is_one_line(simulator: Simulator, run: Run) -> None:
     assert run(*SIMULATE) == (2, "", "error: seq_len does not divide: got a b; use 6\n")
 
 
-def test_our_own_mistakes_are_not_swallowed(simulator: Simulator) -> None:
+def test_our_own_mistakes_are_not_swallowed(simulator: Simulator, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     simulator.outcomes = [ZeroDivisionError("ours")]
+    status, _, err = run(*SIMULATE)
+    assert status == 2
+    assert "a defect of its own: got ZeroDivisionError: ours" in err
+    monkeypatch.setenv("ATTNSIM_DEBUG", "1")
     with pytest.raises(ZeroDivisionError, match="ours"):
         attnsim.main(SIMULATE)
 
@@ -246,3 +250,25 @@ def test_topology_as_json(run: Run) -> None:
     assert (json.loads(out)["ranks"], json.loads(out)["nodes"]) == (16, 2)
     assert "h100-sxm" in err
     assert run("topology", "nope")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OverflowError("int too large"), "a number is too large: got int too large"),
+        (MemoryError(), "too little memory"),
+        (KeyError("lost\nkey"), "a defect of its own: got KeyError"),
+    ],
+)
+def test_no_traceback_reaches_the_user_unless_asked_for(
+    simulator: Simulator, run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    simulator.outcomes = [error]
+    monkeypatch.delenv("ATTNSIM_DEBUG", raising=False)
+    status, out, err = run(*SIMULATE)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: ")
+    assert said in err
+    monkeypatch.setenv("ATTNSIM_DEBUG", "1")
+    with pytest.raises(type(error)):
+        attnsim.main(SIMULATE)

@@ -117,6 +117,7 @@ def test_bad_specs(spec: str, message: str) -> None:
         ("flash", {}, "both", "flash runs on one GPU: got 4 ranks"),
         ("allgather:partition=striped", {}, "both", "allgather: unknown partition: got 'striped'"),
         ("allgather:head-group=3", {}, "both", "allgather: head-group 3 does not divide 4 KV heads"),
+        ("allgather:head-group=0", {}, "both", "allgather: head-group is too small: got 0"),
         ("usp:ulysses=2,ring=4", {}, "both", "ulysses 2 x ring 4 is not 4 ranks; give one of the two"),
         ("usp:ulysses=3", {}, "both", "ulysses 3 x ring 1 is not 4 ranks"),
         ("usp:ulysses=4", {"heads": 6, "kv_heads": 6}, "both", "6 heads are not divisible by 4 ranks"),

@@ -137,11 +137,11 @@ def test_engines_agree_on_a_pipeline(tmp_path: Path) -> None:
 
 
 def test_quantised_weights_speed_up_decoding_and_not_prefill() -> None:
-    """Weight-only: decoding reads a quarter of the bytes of the layers; prefill is bound by compute."""
+    """Weight-only: decoding reads a quarter of the layers' bytes, on the GPU; prefill is bound by compute."""
     whole, packed = (run(pass_="decode", weight_bits=bits, gpus=1, schedule="flash") for bits in (None, 4))
     layers = 2 * (load_model("llama-3.1-8b").n_parameters - 2 * 128256 * 4096 - 65 * 4096)
     assert whole.peak_memory_bytes - packed.peak_memory_bytes == layers * 3 // 4
-    assert whole.time_s - packed.time_s > 0.7 * layers * 3 / 4 / 3.35e12
+    assert whole.compute_s - packed.compute_s > 0.7 * layers * 3 / 4 / 3.35e12
     same = [run(pass_="prefill", weight_bits=bits).time_s for bits in (None, 4)]
     assert same[0] == pytest.approx(same[1], rel=1e-6)
 

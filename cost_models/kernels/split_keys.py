@@ -1,0 +1,92 @@
+"""Attention of few queries: a kv head's query heads share a piece of work, and several pieces share its keys.
+
+A call whose queries, times the query heads of a kv head, fit into one tile has as many pieces as kv heads and batch
+rows, which leaves most multiprocessors idle (decoding has 8). Kernels then pack the query heads of a group into the
+rows of one tile, split the keys into s parts, and combine the parts' fp32 outputs by their LSE in a second kernel:
+
+    pieces = batch x kv heads x s,     keys of one = ceil(tiles / s) tiles
+    combine = overhead + s rows H B (4 Dv + 4) / rate + its output
+
+s is the least number of parts that fills the multiprocessors at least 85 % as evenly as any does,
+
+    fill(s) = w / ceil(w),   w = s pieces / slots,      1 where pieces fill 80 % of the slots or a piece has few tiles
+
+Together they read K and V once, at memory's rate.
+Source: Dao et al. 2023, "Flash-Decoding for long-context inference"; Dao-AILab/flash-attention, csrc/flash_attn/
+flash_api.cpp and hopper/heuristics.h (num_splits_heuristic, should_pack_gqa). FlashInfer, cuDNN and FlexDecoding do
+likewise; our Triton kernel does neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cost_models.kernels.elementwise import estimate_elementwise_s
+from cost_models.kernels.shape import AttentionShape
+from cost_models.masks import KernelCall
+
+if TYPE_CHECKING:
+    from cost_models.hardware import HardwareProfile
+
+MAX_SPLITS = 128
+FULL, EVEN = 0.8, 0.85
+"""Share of the slots that is taken for all of them; of the best fill that is good enough."""
+FEW_TILES = 4
+"""Tiles of keys up to which they are not split."""
+
+_WITHOUT = frozenset({"triton"})
+
+
+def has_few_queries(kernel: str, calls: Sequence[KernelCall], tile_rows: int) -> bool:
+    """Whether a forward launch's queries fit into one tile, and the kernel has a variant for that."""
+    return len(calls) == 1 and kernel not in _WITHOUT and _queries(calls[0]) <= tile_rows
+
+
+def pack_heads(call: KernelCall, shape: AttentionShape, tile_rows: int) -> AttentionShape:
+    """The grid of a launch of few queries: a problem per kv head, where its query heads fit into one tile together.
+
+    >>> from cost_models.masks import Segment
+    >>> token = KernelCall((Segment(0, 1, 0, 8192),), None, None)
+    >>> pack_heads(token, AttentionShape(1, 32, 8, 128, 128, "bf16"), 128).problems
+    8
+    """
+    if _queries(call) * (shape.heads // shape.kv_heads) > tile_rows:
+        return shape
+    return replace(shape, heads=shape.kv_heads)
+
+
+def _queries(call: KernelCall) -> int:
+    """Of the longest segment."""
+    return max(segment.q_stop - segment.q_start for segment in call.segments)
+
+
+def count_splits(pieces: int, slots: int, tiles: int) -> int:
+    """Parts into which each piece's keys are split.
+
+    Parameters
+    ----------
+    pieces, tiles : of the launch without splitting, and tiles of keys that the longest visits.
+    slots : pieces that run at once.
+
+    >>> count_splits(8, 132, 64), count_splits(48, 108, 64), count_splits(120, 132, 64), count_splits(8, 132, 4)
+    (16, 2, 1, 1)
+    """
+    if pieces >= FULL * slots or tiles <= FEW_TILES:
+        return 1
+    numbers = range(1, min(MAX_SPLITS, slots, tiles) + 1)
+    # 11 parts of 64 tiles have 6 each, and so have 12: only the lesser is a way to split.
+    distinct = [s for s in numbers if s == 1 or -(-tiles // s) != -(-tiles // (s - 1))]
+    fill = {s: s * pieces / slots / -(-s * pieces // slots) for s in distinct}
+    enough = EVEN * max(fill.values())
+    return next(s for s in distinct if fill[s] >= enough)
+
+
+def estimate_combine_s(profile: HardwareProfile, rows: int, splits: int, shape: AttentionShape) -> float:
+    """Time to write the parts' outputs and LSE, and of the kernel that combines them, in seconds."""
+    if splits == 1:
+        return 0.0
+    outputs, dv = rows * shape.problems, shape.v_head_dim
+    parts = splits * outputs * (4 * dv + 4)
+    return float(estimate_elementwise_s(profile, 2 * parts, outputs * dv * shape.element_bytes, "reduce"))
