@@ -15,11 +15,13 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
 if TYPE_CHECKING:
+    from simulator.planning.plan import PlanResult
+    from simulator.planning.sweep import Row
     from simulator.progress import Progress
     from simulator.request import RequestOptions, SimulationRequest
     from simulator.result import Refused, SimulationResult
@@ -61,7 +63,7 @@ _COMMANDS = {
 }
 """Commands and the modules whose ``app`` has them."""
 
-__all__ = [*_PUBLIC, "compare", "main", "simulate"]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [*_PUBLIC, "compare", "main", "plan", "simulate", "sweep"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def simulate(
@@ -103,6 +105,68 @@ def compare(
     from simulator.compare import compare as run
 
     return run(asked, progress)
+
+
+def plan(
+    request: SimulationRequest | None = None,
+    *,
+    objective: str = "time",
+    top: int = 5,
+    axes: Mapping[str, Sequence[Any]] | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    **options: Unpack[RequestOptions],
+) -> PlanResult:
+    """Search schedules, degrees, kernels and checkpointing for the best few, and say why the others are not.
+
+    Parameters
+    ----------
+    request, progress, options : as for :func:`simulate`, without a schedule.
+    objective : time, throughput, memory or cost.
+    top : candidates to return.
+    axes : values to try of any option; None for those that the request leaves open.
+    workers : processes; None for one per core.
+
+    Raises
+    ------
+    InputError
+        Where the request is wrong, or nothing can run.
+    """
+    asked = _request(request, options)
+    from simulator.planning.plan import plan as run
+    from simulator.planning.runners import open_runner
+
+    with open_runner(workers) as runner:
+        return run(asked, runner, objective=objective, top=top, axes=axes, progress=progress)
+
+
+def sweep(
+    axes: Mapping[str, Sequence[Any]],
+    request: SimulationRequest | None = None,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    **options: Unpack[RequestOptions],
+) -> list[Row]:
+    """Simulate every combination of values; a row each, with its values, its numbers, or why it cannot run.
+
+    Parameters
+    ----------
+    axes : values by option, the last varying fastest.
+    request, progress, options : what does not vary, as for :func:`simulate`.
+    workers : processes; None for one per core.
+
+    Raises
+    ------
+    InputError
+        Where there are too many combinations.
+    """
+    asked = _request(request, options)
+    from simulator.planning.runners import open_runner
+    from simulator.planning.sweep import run_sweep
+
+    with open_runner(workers) as runner:
+        return run_sweep(asked, axes, runner, progress=progress)[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cost_models.hardware import HardwareProfile
     from cost_models.topology import ClusterTopology
     from cost_models.topology.machine import Machine
+    from cost_models.topology.paths import LocalLink
 
 LINKS = {
     "nvlink": LinkType.NVL,
@@ -104,10 +105,15 @@ def _scaled(terms: Any, factor: float) -> Any:
 
 
 def _scale_links(machine: Machine, types: Mapping[LinkType, float]) -> Machine:
+    """Links by their type; what joins a port to its NIC has the port's rate, so it goes with the network."""
+    net, ports = types.get(LinkType.NET, 1.0), {each.device for each in machine.nets}
+
+    def factor(link: LocalLink) -> float:
+        own = link.type is LinkType.LOC and not ports.isdisjoint((link.source, link.target))
+        return net if own else types.get(link.type, 1.0)
+
     links = tuple(
-        replace(link, capacity_bytes_per_s=link.capacity_bytes_per_s * types.get(link.type, 1.0))
-        for link in machine.links
+        replace(link, capacity_bytes_per_s=link.capacity_bytes_per_s * factor(link)) for link in machine.links
     )
-    net = types.get(LinkType.NET, 1.0)
     nets = tuple(replace(each, bytes_per_s=each.bytes_per_s * net) for each in machine.nets)
     return replace(machine, links=links, nets=nets)

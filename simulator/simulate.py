@@ -212,7 +212,8 @@ class Run:
         return ("what kernels and communication take from each other on a GPU is neglected in whole models",)
 
     def _memory_curve(self) -> tuple[tuple[str, int], ...]:
-        curve = Memory(self.setup.n_ranks, follow=int(np.argmax(self.memory.peak_bytes)))
+        rank = int(np.argmax(self.memory.peak_bytes))
+        curve = Memory(self.setup.n_ranks, self._costs.workspace_bytes, follow=rank)
         self._replay(curve)
         return tuple(curve.curve)
 

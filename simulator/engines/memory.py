@@ -61,6 +61,7 @@ class Memory(Ignore):
             needed = self._workspace_bytes(operation)
             if not isinstance(needed, int) or needed:
                 self._note(self._now + needed)
+                self._follow_workspace(operation.kind, needed)
 
     def _note(self, used: Column) -> None:
         if isinstance(used, int) and isinstance(self._peak, int):
@@ -68,7 +69,16 @@ class Memory(Ignore):
         else:
             self._peak = np.maximum(used, self._peak)
 
-    def _follow_change(self, what: str) -> None:
+    def _follow_workspace(self, kind: str, needed: Column) -> None:
+        """Up and down again."""
+        if self._follow is None:
+            return
+        own = needed if isinstance(needed, int) else int(needed[self._follow])
+        if own:
+            self._follow_change(f"+ workspace of {kind}", own)
+            self._follow_change(f"- workspace of {kind}")
+
+    def _follow_change(self, what: str, more: int = 0) -> None:
         assert self._follow is not None
         used = self._now if isinstance(self._now, int) else int(self._now[self._follow])
-        self.curve.append((what, used))
+        self.curve.append((what, used + more))

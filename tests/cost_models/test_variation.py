@@ -34,6 +34,15 @@ def test_a_slower_link_carries_a_large_message_in_more_time(part: str, src: int,
     assert same == pytest.approx(before)
 
 
+def test_a_faster_network_needs_a_faster_slot() -> None:
+    def seconds(what_if: str) -> float:
+        variation = parse_variation(what_if)
+        return float(estimate_exchange_s(variation.topology(CLUSTER), variation.profile(GPU), [0], [8], 2**34)[0])
+
+    assert seconds("net=2") == pytest.approx(seconds("net=1"))
+    assert seconds("net=2,pcie=2") == pytest.approx(seconds("net=1") / 2, rel=0.05)
+
+
 def test_nothing_varied_is_the_same_cluster() -> None:
     variation = parse_variation("flop=1,net=1")
     assert str(variation) == ""

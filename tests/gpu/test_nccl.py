@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.validators.executors.cases import Case, dense_results, scaled_inputs
-from tests.validators.executors.processes import run_ranks
 from validators.executors.distributed import RankExecutor, cut_input
+from validators.executors.processes import run_ranks
 from validators.executors.shards import assemble
 from validators.executors.world import World
 from validators.kernels import build_attention_kernel

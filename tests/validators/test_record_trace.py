@@ -6,10 +6,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests.validators.executors.processes import run_ranks  # noqa: E402
 from tests.validators.recorded_process import record_ring  # noqa: E402
 from traces.errors import InputError  # noqa: E402
 from traces.kineto import read_recording  # noqa: E402
+from validators.executors.processes import run_ranks  # noqa: E402
 from validators.record_trace import record  # noqa: E402
 from validators.trace_workloads import WORKLOADS, Case  # noqa: E402
 

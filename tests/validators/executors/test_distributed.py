@@ -11,9 +11,9 @@ import torch
 
 from simulator.schedules import SCHEDULES
 from tests.validators.executors.cases import Case, dense_results, scaled_inputs, worst_error
-from tests.validators.executors.processes import run_ranks
 from validators.executors.distributed import RankExecutor, cut_input
 from validators.executors.loopback import DenseKernel, execute
+from validators.executors.processes import run_ranks
 from validators.executors.shards import Globals, assemble
 from validators.executors.world import World
 

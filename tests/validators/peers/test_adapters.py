@@ -14,7 +14,7 @@ from simulator.program.setup import Setup
 from simulator.recording import build_program
 from simulator.schedules import Schedule, parse_schedule
 from tests.validators.executors.cases import Case, dense_results, scaled_inputs
-from tests.validators.executors.processes import run_ranks
+from validators.executors.processes import run_ranks
 from validators.executors.shards import assemble, load_shard
 from validators.executors.world import World
 from validators.peers.adapters import build_peer, why_missing

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.validators.executors.processes import run_ranks
 from tests.validators.steps.cases import EXPERTS, StepCase
 from validators.executors.distributed import RankExecutor, cut_input
+from validators.executors.processes import run_ranks
 from validators.executors.world import World
 from validators.kernels.dense import DenseKernel
 
