@@ -43,7 +43,7 @@ KEPT = ("over", "workers", "scheduler", "cache")
     OVER,
     *WHERE,
     keep=("objective", "top", "every", "approximate", "price", *KEPT),
-    without=("trace", "html", "chakra", "engine"),
+    without=("trace", "chakra", "engine"),
     layers="model",
 )
 def plan(
@@ -64,6 +64,7 @@ def plan(
     from simulator.output import print_tables, write_json
     from simulator.planning.axes import parse_axes
     from simulator.planning.plan import plan as search
+    from simulator.planning.report import write_plan_report
     from simulator.planning.runners import open_runner
     from simulator.planning.tables import plan_tables
     from simulator.progress import show_progress
@@ -74,6 +75,8 @@ def plan(
             request, runner, objective=objective, top=top, axes=axes, every=every, approximate=approximate,
             price=_price(price), progress=progress, cache_folder=_folder(cache),
         )  # fmt: skip
+    if outputs.html is not None:
+        write_plan_report(outputs.html, found, request)
     write_json(found.to_json(), outputs)
     print_tables(plan_tables(found), outputs)
 
@@ -87,7 +90,7 @@ def plan(
     option("table", Annotated[Path | None, typer.Option(metavar="FILE", help="Write .csv or .parquet.")], None),
     *WHERE,
     keep=("table", *KEPT),
-    without=("trace", "html", "chakra"),
+    without=("trace", "chakra"),
     gpus=1,
     seq_len="128k",
 )
@@ -104,6 +107,7 @@ def sweep(
     """Simulate every combination of values of any options; a table with a row each."""
     from simulator.output import print_tables, print_warnings, write_json
     from simulator.planning.axes import parse_axes
+    from simulator.planning.report import write_sweep_report
     from simulator.planning.runners import open_runner
     from simulator.planning.sweep import check_table, run_sweep, write_table
     from simulator.planning.tables import sweep_table
@@ -115,6 +119,8 @@ def sweep(
         rows, complete = run_sweep(request, axes, runner, progress=progress, cache_folder=_folder(cache))
     if table is not None:
         write_table(rows, table)
+    if outputs.html is not None:
+        write_sweep_report(outputs.html, rows, axes, request.schedule)
     write_json(rows, outputs)
     print_tables([sweep_table(rows, list(axes))], outputs)
     if not complete:

@@ -224,6 +224,7 @@ def base_point(request: SimulationRequest) -> dict[str, Any]:
         value = base.get(name)
         if value is not None and not isinstance(value, str):
             base[name] = str(getattr(value, "name", value))
+    base.pop("timeline", None)
     return {**base, "engine": "maxplus"}
 
 
