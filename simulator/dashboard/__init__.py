@@ -4,6 +4,7 @@ state      what the form holds; as a request, a link, a command line, Python
 checks     which field is wrong, and why
 answers    a state simulated: the ranking, and one schedule with its timeline (max-plus)
 crossings  the crossover map, in the background
+measured   a measured run beside them
 views      answers as figures and tables
 layout, app, exports    the page, its callbacks, and files to take away
 """

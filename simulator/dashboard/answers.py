@@ -47,7 +47,7 @@ class Answer:
     @property
     def capacity_bytes(self) -> int:
         """Memory of a GPU for tensors."""
-        return _capacity_bytes(replace(self.state, schedule=""))
+        return _capacity_bytes(replace(self.state, schedule="", measured=""))
 
 
 @lru_cache(maxsize=64)
@@ -59,7 +59,7 @@ def find_answer(state: State) -> Answer:
     InputError
         Where no schedule can run, or not the one that is looked at.
     """
-    outcomes = _rank(replace(state, schedule=""))
+    outcomes = _rank(replace(state, schedule="", measured=""))
     results = [each for each in outcomes if isinstance(each, SimulationResult)]
     if not results:
         reasons = dict.fromkeys(each.reason for each in outcomes if isinstance(each, Refused))

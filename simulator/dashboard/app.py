@@ -19,6 +19,7 @@ from simulator.dashboard.checks import Problem, find_problem
 from simulator.dashboard.crossings import Crossings, link_of
 from simulator.dashboard.exports import add_exports
 from simulator.dashboard.layout import TEXTS, build_layout
+from simulator.dashboard.measured import plot_measured
 from simulator.dashboard.state import PARTS, command_line, exponent_of, factor_of, python_code
 from simulator.dashboard.state import State as Setup
 from simulator.dashboard.views import FIGURES, LATER_FIGURES, View, later_figures, refusals, view_of
@@ -57,6 +58,9 @@ def create_app(runner: Runner) -> Dash:
         Input("keep", "n_clicks"), Input("drop", "n_clicks"), State("state", "data"), prevent_initial_call=True,
     )(keep_or_drop)  # fmt: skip
     app.callback(_graph_outputs(LATER_FIGURES), Input("state", "data"), State("kept", "data"))(update_later)
+    app.callback([*_graph_outputs(("measured-run",)), Output("measured-run-card", "hidden")], Input("state", "data"))(
+        update_measured
+    )
     app.callback(_graph_outputs(("crossover",)), Input("state", "data"))(
         lambda query: [no_update] * 2 if query is None else draw_crossover(crossings, Setup.from_query(query))
     )
@@ -115,6 +119,12 @@ def update_later(query: str | None, kept: str | None) -> list[Any]:
         return [no_update] * 2 * len(LATER_FIGURES)
     figures = later_figures(find_answer(Setup.from_query(query)), _kept_answer(kept))
     return _graphs([figures[name] for name in LATER_FIGURES])
+
+
+def update_measured(query: str | None) -> list[Any]:
+    """The measured run, and whether it is hidden: where none is named."""
+    name = Setup.from_query(query or "").measured
+    return [*_graphs([plot_measured(name)]), False] if name else [no_update, no_update, True]
 
 
 def draw_crossover(crossings: Crossings, state: Setup) -> list[Any]:

@@ -11,6 +11,7 @@ from cost_models.models import load_model
 from cost_models.topology import load_topology
 from cost_models.units import parse_count
 from cost_models.variation import parse_variation
+from simulator.dashboard.measured import load_measured
 from simulator.dashboard.state import State
 from traces.errors import InputError
 
@@ -44,6 +45,7 @@ def _checks(state: State) -> dict[str, Callable[[], object]]:
         "seq_len": lambda: _check_tokens(state.seq_len),
         "mask": lambda: parse_mask(state.mask, parse_count(state.seq_len, "seq_len")),
         "what_if": lambda: parse_variation(state.what_if) if state.what_if else None,
+        "measured": lambda: load_measured(state.measured) if state.measured else None,
         "": lambda: state.request().resolve(),
     }
 

@@ -61,7 +61,7 @@ def link_of(state: State) -> str:
 
 def _whole(state: State) -> State:
     """Without interference, which moves no crossing much and takes three times as long."""
-    return State.of({**vars(state), "schedule": "", "interference": "off"})
+    return State.of({**vars(state), "schedule": "", "measured": "", "interference": "off"})
 
 
 def _scaled(state: State, part: str, factor: float) -> str:

@@ -10,7 +10,7 @@ from cost_models.hardware import HARDWARE_NAMES
 from cost_models.models import PRESET_NAMES
 from cost_models.topology.presets import PRESETS
 from simulator.dashboard.state import PARTS
-from simulator.dashboard.views import FIGURES, LATER_FIGURES
+from simulator.dashboard.views import LATER_FIGURES
 from traces.figures.embed import CONFIG as FIGURE_CONFIG
 
 INTERFERENCE = "kernels and transfers slow each other (slower to compute)"
@@ -23,9 +23,11 @@ TEXTS = {
     "gpus": ("GPUs", "1 to 128", ("2", "4", "8", "16", "32", "64")),
     "seq_len": ("Sequence length", "tokens, as 128k", ("32k", "64k", "128k", "256k", "512k", "1M")),
     "mask": ("Mask", "NAME:key=value", MASKS),
+    "measured": ("Measured run", "traces to show beside it", ()),
 }
 """Fields of text: label, what goes in, suggestions."""
 MARKS = {-3: "⅛×", -2: "¼×", -1: "½×", 0: "1×", 1: "2×", 2: "4×", 3: "8×"}
+CARDS = ("ranking", "timeline", "measured-run", "waterfall", "memory")
 BLANK = {"data": [], "layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}}}
 BLANK_PIXELS = 380
 
@@ -43,7 +45,7 @@ def build_layout() -> html.Div:
             html.Main(
                 [
                     _summary(),
-                    *[_card(name) for name in FIGURES],
+                    *[_card(name) for name in CARDS],
                     _crossover(),
                     *[_card(name) for name in LATER_FIGURES],
                     _refusals(),

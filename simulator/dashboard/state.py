@@ -22,7 +22,7 @@ MOST_CHARACTERS = 400
 
 @dataclass(frozen=True)
 class State:
-    """One set-up: options as text, factors of parts, and the schedule that is looked at (empty: the best)."""
+    """One set-up: options as text, factors of parts, the schedule looked at (empty: the best), a run measured."""
 
     model: str = "llama-3.1-8b"
     topology: str = "dgx-h100"
@@ -37,6 +37,7 @@ class State:
     pcie: str = "1"
     net: str = "1"
     schedule: str = ""
+    measured: str = ""
 
     @property
     def what_if(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -11,13 +12,24 @@ from dash import Dash, no_update
 
 import attnsim
 from simulator.dashboard.answers import find_answer
-from simulator.dashboard.app import FIELDS, _page_outputs, create_app, fill_form, look_at, read_form, update_page
+from simulator.dashboard.app import (
+    FIELDS,
+    _page_outputs,
+    create_app,
+    fill_form,
+    look_at,
+    read_form,
+    update_measured,
+    update_page,
+)
 from simulator.dashboard.crossings import FACTORS, OCTAVES, SCHEDULES, Crossings, link_of
 from simulator.dashboard.state import State
 from simulator.dashboard.views import comparison
 from simulator.planning.runners import Here
+from tests.traces.synthetic import ring_timeline
 from traces.errors import InputError
 from traces.figures.ranking import plot_ranking
+from traces.storage import save_timeline
 
 SMALL = State(gpus="4", seq_len="8k")
 SLOW = State(gpus="4", seq_len="8k", nvlink="0.125")
@@ -99,6 +111,20 @@ def test_two_set_ups_side_by_side() -> None:
 
 def test_a_kept_set_up_that_cannot_run_is_left_out() -> None:
     assert "kept" not in page(SMALL, "?gpus=none")["page-link.href"]
+
+
+def test_a_measured_run_is_shown_beside_the_simulation(tmp_path: Path) -> None:
+    assert update_measured(SMALL.query) == [no_update, no_update, True]
+    timeline = ring_timeline(2)
+    save_timeline(timeline, tmp_path / "run.npz")
+    state = State(gpus="4", seq_len="8k", measured=str(tmp_path / "run.npz"))
+    figure, _, hidden = update_measured(state.query)
+    assert not hidden and figure.layout.title.text == "<b>Measured</b>"
+    ends = [base + length for trace in figure.data for base, length in zip(trace.base, trace.x, strict=True)]
+    assert max(ends) == pytest.approx(timeline.makespan_ns / 1e6)
+    shown = page(state)
+    assert "run.npz" not in shown["command.children"] and "run.npz" in shown["page-link.href"]
+    assert "cannot be read" in page(State(measured="nowhere.npz"))["measured-why.children"]
 
 
 def test_crossover_rows_are_those_of_single_simulations() -> None:
