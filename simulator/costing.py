@@ -10,6 +10,7 @@ per ring and size.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,9 @@ from simulator.program.operations import (
 from simulator.worked import Worked
 
 FloatArray = NDArray[np.float64]
+
+MOST_KEYED = 512
+"""Ranks up to which exchanges are told by who sends to whom, and prices of uneven ones are kept."""
 
 
 class CostModel:
@@ -162,17 +166,20 @@ class CostModel:
         return array_to_ns(np.asarray(estimate_elementwise_s(self._profile, read, written, pattern)))
 
     def _gemm(self, work: Gemm) -> Column:
-        rows = np.atleast_1d(np.asarray(work.m))
-        distinct, index = np.unique(rows, return_inverse=True)
-        seconds = [
-            sum(estimate_gemm_s(self._profile, int(m), n, k, work.dtype, work.weight_bits) for n, k in work.shapes)
-            for m in distinct
-        ]
-        column = array_to_ns(np.array(seconds))[index.reshape(-1)]
-        return int(column[0]) if isinstance(work.m, int) else column
+        if isinstance(work.m, int):
+            return self._gemm_ns(work, work.m)
+        distinct, index = np.unique(work.m, return_inverse=True)
+        return np.array([self._gemm_ns(work, int(m)) for m in distinct], dtype=np.int64)[index.reshape(-1)]
+
+    def _gemm_ns(self, work: Gemm, m: int) -> int:
+        key = ("gemm", m, work.shapes, work.dtype, work.weight_bits)
+        if key not in self._priced:
+            dtype, bits = work.dtype, work.weight_bits
+            self._priced[key] = to_ns(sum(estimate_gemm_s(self._profile, m, n, k, dtype, bits) for n, k in work.shapes))
+        return cast(int, self._priced[key])
 
     def _exchange(self, work: Exchange) -> Column:
-        key = (work.ring, work.bytes) if isinstance(work.bytes, int) else None
+        key = _exchange_key(work)
         if key is None or key not in self._priced:
             source = np.arange(work.ring.n_ranks)
             seconds = estimate_exchange_s(self._topology, self._profile, source, work.ring.to, work.bytes)
@@ -266,6 +273,14 @@ class CostModel:
             known = np.concatenate([known, added])
             self._tables[full_key] = (table, known)
         return known
+
+
+def _exchange_key(work: Exchange) -> Hashable:
+    """What tells an exchange's price; of many ranks, for which that is long, even exchanges by their ring only."""
+    size = work.bytes if isinstance(work.bytes, int) else work.bytes.tobytes()
+    if work.ring.n_ranks <= MOST_KEYED:
+        return work.ring.to.tobytes(), size
+    return (work.ring, size) if isinstance(size, int) else None
 
 
 def attention_shape(work: Attention) -> AttentionShape:

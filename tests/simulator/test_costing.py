@@ -1,0 +1,46 @@
+"""Every distinct shape is priced once, and what is kept is what pricing anew gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cost_models.hardware import load_hardware
+from cost_models.topology import load_topology
+from simulator import costing
+from simulator.costing import CostModel
+from simulator.program.operations import Exchange, Gemm
+from simulator.recording import build_program
+from simulator.schedules import parse_schedule
+from tests.simulator.workloads import small_setup
+
+
+@pytest.mark.parametrize("spec", ["ring", "lightseq"])  # even exchanges, and uneven ones between helpers
+def test_an_exchange_is_priced_once(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = build_program(parse_schedule(spec), small_setup(4))
+    asked = []
+
+    def count(topology: Any, profile: Any, source: Any, target: Any, size: Any) -> Any:
+        asked.append((target.tobytes(), np.asarray(size).tobytes()))
+        return estimate(topology, profile, source, target, size)
+
+    estimate = costing.estimate_exchange_s
+    monkeypatch.setattr(costing, "estimate_exchange_s", count)
+    costs = CostModel(load_topology("dgx-h100", 4), load_hardware("h100-sxm"), "cudnn")
+    exchanges = [each for each in program.operations if isinstance(each.work, Exchange)]
+    first = [np.asarray(costs.device_ns(each)).tolist() for each in exchanges]
+    assert len(asked) == len(set(asked)) >= 1 and len(exchanges) > len(asked)
+    monkeypatch.setattr(costing, "MOST_KEYED", 0)
+    assert [np.asarray(costs.device_ns(each)).tolist() for each in exchanges] == first
+
+
+def test_a_product_with_rows_by_rank_is_that_of_each_rank() -> None:
+    costs = CostModel(load_topology("dgx-h100", 4), load_hardware("h100-sxm"), "cudnn")
+
+    def price(m: Any) -> Any:
+        return costs._gemm(Gemm(m, ((4096, 4096), (4096, 1024)), "bf16"))
+
+    rows = np.array([128, 4096, 128, 1000])
+    assert price(rows).tolist() == [price(int(m)) for m in rows] and price(4096) > price(128) > 0
