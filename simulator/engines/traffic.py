@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.engines.rows import sent_bytes
-from simulator.program.lowered import LoweringSet
+from simulator.program.lowered import LoweringColumn
 from simulator.program.operations import Attention, Column, Gemm, IntArray, Operation, Stencil
 from simulator.program.setup import Setup
 from simulator.program.tape import Ignore
@@ -33,7 +33,7 @@ class Traffic(Ignore):
         self._sent: Column = 0
         self.flop = 0
         self.rows: dict[str, Rows] = {}
-        self._seen: set[tuple[LoweringSet, int, str]] = set()
+        self._seen: set[tuple[LoweringColumn, str]] = set()
 
     @property
     def pairs(self) -> int:
@@ -77,12 +77,11 @@ class Traffic(Ignore):
             self.flop += forward * 5 // 2
 
     def _note_rows(self, work: Attention) -> None:
-        table = work.lowering.table
-        key = table, len(table.lowerings), work.direction
+        key = work.lowering, work.direction
         if key in self._seen:
             return
         self._seen.add(key)
-        covered = table.covered("q")
+        covered = np.atleast_1d(work.lowering.gather(work.lowering.table.covered("q")))  # not all of a shared table
         covered = covered[covered > 0]
         if len(covered):
             least, most = self.rows.get(work.direction, (int(covered[0]), int(covered[0])))

@@ -107,3 +107,15 @@ def test_rows_of_calls_are_those_that_kernels_cover(spec: str, rows: tuple[int, 
     traffic = Traffic(setup)
     small_program(spec, setup).replay(traffic)
     assert traffic.rows == {"forward": rows, "backward": rows}
+
+
+def test_rows_do_not_depend_on_what_was_simulated_before() -> None:
+    """Lowerings are shared by all Programs of one mask and partition."""
+    setup = small_setup(4)
+    alone, after = Traffic(setup), Traffic(setup)
+    forward = small_program("ring", setup, "forward").operations
+    first = next(operation for operation in forward if operation.kind == "attention_forward")
+    alone.operation(first)
+    small_program("ring", setup).replay(Traffic(setup))
+    after.operation(first)
+    assert alone.rows == after.rows == {"forward": (60, 60)}
