@@ -7,11 +7,12 @@ the index that comes with each.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from typing import Any, Protocol
 
 from simulator.planning.points import Outcome, Point, run_point
@@ -99,11 +100,24 @@ def open_runner(workers: int | None = None, scheduler: str | None = None) -> Ite
     if count == 1:
         yield Here()
         return
+    _start_server()
     pool = ProcessPoolExecutor(count, mp_context=get_context("forkserver"))
     try:
         yield Processes(pool)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start_server() -> None:
+    """Start the process that workers are forked from, deaf to Ctrl-C as they: a terminal sends it to all of them.
+
+    This process alone answers it, with what is done so far; theirs would be a traceback each.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _connect(scheduler: str) -> Any:
