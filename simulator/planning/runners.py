@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import forkserver, get_context
+from multiprocessing import forkserver, get_context, resource_tracker
 from typing import Any, Protocol
 
 from simulator.planning.points import Outcome, Point, run_point
@@ -113,6 +113,7 @@ def _start_server() -> None:
 
     This process alone answers it, with what is done so far; theirs would be a traceback each.
     """
+    resource_tracker.ensure_running()  # the server starts it too, and that would let the signal in again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
