@@ -45,12 +45,8 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
         if target.exists() and not (target.is_file() or target.is_dir()):
             target.write_bytes(data)
             return
-        temporary = _sibling(target)
-        try:
+        with _replacing(target) as temporary:
             _write_durably(temporary, data)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def write_stream_atomic(path: str | os.PathLike[str], write: Writer) -> None:
@@ -62,14 +58,9 @@ def write_stream_atomic(path: str | os.PathLike[str], write: Writer) -> None:
         Where the path cannot be written.
     """
     target = Path(path).resolve()
-    with _explained(path):
-        temporary = _sibling(target)
-        try:
-            with _text_file(temporary, zipped=target.name.endswith(".gz")) as file:
-                write(file)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+    zipped = target.name.endswith(".gz")
+    with _explained(path), _replacing(target) as temporary, _text_file(temporary, zipped=zipped) as file:
+        write(file)
 
 
 def write_folder_atomic(
@@ -103,6 +94,17 @@ def write_folder_atomic(
 
 def _sibling(target: Path) -> Path:
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A sibling to write to, which then takes the target's place; gone where anything fails."""
+    temporary = _sibling(target)
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _write_durably(path: Path, data: bytes) -> None:
