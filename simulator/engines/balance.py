@@ -25,10 +25,10 @@ class Balance(Ignore):
     """
 
     def __init__(self, n_ranks: int) -> None:
-        self.pairs: IntArray = np.zeros(n_ranks, dtype=np.int64)
-        self._step: IntArray = np.zeros(n_ranks, dtype=np.int64)
+        self.pairs = np.zeros(n_ranks)  # not whole numbers: pairs of 10^9 tokens times heads leave 64 bits
+        self._step = np.zeros(n_ranks)
         self._number: int | None = None
-        self._most = 0
+        self._most = 0.0
 
     def operation(self, operation: Operation) -> None:
         """Add it up."""
@@ -38,12 +38,12 @@ class Balance(Ignore):
         if operation.step != self._number:
             self._close()
             self._number = operation.step
-        pairs = work.lowering.pairs * work.heads
+        pairs = np.asarray(work.lowering.pairs, dtype=np.float64) * work.heads
         self.pairs += pairs
         self._step += pairs
 
     def _close(self) -> None:
-        self._most += int(self._step.max())
+        self._most += float(self._step.max())
         self._step[:] = 0
 
     @property
@@ -54,7 +54,7 @@ class Balance(Ignore):
     @property
     def steps(self) -> float:
         """Sum of the most of each step over the mean of the ranks' pairs; 1 where there are none."""
-        return float((self._most + int(self._step.max())) / self.pairs.mean()) if self.pairs.any() else 1.0
+        return float((self._most + self._step.max()) / self.pairs.mean()) if self.pairs.any() else 1.0
 
 
 def pairs_by_step(program: Program) -> IntArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import attnsim
 from simulator.engines.balance import Balance, pairs_by_step
 from simulator.program.program import Program
 from tests.simulator.workloads import small_program, small_setup
@@ -81,3 +82,8 @@ def test_padding_unbalances_short_documents() -> None:
 def test_without_pairs_nothing_is_uneven() -> None:
     balance = Balance(2)
     assert (balance.ranks, balance.steps) == (1.0, 1.0)
+
+
+def test_pairs_of_very_long_sequences_do_not_overflow() -> None:
+    result = attnsim.simulate(heads=64, head_dim=128, seq_len="1G", gpus=1, topology="dgx-h100", schedule="flash")
+    assert (result.rank_imbalance, result.step_imbalance) == (1.0, 1.0)
