@@ -1,9 +1,10 @@
 """How long GPUs have worked without a rest before an operation: the power limit counts it (`cost_models.kernels`).
 
-    worked = sum of the compute lane's operations issued before, on `SAMPLED` ranks,    in steps of `STEPS_S`
+    worked = sum of the compute lane's operations issued before, on the middle rank,    in steps of `STEPS_S`
 
-Steps, because every distinct worked time is a price of its own. Gaps do not count as rests: a GPU that waits for a link
-for long would cool down, and is priced as if it had not.
+The middle rank has about the mean work also where early ranks have less (contiguous causal). Steps, because every
+distinct worked time is a price of its own. Gaps do not count as rests: a GPU that waits for a link for long would cool
+down, and is priced as if it had not.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from bisect import bisect_right
 
 from simulator.program.operations import COMPUTE, Column, Operation
 
-SAMPLED = 16
 STEPS_S = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
 
 
@@ -30,16 +30,10 @@ class Worked:
 
     def add(self, operation: Operation, device_ns: Column) -> None:
         """An operation was priced; what is seen again does not count again."""
-        if operation.lane != COMPUTE or operation.id <= self._last:
+        if operation.id <= self._last or operation.lane != COMPUTE or len(self._from_id) == len(STEPS_S):
             return
         self._last = operation.id
-        self._total_s += _typical_ns(device_ns) / 1e9
+        on_one_ns = device_ns if isinstance(device_ns, int) else int(device_ns[len(device_ns) // 2])
+        self._total_s += on_one_ns / 1e9
         while len(self._from_id) < len(STEPS_S) and self._total_s >= STEPS_S[len(self._from_id)]:
             self._from_id.append(operation.id + 1)
-
-
-def _typical_ns(column: Column) -> float:
-    """Mean over a few ranks, evenly spread."""
-    if isinstance(column, int):
-        return column
-    return float(column[:: max(1, len(column) // SAMPLED)].mean())

@@ -81,8 +81,8 @@ class Traffic(Ignore):
         if key in self._seen:
             return
         self._seen.add(key)
-        covered = np.atleast_1d(work.lowering.gather(work.lowering.table.covered("q")))  # not all of a shared table
-        covered = covered[covered > 0]
-        if len(covered):
-            least, most = self.rows.get(work.direction, (int(covered[0]), int(covered[0])))
-            self.rows[work.direction] = min(least, int(covered.min())), max(most, int(covered.max()))
+        covered = work.lowering.table.covered("q")
+        counts = [int(covered[each]) for each in work.lowering.distinct if covered[each]]  # a table may be shared
+        if counts:
+            known = self.rows.get(work.direction, (counts[0], counts[0]))
+            self.rows[work.direction] = min(*known, *counts), max(*known, *counts)

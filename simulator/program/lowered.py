@@ -64,6 +64,13 @@ class LoweringColumn:
         """The kernels one rank launches."""
         return self.table.lowerings[int(self.index[rank])]
 
+    @property
+    def distinct(self) -> list[int]:
+        """Positions of the lowerings that any rank has."""
+        if self._runs is not None:
+            return [run[2] for run in self._runs]
+        return [int(each) for each in np.flatnonzero(np.bincount(self.index))]
+
     def gather(self, per_lowering: IntArray) -> IntArray | int:
         """A column from one value per lowering; a single number where all ranks agree."""
         if self._runs is None:
