@@ -17,13 +17,13 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from simulator.planning.plan import PlanResult
     from simulator.planning.sweep import Row
     from simulator.progress import Progress
-    from simulator.request import RequestOptions, SimulationRequest
+    from simulator.request import SimulationRequest
     from simulator.result import Refused, SimulationResult
 
 __version__ = "0.1.0"
@@ -67,7 +67,7 @@ __all__ = [*_PUBLIC, "compare", "main", "plan", "simulate", "sweep"]  # pyright:
 
 
 def simulate(
-    request: SimulationRequest | None = None, *, progress: Progress | None = None, **options: Unpack[RequestOptions]
+    request: SimulationRequest | None = None, *, progress: Progress | None = None, **options: Any
 ) -> SimulationResult:
     """Predict time, memory and traffic of one schedule.
 
@@ -88,7 +88,7 @@ def simulate(
 
 
 def compare(
-    request: SimulationRequest | None = None, *, progress: Progress | None = None, **options: Unpack[RequestOptions]
+    request: SimulationRequest | None = None, *, progress: Progress | None = None, **options: Any
 ) -> list[SimulationResult | Refused]:
     """Rank all schedules: exact ones by time, then approximate ones by time, then those refused.
 
@@ -115,7 +115,7 @@ def plan(
     axes: Mapping[str, Sequence[Any]] | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
-    **options: Unpack[RequestOptions],
+    **options: Any,
 ) -> PlanResult:
     """Search schedules, degrees, kernels and checkpointing for the best few, and say why the others are not.
 
@@ -146,7 +146,7 @@ def sweep(
     *,
     workers: int | None = None,
     progress: Progress | None = None,
-    **options: Unpack[RequestOptions],
+    **options: Any,
 ) -> list[Row]:
     """Simulate every combination of values; a row each, with its values, its numbers, or why it cannot run.
 
@@ -204,7 +204,7 @@ def _raise_if_debugging() -> None:
         raise
 
 
-def _request(request: SimulationRequest | None, options: RequestOptions) -> SimulationRequest:
+def _request(request: SimulationRequest | None, options: dict[str, Any]) -> SimulationRequest:
     from simulator.request import SimulationRequest
 
     if request is None:

@@ -11,32 +11,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cost_models.topology import ClusterTopology, lose, slow_links
+from simulator.asked import FaultFields
 from traces.errors import InputError
 
 MOST_DRAWS = 100_000
 
 
-@dataclass(frozen=True)
-class FaultOptions:
-    """The options above, as the user gave them.
-
-    Parameters
-    ----------
-    slow_rank, slow_link, lost, lost_rank, jitter : as in the table.
-    seed, draws : of the random draws, with ``jitter``.
-    """
-
-    slow_rank: Sequence[str] = ()
-    slow_link: Sequence[str] = ()
-    lost: Sequence[str] = ()
-    lost_rank: str | None = None
-    jitter: float = 0.0
-    seed: int = 0
-    draws: int = 200
+@dataclass(frozen=True, kw_only=True)
+class FaultOptions(FaultFields):
+    """The options above, as the user gave them."""
 
     def check(self, n_ranks: int) -> None:
         """Refuse what cannot be.

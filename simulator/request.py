@@ -6,10 +6,9 @@ loads what they name, refuses what contradicts itself, and fills in the defaults
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from cost_models.masks import Mask, parse_mask
 from cost_models.models import ModelShape, load_model
@@ -20,6 +19,7 @@ from cost_models.topology.presets import PRESETS
 from cost_models.units import parse_count
 from cost_models.variation import parse_variation
 from cost_models.workload import AttentionWorkload
+from simulator.asked import RequestFields
 from simulator.faults import FaultOptions
 from simulator.steps.plan import StepOptions
 from traces.errors import InputError
@@ -40,129 +40,9 @@ LAYER_OPTIONS = ("tp", "placement", "tp_version", "checkpoint", "ep", "routing",
 ENGINES = ("auto", "maxplus", "des")
 
 
-class RequestOptions(TypedDict, total=False):
-    """Options of :class:`SimulationRequest` as keywords."""
-
-    schedule: str | None
-    model: str | Path | ModelShape | None
-    heads: int | None
-    kv_heads: int | None
-    head_dim: int | None
-    seq_len: int | str
-    gpus: int
-    nodes: int | None
-    hardware: str | HardwareProfile | None
-    topology: str | Path | ClusterTopology | None
-    nccl: Sequence[str]
-    batch: int
-    dtype: str
-    mask: str | Mask
-    layers: str
-    pass_: str | None
-    kernel: str | None
-    engine: str
-    interference: bool
-    peers: bool
-    timeline: bool
-    tp: int
-    dp: int
-    pp: int
-    placement: str
-    tp_version: int
-    zero: int
-    checkpoint: str
-    microbatches: int
-    loss_chunks: int | None
-    optimizer: str
-    method: str
-    weight_bits: float | None
-    kv_block: int | None
-    ep: int
-    routing: str
-    capacity: float | None
-    slow_rank: Sequence[str]
-    slow_link: Sequence[str]
-    lost: Sequence[str]
-    lost_rank: str | None
-    jitter: float
-    seed: int
-    draws: int
-    what_if: str
-
-
 @dataclass(frozen=True, kw_only=True)
-class SimulationRequest:
-    """One question to the simulator, as asked.
-
-    Parameters
-    ----------
-    schedule : ``NAME[:key=value,...]``; None where all are compared.
-    model : preset, ``config.json`` or shape; or else ``heads``, ``kv_heads`` (default ``heads``) and ``head_dim``.
-    seq_len : tokens of the whole sequence, ``128k`` is binary.
-    gpus, nodes : ranks in all, and the nodes that they fill evenly (default as few as hold them).
-    hardware : profile; default the GPU that the topology says.
-    topology : preset, file or object; default the first preset with the GPUs of ``hardware``.
-    nccl : NCCL's environment variables, each as ``NCCL_P2P_LEVEL=SYS``; a topology object has its own.
-    batch, dtype, mask : of the attention.
-    layers, pass_ : what is simulated of the model; see :data:`PASSES`.
-    kernel : attention kernel; default the fastest exact one of the hardware.
-    engine : ``auto``, ``maxplus`` or ``des``.
-    interference : whether kernels and communication take SMs and memory bandwidth from each other.
-    peers : whether ``compare`` lists other people's implementations.
-    timeline : whether results keep their timeline.
-    tp, dp, pp : tensor, data and pipeline parallel ranks of layers and models; all others are context parallel.
-    placement, tp_version, zero, checkpoint, microbatches, loss_chunks, optimizer : as in `StepOptions`.
-    slow_rank, slow_link, lost, lost_rank, jitter, seed, draws : as in `FaultOptions`.
-    method, ep, routing, capacity, weight_bits, kv_block : likewise.
-    what_if : parts made faster or slower, ``PART=FACTOR,...`` (`cost_models.variation`).
-    """
-
-    seq_len: int | str
-    gpus: int
-    schedule: str | None = None
-    model: str | Path | ModelShape | None = None
-    heads: int | None = None
-    kv_heads: int | None = None
-    head_dim: int | None = None
-    nodes: int | None = None
-    hardware: str | HardwareProfile | None = None
-    topology: str | Path | ClusterTopology | None = None
-    nccl: Sequence[str] = ()
-    batch: int = 1
-    dtype: str = "bf16"
-    mask: str | Mask = "causal"
-    layers: str = "attention"
-    pass_: str | None = None
-    kernel: str | None = None
-    engine: str = "auto"
-    interference: bool = True
-    peers: bool = False
-    timeline: bool = True
-    tp: int = 1
-    dp: int = 1
-    pp: int = 1
-    placement: str = "tp-cp-dp-pp"
-    tp_version: int = 1
-    zero: int = 0
-    checkpoint: str = "none"
-    microbatches: int = 1
-    loss_chunks: int | None = None
-    optimizer: str = "adamw"
-    method: str = "full"
-    weight_bits: float | None = None
-    kv_block: int | None = None
-    ep: int = 1
-    routing: str = "uniform"
-    capacity: float | None = None
-    slow_rank: Sequence[str] = ()
-    slow_link: Sequence[str] = ()
-    lost: Sequence[str] = ()
-    lost_rank: str | None = None
-    jitter: float = 0.0
-    seed: int = 0
-    draws: int = 200
-
-    what_if: str = ""
+class SimulationRequest(RequestFields):
+    """One question to the simulator, as asked; `simulator.asked` says what its fields are."""
 
     @property
     def faults(self) -> FaultOptions:

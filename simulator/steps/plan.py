@@ -9,6 +9,7 @@ from cost_models.finetuning import Method, parse_method
 from cost_models.masks import Mask
 from cost_models.models import ModelShape
 from cost_models.workload import AttentionWorkload
+from simulator.asked import StepFields
 from simulator.grid import Grid
 from simulator.layers.checkpoint import CHECKPOINTS
 from simulator.layers.routing import Routing, build_routing
@@ -19,43 +20,15 @@ from simulator.steps.parameters import OPTIMIZERS
 from traces.errors import InputError
 
 
-@dataclass(frozen=True)
-class StepOptions:
-    """How a step is parallelised, and what it keeps.
+@dataclass(frozen=True, kw_only=True)
+class StepOptions(StepFields):
+    """How a step is parallelised and what it keeps, checked.
 
-    Parameters
-    ----------
-    tp, dp, pp : tensor, data and pipeline parallel ranks; the rest of the ranks is context parallel.
-    placement : order of the axes, innermost first.
-    tp_version : 1, or 3 with tokens split between products (sequence parallel).
-    zero : 0 to 3.
-    checkpoint : none, full, attention or sequence.
-    microbatches : of each data parallel rank's sequences.
-    loss_chunks : chunks over which head and loss are fused; None for whole logits.
-    optimizer : adamw or adamw-8bit.
-    weight_bits : of a stored weight of prefill and decode (matrices of layers), None for those of the dtype.
-    kv_block : tokens of a page of the cache that decoding reads, None where it is not paged.
-    ep : neighbouring context and data parallel ranks over which experts are spread.
-    routing, capacity : tokens per expert, and how much of an even share an expert takes; see `layers.routing`.
-    method : of fine-tuning, ``NAME:key=value,...`` (`cost_models.finetuning`).
+    Raises
+    ------
+    InputError
+        For an option that no model could have.
     """
-
-    tp: int = 1
-    dp: int = 1
-    pp: int = 1
-    placement: str = "tp-cp-dp-pp"
-    tp_version: int = 1
-    zero: int = 0
-    checkpoint: str = "none"
-    microbatches: int = 1
-    loss_chunks: int | None = None
-    optimizer: str = "adamw"
-    method: str = "full"
-    weight_bits: float | None = None
-    kv_block: int | None = None
-    ep: int = 1
-    routing: str = "uniform"
-    capacity: float | None = None
 
     def __post_init__(self) -> None:
         for name, value, choices in (

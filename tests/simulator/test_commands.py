@@ -14,7 +14,7 @@ import pytest
 
 import attnsim
 from simulator.progress import Progress
-from simulator.request import RequestOptions, SimulationRequest
+from simulator.request import SimulationRequest
 from simulator.result import Refused, SimulationResult
 from tests.simulator.examples import example_result, example_timeline
 from traces.errors import InputError
@@ -89,7 +89,7 @@ def test_every_option_reaches_the_request(simulator: Simulator, run: Run, tmp_pa
     arguments += [text for name, texts in several.items() for each in texts for text in (_flag(name), each)]
     assert run("simulate", *arguments, "--no-interference")[0] == 0
     assert simulator.requests == [SimulationRequest(**values, **several, interference=False, timeline=False)]
-    assert {*values, *several, "interference", "peers", "timeline"} == set(RequestOptions.__annotations__)
+    assert {*values, *several, "interference", "peers", "timeline"} == set(SimulationRequest.__dataclass_fields__)
 
 
 def _flag(name: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from cost_models.masks import parse_mask
 from cost_models.models import load_model
 from cost_models.topology import load_topology
-from simulator.request import RequestOptions, SimulationRequest
+from simulator.request import SimulationRequest
 from traces.errors import InputError
 
 HEADS: dict[str, Any] = {"heads": 8, "kv_heads": 2, "head_dim": 64}
@@ -28,10 +28,6 @@ SLIDING = {
 
 def request_of(**options: Any) -> SimulationRequest:
     return SimulationRequest(**(BASE | options))
-
-
-def test_keywords_mirror_the_request() -> None:
-    assert set(RequestOptions.__annotations__) == set(SimulationRequest.__dataclass_fields__)
 
 
 def test_a_model_gives_its_heads() -> None:

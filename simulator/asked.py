@@ -1,0 +1,143 @@
+"""Options of a request: name, default, and how the command line shows each, said once.
+
+A field of these classes is an option of ``simulate``, ``compare``, ``plan``, ``sweep`` and ``choices``, a keyword of
+`attnsim.simulate` and a field of `simulator.request.SimulationRequest`. What an option means is its help. Checks live
+with the code that uses it (`request`, `steps.plan`, `faults`), which inherits from the class here: this module imports
+nothing heavy, as ``--help`` reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cost_models.hardware import HardwareProfile
+    from cost_models.masks import Mask
+    from cost_models.models import ModelShape
+    from cost_models.topology import ClusterTopology
+
+
+@dataclass(frozen=True)
+class Flag:
+    """How the command line shows an option.
+
+    Parameters
+    ----------
+    type : of its value there, as typer takes it.
+    metavar, help : in the help text.
+    names : its flags where they are not ``--`` and the field's name.
+    """
+
+    type: Any
+    metavar: str | None
+    help: str
+    names: tuple[str, ...] = ()
+
+
+def _option(default: Any, type: Any, metavar: str | None, help: str, *names: str) -> Any:
+    return field(default=default, metadata={"flag": Flag(type, metavar, help, names)})
+
+
+def flags(of: type) -> list[tuple[Field[Any], Flag]]:
+    """The fields of a class of options that the command line has, with how it shows them."""
+    return [(each, each.metadata["flag"]) for each in fields(of) if "flag" in each.metadata]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionFields:
+    """Which attention, on which GPUs, and how it is simulated.
+
+    Text may be the object that it names: ``model`` a `ModelShape`, ``mask`` a `Mask`, ``topology`` a `ClusterTopology`,
+    ``hardware`` a `HardwareProfile`. Three fields are no common options: ``schedule`` (``NAME[:key=value,...]``; None
+    where all are compared), ``peers`` (whether ``compare`` lists other people's implementations) and ``timeline``
+    (whether results keep theirs).
+    """
+
+    seq_len: int | str = _option(
+        MISSING, str, "N", "Tokens of the whole sequence; 128k is binary. With simulate also max: all that fit."
+    )
+    gpus: int = _option(MISSING, int, "P", "GPUs in all.")
+    schedule: str | None = None
+    model: str | Path | ModelShape | None = _option(
+        None, str | None, "NAME|FILE", "Model: a name, or a Hugging Face config.json."
+    )
+    heads: int | None = _option(None, int | None, "H", "Query heads, instead of --model.")
+    kv_heads: int | None = _option(None, int | None, "K", "Key-value heads; default --heads.")
+    head_dim: int | None = _option(None, int | None, "D", "Head dim, instead of --model.")
+    nodes: int | None = _option(None, int | None, "M", "Nodes; P/M GPUs on each. Default: as few as hold them.")
+    topology: str | Path | ClusterTopology | None = _option(
+        None, str | None, "NAME|FILE", "A preset, NCCL topology XML, or the text of nvidia-smi topo -m."
+    )
+    hardware: str | HardwareProfile | None = _option(
+        None, str | None, "NAME|FILE", "GPU profile. Default: the GPU that the topology says."
+    )
+    nccl: Sequence[str] = _option((), list[str] | None, "VARIABLE=VALUE", "NCCL's environment, as NCCL_P2P_LEVEL=SYS.")
+    batch: int = _option(1, int, "B", "Sequences.")
+    dtype: str = _option("bf16", str, "TYPE", "Type of Q, K, V and O.")
+    mask: str | Mask = _option("causal", str, "NAME[:key=value,...]", "Which pairs are attended.")
+    layers: str = _option("attention", str, "attention|layer|model", "What of the model is simulated.")
+    pass_: str | None = _option(
+        None, str | None, "PASS", "forward, backward or both (default); of a model prefill, decode or step.", "--pass"
+    )
+    kernel: str | None = _option(
+        None, str | None, "NAME", "Attention kernel. Default: the hardware's fastest exact one."
+    )
+    engine: str = _option("auto", str, "auto|maxplus|des", "auto: des where links are shared and it is fast enough.")
+    interference: bool = _option(
+        True, bool, None, "Kernels and communication take SMs and memory bandwidth from each other.",
+        "--interference/--no-interference",
+    )  # fmt: skip
+    peers: bool = False
+    timeline: bool = True
+    what_if: str = _option("", str, "PART=FACTOR,...", "Make flop, hbm, host, nvlink, c2c, pcie, sys or net faster.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepFields:
+    """How a layer or a whole model is parallelised, and what it keeps."""
+
+    tp: int = _option(1, int, "N", "Tensor parallel ranks (layer, model).")
+    dp: int = _option(1, int, "N", "Data parallel ranks (model).")
+    pp: int = _option(1, int, "N", "Pipeline stages (model).")
+    placement: str = _option("tp-cp-dp-pp", str, "AXES", "Order of the parallel axes over the ranks, innermost first.")
+    tp_version: int = _option(1, int, "1|3", "Tensor parallel version; 3 splits tokens between products.")
+    zero: int = _option(0, int, "0-3", "ZeRO stage over context and data parallel ranks.")
+    checkpoint: str = _option("none", str, "none|full|attention|sequence", "What of a layer is recomputed in backward.")
+    microbatches: int = _option(1, int, "M", "Microbatches of each data parallel rank.")
+    loss_chunks: int | None = _option(None, int | None, "N", "Fuse head and loss over N chunks. Default: whole logits.")
+    optimizer: str = _option("adamw", str, "adamw|adamw-8bit", "Optimizer of a step.")
+    method: str = _option("full", str, "NAME[:key=value,...]", "Fine-tuning method of a step.")
+    weight_bits: float | None = _option(
+        None, float | None, "BITS", "Of a stored weight (prefill, decode). Default: the type's."
+    )
+    kv_block: int | None = _option(None, int | None, "TOKENS", "Tokens of a page of the KV cache (decode).")
+    ep: int = _option(1, int, "N", "Ranks over which experts are spread.")
+    routing: str = _option("uniform", str, "uniform|zipf:exponent=,seed=|@FILE", "Tokens per expert.")
+    capacity: float | None = _option(
+        None, float | None, "C", "Most that an expert takes, in even shares. Default: all."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaultFields:
+    """What is wrong with the cluster, and how much durations vary."""
+
+    slow_rank: Sequence[str] = _option(
+        (), list[str] | None, "RANK:FACTOR", "Kernels of a rank take FACTOR times as long."
+    )
+    slow_link: Sequence[str] = _option((), list[str] | None, "NAME:SHARE", "A link has SHARE of its capacity.")
+    lost: Sequence[str] = _option((), list[str] | None, "NAME", "A link or port is gone, and routed around.")
+    lost_rank: str | None = _option(
+        None, str | None, "RANK[:SECONDS]", "A rank begins nothing any more: who waits for whom."
+    )
+    jitter: float = _option(0.0, float, "SIGMA", "Durations vary by this; says how the time spreads over draws.")
+    seed: int = _option(0, int, "N", "Of the draws.")
+    draws: int = _option(200, int, "N", "Draws, with --jitter.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestFields(FaultFields, StepFields, AttentionFields):
+    """All of them, in the order of the help text."""
