@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from traces.errors import InputError
 
     try:
-        _root()(arguments, prog_name="attnsim")
+        sys.exit(_root()(arguments or sys.argv[1:] or ["--help"], prog_name="attnsim", standalone_mode=False))
     except InputError as error:
         _fail(error.message)
     except OverflowError as error:
@@ -188,6 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _raise_if_debugging()
         _fail("this machine has too little memory: expected fewer GPUs, operations or draws; use --engine maxplus")
     except Exception as error:
+        if hasattr(error, "format_message"):  # what click makes of options that it cannot parse
+            _fail(f"{error.format_message().rstrip('.')}; see {_command_of(error)} --help")
         _raise_if_debugging()
         _fail(f"attnsim failed, which is a defect of its own: got {type(error).__name__}: {error}; "
               "please report it with the command; ATTNSIM_DEBUG=1 shows where")  # fmt: skip
@@ -196,6 +198,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _fail(message: str) -> NoReturn:
     print("error:", " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
+
+
+def _command_of(error: Any) -> str:
+    """The command whose options click could not parse."""
+    context = getattr(error, "ctx", None)
+    return context.command_path if context else "attnsim"
 
 
 def _raise_if_debugging() -> None:
@@ -231,7 +239,7 @@ def _root() -> Any:
 
     root = typer.Typer(cls=LazyGroup, rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
 
-    @root.callback(no_args_is_help=True)
+    @root.callback()
     def options(
         version: bool = typer.Option(
             False, "--version", is_eager=True, callback=_print_version, help="Print the version."

@@ -39,6 +39,9 @@ LAYER_OPTIONS = ("tp", "placement", "tp_version", "checkpoint", "ep", "routing",
 
 ENGINES = ("auto", "maxplus", "des")
 
+MOST_GPUS = 2**18
+"""Ulysses on as many takes 2 s, a ring on 2^14 takes 8 s and four times as long on twice as many."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SimulationRequest(RequestFields):
@@ -162,6 +165,9 @@ def _check_choices(request: SimulationRequest) -> None:
     _check_choice("engine", request.engine, ENGINES)
     for name in ("gpus", "batch", "nodes", "heads", "kv_heads", "head_dim"):
         _check_positive(name, getattr(request, name))
+    if request.gpus > MOST_GPUS:
+        raise InputError("too many gpus", got=request.gpus, expected=f"at most {MOST_GPUS}",
+                         remedy="simulate one context parallel group, or a replica of the model")  # fmt: skip
     if request.nodes is not None and request.gpus % request.nodes:
         raise InputError("nodes does not divide gpus", got=f"{request.gpus} gpus on {request.nodes} nodes")
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from traces.kineto.recording import Recording
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
-trace = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
+trace = typer.Typer(rich_markup_mode=None, add_completion=False)
 app.add_typer(trace, name="trace", help="Traces: summarise, compare, convert, and simulate again.")
 
 Sources = Annotated[list[Path], typer.Argument(metavar="TRACES...", help="Folder or files, one per rank, or a record.")]

@@ -219,12 +219,13 @@ def test_our_own_mistakes_are_not_swallowed(simulator: Simulator, run: Run, monk
         ["compare", *OPTIONS, "extra"],
         ["topology"],
         ["simulte"],
+        ["trace"],
     ],
 )
 def test_usage_errors(simulator: Simulator, run: Run, arguments: list[str]) -> None:
     status, out, err = run(*arguments)
     assert (status, out) == (2, "")
-    assert "Error: " in err
+    assert err.startswith("error: ") and err.endswith(" --help\n") and err.count("\n") == 1
     assert simulator.requests == []
 
 

@@ -83,6 +83,7 @@ def test_places_default_to_each_other(options: dict[str, Any], hardware: str, to
         (HEADS | {"seq_len": "many"}, "seq_len is not a whole number"),
         (HEADS | {"seq_len": 0}, "seq_len"),
         (HEADS | {"gpus": 0}, "gpus is not a positive whole number"),
+        (HEADS | {"gpus": 2**18 + 1}, "at most 262144"),
         (HEADS | {"gpus": 2.0}, "gpus is not a positive whole number"),
         (HEADS | {"batch": -1}, "batch is not a positive whole number"),
         (HEADS | {"head_dim": 0}, "head_dim is not a positive whole number"),
