@@ -177,7 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from traces.errors import InputError
 
     try:
-        sys.exit(_root()(arguments or sys.argv[1:] or ["--help"], prog_name="attnsim", standalone_mode=False))
+        asked = arguments or sys.argv[1:] or ["--help"]
+        sys.exit(_root()(asked, prog_name="attnsim", standalone_mode=False) or 0)
     except InputError as error:
         _fail(error.message)
     except OverflowError as error:
