@@ -5,6 +5,8 @@
     torchrun --nproc-per-node 2 -m validators.record_trace out --workload executor --schedule ring      our executor
     torchrun --nproc-per-node 2 -m validators.record_trace out --workload context-parallel              PyTorch's
 
+Ranks share a GPU where NCCL 2.30 is told to let them (NCCL_MULTI_RANK_GPU_ENABLE=1), or with ``--backend gloo``.
+
 Each step does the same work; the first ones warm up, the last ``--steps`` are recorded by PyTorch's profiler with
 input shapes and, on GPUs, with events for synchronisation (CUPTI), so that who waits for whom is known. Files are named
 ``rank0.json.gz`` and so on, as :mod:`traces.kineto` reads them.
@@ -23,6 +25,7 @@ import torch
 import torch.distributed as dist
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
+from validators.executors.world import BACKENDS, own_gpu
 from validators.trace_workloads import WORKLOADS, Case
 
 WARM_UP_STEPS = 2
@@ -85,6 +88,7 @@ def main() -> None:
     parser.add_argument("--workload", choices=[*sorted(WORKLOADS), "executor"], default="kernels")
     parser.add_argument("--steps", type=int, default=2, help="steps to record (2)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--backend", choices=BACKENDS, help="of communication (NCCL on GPUs, gloo on CPUs)")
     parser.add_argument("--seq-len", type=int, default=4096, help="tokens per rank (4096)")
     parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--head-dim", type=int, default=128)
@@ -96,13 +100,13 @@ def main() -> None:
     if options.workload == "executor":
         _record_executor(options)
         return
-    rank, local_rank = (int(os.environ.get(name, "0")) for name in ("RANK", "LOCAL_RANK"))
-    device = torch.device(options.device, local_rank) if options.device == "cuda" else torch.device("cpu")
+    device = own_gpu() if options.device == "cuda" else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if "WORLD_SIZE" in os.environ:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    case = Case(device, rank, int(os.environ.get("WORLD_SIZE", "1")), options.seq_len, options.heads, options.head_dim)
+        dist.init_process_group(options.backend or ("nccl" if device.type == "cuda" else "gloo"))
+    rank, world_size = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    case = Case(device, rank, world_size, options.seq_len, options.heads, options.head_dim)
     try:
         print(record(options.folder, case, options.workload, options.steps))
     finally:

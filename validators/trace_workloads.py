@@ -5,7 +5,7 @@
 | kernels | projections, attention forward and backward, elementwise, on one process |
 | collectives | every kind of communication once, with a GEMM beside it |
 | ring | ring attention's forward hops (grouped send and receive) beside attention, written with plain PyTorch |
-| context-parallel | PyTorch's own context parallelism (`torch.distributed.tensor.experimental`), CUDA only |
+| context-parallel | PyTorch's own context parallelism (`torch.distributed.tensor.experimental`) |
 """
 
 from __future__ import annotations
@@ -127,19 +127,28 @@ def ring(case: Case) -> Step:
 
 
 def context_parallel(case: Case) -> Step:
-    """PyTorch's context parallelism around scaled dot product attention, forward and backward."""
+    """PyTorch's context parallelism, forward and backward; what is beneath its context manager where that knows none.
+
+    On GPUs it is the public context manager around scaled dot product attention, with flash kernels. It does not know
+    the CPU's kernels; there the templates that it dispatches to are called with them.
+    """
     case.check_distributed("context-parallel")
-    if case.device.type != "cuda":
-        raise InputError("workload context-parallel", got=case.device.type, expected="cuda: its kernels are CUDA's")
+    return _managed(case) if case.device.type == "cuda" else _templated(case)
+
+
+def _managed(case: Case) -> Step:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor.experimental import context_parallel as sharded
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    mesh = init_device_mesh("cuda", (case.world_size,))
+    mesh = init_device_mesh(case.device.type, (case.world_size,))
     shape = (1, case.heads, case.world_size * case.seq_len, case.head_dim)
+    whole = [case.draw(*shape) for _ in range(3)]
 
     def step() -> None:
-        q, k, v = (case.draw(*shape) for _ in range(3))
-        with sharded(mesh, buffers=[q, k, v], buffer_seq_dims=[2, 2, 2], no_restore_buffers={q, k, v}):
+        q, k, v = (each.clone() for each in whole)
+        managed = sharded(mesh, buffers=[q, k, v], buffer_seq_dims=[2, 2, 2], no_restore_buffers={q, k, v})
+        with managed, sdpa_kernel(SDPBackend.FLASH_ATTENTION):
             for each in (q, k, v):
                 each.requires_grad_()
             with record_function("forward"):
@@ -148,6 +157,15 @@ def context_parallel(case: Case) -> Step:
                 o.backward(torch.ones_like(o))
 
     return step
+
+
+def _templated(case: Case) -> Step:
+    from simulator.schedules.peers import TorchCp
+    from validators.peers.adapters import torch_cp
+
+    attend = torch_cp(dist.group.WORLD, TorchCp(), causal=True)
+    q, k, v, do = (case.draw(1, case.seq_len, case.heads, case.head_dim) for _ in range(4))
+    return lambda: attend(q, k, v, do)
 
 
 def _hop(case: Case, sent: list[Tensor], received: list[Tensor]) -> list[dist.Work]:

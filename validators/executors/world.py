@@ -48,8 +48,7 @@ class World:
         _check(backend)
         self.backend = backend
         self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        local = int(os.environ.get("LOCAL_RANK", self.rank))
-        self.device = torch.device("cuda", local) if backend == "nccl" else torch.device("cpu")
+        self.device = own_gpu() if backend == "nccl" else torch.device("cpu")
         if backend == "nccl":
             torch.cuda.set_device(self.device)
         dist.init_process_group("gloo", timeout=TIMEOUT)
@@ -117,6 +116,26 @@ def _check(backend: str) -> None:
         raise InputError("this process has no rank", remedy="start it with torchrun")
     if backend == "nccl" and not torch.cuda.is_available():
         raise InputError("backend nccl needs a GPU, and PyTorch sees none")
+
+
+def own_gpu() -> torch.device:
+    """The GPU of this process: its own, or, where NCCL allows it, one that several ranks share.
+
+    Since version 2.30 NCCL lets ranks share a GPU if ``NCCL_MULTI_RANK_GPU_ENABLE=1`` says so. What is computed and
+    sent is then right, and traces have all their kernels; times are those of ranks that take turns.
+
+    Raises
+    ------
+    InputError
+        Where this host has fewer GPUs than ranks and nothing allows sharing.
+    """
+    local, present = int(os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0"))), torch.cuda.device_count()
+    if local >= present and os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE") != "1":
+        raise InputError(
+            f"rank {local} of this host has no GPU", got=f"{present} GPUs", expected="one for each rank",
+            remedy="start fewer ranks, or let them share with NCCL 2.30 and NCCL_MULTI_RANK_GPU_ENABLE=1",
+        )  # fmt: skip
+    return torch.device("cuda", local % present)
 
 
 def group_members(groups: Sequence[int]) -> tuple[tuple[int, ...], ...]:

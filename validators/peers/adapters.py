@@ -51,7 +51,7 @@ def build_peer(world: World, schedule: Schedule, *, causal: bool) -> Attend:
         raise InputError(f"{schedule.name} cannot run here", got=missing)
     everyone = (tuple(range(world.size)),)
     if isinstance(schedule, TorchCp):
-        return _torch_cp(world.group("peer", everyone), schedule, causal)
+        return torch_cp(world.group("peer", everyone), schedule, causal=causal)
     if isinstance(schedule, RingFlashAttn):
         return _ring_flash_attn(world.group("peer", everyone), schedule, causal)
     if isinstance(schedule, YunChang):
@@ -105,7 +105,7 @@ def _differentiated(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Att
     return attend
 
 
-def _torch_cp(group: dist.ProcessGroup | None, schedule: TorchCp, causal: bool) -> Attend:
+def torch_cp(group: dist.ProcessGroup | None, schedule: TorchCp, *, causal: bool) -> Attend:
     """The templates that its context manager dispatches to, which take [B, H, n, D]."""
     from torch.distributed.tensor.experimental._context_parallel import _attention as cp
 
