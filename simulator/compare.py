@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from simulator.choices import list_choices
 from simulator.progress import Progress
+from simulator.recorded import Recordings
 from simulator.request import ResolvedRequest, SimulationRequest
 from simulator.result import Refused, SimulationResult
 from simulator.schedules import Schedule, parse_schedule
@@ -20,9 +21,13 @@ PEER_CHOICES = (
 
 
 def compare(
-    request: SimulationRequest, progress: Progress | None = None
-) -> list[SimulationResult | Refused]:  # fmt: skip
+    request: SimulationRequest, progress: Progress | None = None, *, recordings: Recordings | None = None
+) -> list[SimulationResult | Refused]:
     """Rank all schedules, with the variants of each that are worth comparing.
+
+    Parameters
+    ----------
+    recordings : kept from other requests, and for further ones.
 
     Returns
     -------
@@ -43,7 +48,7 @@ def compare(
     for done, schedule in enumerate(schedules):
         if progress is not None:
             progress(schedule.name, done, len(schedules))
-        outcome = _try(schedule, resolved)
+        outcome = _try(schedule, resolved, recordings)
         if isinstance(outcome, SimulationResult):
             results.append(outcome)
         else:
@@ -52,10 +57,10 @@ def compare(
     return [*results, *refused]
 
 
-def _try(schedule: Schedule, resolved: ResolvedRequest) -> SimulationResult | Refused:
+def _try(schedule: Schedule, resolved: ResolvedRequest, recordings: Recordings | None) -> SimulationResult | Refused:
     """Simulate what fits; the engine does not run for what is known not to."""
     try:
-        run = Run.prepare(schedule, resolved, None)
+        run = Run.prepare(schedule, resolved, None, recordings)
         run.follow()
         if not run.lacking_bytes:
             run.execute()

@@ -29,6 +29,7 @@ from simulator.program.program import Program
 from simulator.program.setup import Setup
 from simulator.program.tape import Sink
 from simulator.progress import Progress
+from simulator.recorded import Recorded, Recordings
 from simulator.request import ResolvedRequest, SimulationRequest
 from simulator.result import SimulatedRun, SimulationResult
 from simulator.schedules import SCHEDULES, Schedule, parse_schedule
@@ -50,13 +51,18 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
 
 
 def simulate(
-    request: SimulationRequest, progress: Progress | None = None, *, stop_after_s: float | None = None
+    request: SimulationRequest,
+    progress: Progress | None = None,
+    *,
+    stop_after_s: float | None = None,
+    recordings: Recordings | None = None,
 ) -> SimulationResult:
     """Predict time, memory and traffic of one schedule.
 
     Parameters
     ----------
     stop_after_s : simulated time after which a first run without interference gives up.
+    recordings : kept from other requests, and for further ones.
 
     Raises
     ------
@@ -70,7 +76,7 @@ def simulate(
     resolved = request.resolve()
     if resolved.schedule is None:
         raise InputError("no schedule is named", expected="one of " + ", ".join(SCHEDULES), remedy="name a schedule")
-    return simulate_schedule(parse_schedule(resolved.schedule), resolved, progress, stop_after_s)
+    return simulate_schedule(parse_schedule(resolved.schedule), resolved, progress, stop_after_s, recordings)
 
 
 def simulate_schedule(
@@ -78,9 +84,10 @@ def simulate_schedule(
     resolved: ResolvedRequest,
     progress: Progress | None = None,
     stop_after_s: float | None = None,
+    recordings: Recordings | None = None,
 ) -> SimulationResult:
     """Simulate a schedule for a request that names none."""
-    run = Run.prepare(schedule, resolved, progress)
+    run = Run.prepare(schedule, resolved, progress, recordings)
     run.follow()
     run.execute(stop_after_s)
     return run.result()
@@ -101,16 +108,19 @@ class Run:
     profile: HardwareProfile
     kernel: str
     progress: Progress | None
+    recordings: Recordings
     ran: Ran = Ran("")
     on_step: Callable[[], None] | None = None
 
     @staticmethod
-    def prepare(schedule: Schedule, resolved: ResolvedRequest, progress: Progress | None) -> Run:
+    def prepare(
+        schedule: Schedule, resolved: ResolvedRequest, progress: Progress | None, recordings: Recordings | None = None
+    ) -> Run:
         """Fill in what the request leaves open, and refuse what cannot run."""
         request, subject = resolved.request, subject_of(schedule, resolved)
         profile = resolved.profile
         kernel = choose_kernel(profile, request.kernel, resolved.workload)
-        return Run(subject, resolved, request.engine, profile, kernel, progress)
+        return Run(subject, resolved, request.engine, profile, kernel, progress, recordings or Recordings())
 
     @property
     def schedule(self) -> Schedule:
@@ -129,10 +139,14 @@ class Run:
 
     def follow(self) -> None:
         """Collect what does not depend on time; while the engine runs, where the Program is not kept."""
-        self.memory = Memory(self.setup.n_ranks, self._costs.workspace_bytes)
-        self.traffic, self.balance = Traffic(self.setup, self.subject.copies), Balance(self.setup.n_ranks)
-        if self._keeps_all or self.engine == "des":
-            self._replay(self.memory, self.traffic, self.balance)
+        if self._keeps_program:
+            _, self.memory, self.traffic, self.balance = self._recorded
+            return
+        self.memory, self.traffic, self.balance = self._followers()
+
+    def _followers(self) -> tuple[Memory, Traffic, Balance]:
+        memory = Memory(self.setup.n_ranks, self._costs.workspace_bytes)
+        return memory, Traffic(self.setup, self.subject.copies), Balance(self.setup.n_ranks)
 
     @property
     def lacking_bytes(self) -> int:
@@ -144,7 +158,7 @@ class Run:
         if stop_after_s is not None:
             self._stop_after(stop_after_s)
         self.rows = self._all_rows()
-        if self._keeps_all or self.engine == "des":
+        if self._keeps_program:
             self.rows = self.rows or Rows(self.setup.n_ranks)
             topology, request = self.resolved.topology, self.resolved.request
             self.ran = run_program(
@@ -242,11 +256,24 @@ class Run:
             return SlowRankCosts(self.resolved.topology, self.profile, self.kernel, slow)
         return ContendedCosts(self.resolved.topology, self.profile, self.kernel)
 
+    @property
+    def _keeps_program(self) -> bool:
+        return self._keeps_all or self.engine == "des"
+
     @cached_property
-    def _program(self) -> Program:
-        program = Program(self.setup)
+    def _recorded(self) -> Recorded:
+        """The Program and what follows from it; a kernel's workspace is memory too."""
+        return self.recordings.find((self.subject.what, self.kernel), self._record)
+
+    def _record(self) -> Recorded:
+        program, followers = Program(self.setup), self._followers()
         self.subject.record(program)
-        return program
+        program.replay(Fanout(*followers, on_step=self._tell))
+        return Recorded(program, *followers)
+
+    @property
+    def _program(self) -> Program:
+        return self._recorded.program
 
     def _replay(self, *sinks: Sink) -> None:
         fanout = Fanout(*sinks, on_step=self._tell)

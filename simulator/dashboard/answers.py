@@ -11,9 +11,13 @@ from functools import lru_cache
 from simulator.compare import compare
 from simulator.dashboard.state import State
 from simulator.planning.pareto import pareto_front
+from simulator.recorded import Recordings
 from simulator.result import Refused, SimulationResult
 from simulator.simulate import memory_bytes, simulate
 from traces.errors import InputError
+
+RECORDINGS = Recordings()
+"""Of all states: a slider changes costs only."""
 
 Outcomes = tuple[SimulationResult | Refused, ...]
 
@@ -67,12 +71,16 @@ def find_answer(state: State) -> Answer:
     best = next((each for each in results if each.exact), results[0])
     names = {each.schedule: each for each in results}
     chosen = state.schedule if state.schedule in names else best.schedule
-    return Answer(state, outcomes, simulate(state.request(schedule=chosen, timeline=True)))
+    return Answer(state, outcomes, _look(state, chosen))
 
 
 @lru_cache(maxsize=64)
 def _rank(state: State) -> Outcomes:
-    return tuple(compare(state.request(timeline=False)))
+    return tuple(compare(state.request(timeline=False), recordings=RECORDINGS))
+
+
+def _look(state: State, schedule: str) -> SimulationResult:
+    return simulate(state.request(schedule=schedule, timeline=True), recordings=RECORDINGS)
 
 
 @lru_cache(maxsize=64)

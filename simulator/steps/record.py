@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from cost_models.finetuning import Dpo
@@ -32,6 +32,7 @@ class Subject:
     copies : how often the heads of ``setup`` are attended: layers x microbatches x replicas x tensor parallel ranks,
         and once more by the reference of a preference.
     record : records it, into a sink.
+    what : equal where the same is recorded.
     """
 
     schedule: Schedule
@@ -39,6 +40,7 @@ class Subject:
     pass_: str
     copies: int
     record: Callable[[Sink], None]
+    what: Hashable
 
 
 def subject_of(schedule: Schedule, resolved: ResolvedRequest) -> Subject:
@@ -55,20 +57,22 @@ def subject_of(schedule: Schedule, resolved: ResolvedRequest) -> Subject:
         pass_ = request.pass_ or default_pass(schedule)
         check_program(schedule, setup, pass_)
         filled = schedule.resolve(setup)
-        return Subject(filled, setup, pass_, 1, lambda sink: record_program(filled, setup, pass_, sink))
+        what = filled, setup, pass_
+        return Subject(filled, setup, pass_, 1, lambda sink: record_program(filled, setup, pass_, sink), what)
     assert resolved.model is not None
     plan = _plan(schedule, resolved, resolved.model)
     if request.layers == "layer":
         pass_ = request.pass_ or default_pass(schedule)
         plan.check(training=pass_ != "forward")
-        filled = plan.resolved().schedule
-        return Subject(filled, plan.world, pass_, plan.grid.tp, lambda sink: record_layer(plan, pass_, sink))
+        filled, what = plan.resolved().schedule, (plan, "layer", pass_)
+        return Subject(filled, plan.world, pass_, plan.grid.tp, lambda sink: record_layer(plan, pass_, sink), what)
     pass_ = request.pass_ or "step"
     plan.check(training=pass_ == "step")
     method = plan.options.parsed_method
     passes = 2 if pass_ == "step" and isinstance(method, Dpo) and method.where != "stored" else 1
     copies = passes * plan.shape.layers * plan.grid.dp * plan.grid.tp * plan.options.microbatches
-    return Subject(plan.resolved().schedule, plan.world, pass_, copies, lambda sink: MODEL_PASSES[pass_](plan, sink))
+    schedule, what = plan.resolved().schedule, (plan, "model", pass_)
+    return Subject(schedule, plan.world, pass_, copies, lambda sink: MODEL_PASSES[pass_](plan, sink), what)
 
 
 def setup_of(resolved: ResolvedRequest) -> Setup:

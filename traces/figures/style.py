@@ -32,22 +32,22 @@ def new_figure(title: str, note: str, plot_pixels: int) -> go.Figure:
     """
     lines = textwrap.wrap(note, NOTE_CHARACTERS)
     top = TITLE_PIXELS + NOTE_LINE_PIXELS * len(lines)
-    figure = go.Figure()
-    figure.update_layout(
-        template="none",
-        height=top + plot_pixels + FOOT_PIXELS,
-        margin={"l": 12, "r": 24, "t": top, "b": 56},
-        font={"family": FONT, "size": 13, "color": TEXT},
-        title=_title(title, lines),
-        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "xanchor": "left"},
-        hoverlabel={"align": "left", "bgcolor": "white", "font": {"family": FONT, "size": 13, "color": TEXT}},
-        plot_bgcolor="white",
-        paper_bgcolor="white",
-    )
     axis = {"gridcolor": GRID, "zeroline": False, "automargin": True, "linecolor": GRID, "ticks": ""}
-    figure.update_xaxes(**axis, rangemode="tozero")
-    figure.update_yaxes(**axis)
-    return figure
+    # Made at once: plotly takes ten times as long for the same in steps.
+    layout = {
+        "template": "none",
+        "height": top + plot_pixels + FOOT_PIXELS,
+        "margin": {"l": 12, "r": 24, "t": top, "b": 56},
+        "font": {"family": FONT, "size": 13, "color": TEXT},
+        "title": _title(title, lines),
+        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "xanchor": "left"},
+        "hoverlabel": {"align": "left", "bgcolor": "white", "font": {"family": FONT, "size": 13, "color": TEXT}},
+        "plot_bgcolor": "white",
+        "paper_bgcolor": "white",
+        "xaxis": axis | {"rangemode": "tozero"},
+        "yaxis": axis,
+    }
+    return go.Figure(layout=layout)
 
 
 def safe(text: object) -> str:
