@@ -57,7 +57,7 @@ def subject_of(schedule: Schedule, resolved: ResolvedRequest) -> Subject:
         pass_ = request.pass_ or default_pass(schedule)
         check_program(schedule, setup, pass_)
         filled = schedule.resolve(setup)
-        what = filled, setup, pass_
+        what: Hashable = (filled, setup, pass_)
         return Subject(filled, setup, pass_, 1, lambda sink: record_program(filled, setup, pass_, sink), what)
     assert resolved.model is not None
     plan = _plan(schedule, resolved, resolved.model)
