@@ -172,10 +172,11 @@ class CostModel:
         return np.array([self._gemm_ns(work, int(m)) for m in distinct], dtype=np.int64)[index.reshape(-1)]
 
     def _gemm_ns(self, work: Gemm, m: int) -> int:
-        key = ("gemm", m, work.shapes, work.dtype, work.weight_bits)
+        key = ("gemm", m, work.shapes, work.dtype, work.weight_bits, work.over_rows)
         if key not in self._priced:
             dtype, bits = work.dtype, work.weight_bits
-            self._priced[key] = to_ns(sum(estimate_gemm_s(self._profile, m, n, k, dtype, bits) for n, k in work.shapes))
+            sizes = [(n, k, m) if work.over_rows else (m, n, k) for n, k in work.shapes]
+            self._priced[key] = to_ns(sum(estimate_gemm_s(self._profile, *size, dtype, bits) for size in sizes))
         return cast(int, self._priced[key])
 
     def _exchange(self, work: Exchange) -> Column:

@@ -24,13 +24,14 @@ def rms_norm(x: Tensor, gain: Tensor) -> Tensor:
 
 def rotate(x: Tensor, dims: int) -> Tensor:
     """Rotary embedding of the last ``dims`` features of [B, S, H, D]: complex multiplication of pairs."""
-    keep, turned = x[..., : x.shape[-1] - dims], x[..., x.shape[-1] - dims :]
-    rate = ROPE_BASE ** (-torch.arange(0, dims, 2, dtype=x.dtype) / dims)
-    angle = torch.arange(x.shape[1], dtype=x.dtype)[:, None, None] * rate
+    wide = torch.promote_types(x.dtype, torch.float32)
+    keep, turned = x[..., : x.shape[-1] - dims], x[..., x.shape[-1] - dims :].to(wide)
+    rate = ROPE_BASE ** (-torch.arange(0, dims, 2, dtype=wide, device=x.device) / dims)
+    angle = torch.arange(x.shape[1], dtype=wide, device=x.device)[:, None, None] * rate
     pairs = torch.complex(turned[..., : dims // 2], turned[..., dims // 2 :]) * torch.polar(
         torch.ones_like(angle), angle
     )
-    return torch.cat([keep, pairs.real, pairs.imag], dim=-1)
+    return torch.cat([keep, pairs.real.to(x.dtype), pairs.imag.to(x.dtype)], dim=-1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cost_models.units import dtype_bytes
 from simulator.layers.net import Backward, Net, Var
 from simulator.layers.parameter import Parameter
 from simulator.program.operations import Column, Elementwise, Gemm, IntArray
@@ -60,7 +61,7 @@ def _linear_backward(net: Net, x: Var, weight: Parameter, out: Var) -> Backward:
 
 def linear_weight_grad(net: Net, weight: Parameter, dy: Tensor, x: Tensor, **options: Any) -> None:
     """Compute dw = dy^T x; the sum is over tokens."""
-    work = Gemm(token_rows(dy), ((weight.rows, weight.columns),), x.buffer.dtype)
+    work = Gemm(token_rows(dy), ((weight.rows, weight.columns),), x.buffer.dtype, over_rows=True)
     net.weight_grad(weight, (dy, x), "linear_dw", work, **options)
 
 
@@ -89,7 +90,9 @@ def embed(net: Net, ids: Tensor, table: Parameter, hidden: int, offset: IntArray
 
         def backward() -> None:
             dx = slot.take()
-            work = Elementwise("gather", 2 * dx.buffer.bytes, dx.buffer.bytes)
+            rows = dx.buffer.bytes
+            whole = table.size * dtype_bytes(table.grad_dtype) if table.grad is None else 0  # zero first
+            work = Elementwise("gather", 2 * rows, rows + whole)
             net.weight_grad(table, (ids, dx), "embed_dw", work, offset=offset)
 
         net.push(backward)

@@ -148,7 +148,8 @@ class Elementwise:
 class Gemm:
     """Dense products, (m, n, k) of each in order; ``head_pairs`` are the attended pairs, of all heads, among them.
 
-    ``weight_bits`` of an element of the [k, n] matrices, None for those of the dtype.
+    ``weight_bits`` of an element of the [k, n] matrices, None for those of the dtype. With ``over_rows`` the sum is
+    over the m rows instead: [n, m] x [m, k], the gradient of a weight.
     """
 
     m: Column
@@ -156,6 +157,7 @@ class Gemm:
     dtype: str
     head_pairs: int = 0
     weight_bits: float | None = None
+    over_rows: bool = False
 
 
 @dataclass(slots=True, eq=False)

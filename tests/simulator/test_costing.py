@@ -44,3 +44,11 @@ def test_a_product_with_rows_by_rank_is_that_of_each_rank() -> None:
 
     rows = np.array([128, 4096, 128, 1000])
     assert price(rows).tolist() == [price(int(m)) for m in rows] and price(4096) > price(128) > 0
+
+
+def test_a_weights_gradient_is_a_product_summed_over_tokens() -> None:
+    costs = CostModel(load_topology("dgx-h100", 4), load_hardware("h100-sxm"), "cudnn")
+    tokens, shape = 3000, ((4096, 1024),)
+    gradient = costs._gemm(Gemm(tokens, shape, "bf16", over_rows=True))
+    assert gradient == costs._gemm(Gemm(4096, ((1024, tokens),), "bf16"))
+    assert gradient != costs._gemm(Gemm(tokens, shape, "bf16"))

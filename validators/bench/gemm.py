@@ -14,14 +14,19 @@ TOLERANCE = 6e-3
 
 
 def run_gemm(case: Case, timer: Timer) -> tuple[list[float], dict[str, float]]:
-    """Samples in seconds and the error of 256 sampled rows: x [m, k] times w [n, k] transposed, as in a layer."""
+    """Samples in seconds and the error of 256 sampled rows, of a product as a layer of n outputs and k inputs has it.
+
+    Forward y = x w^T, or as the case's form says dx = dy w or dw = dy^T x, of m tokens.
+    """
     m, n, k = (cast(int, case.parameters[name]) for name in ("m", "n", "k"))
-    dtype, generator = DTYPES[str(case.parameters["dtype"])], torch.Generator(timer.device).manual_seed(0)
-    x = torch.randn(m, k, generator=generator, device=timer.device, dtype=dtype)
-    w = torch.randn(n, k, generator=generator, device=timer.device, dtype=dtype)
-    rows = torch.randperm(m, generator=torch.Generator().manual_seed(0))[:256].to(timer.device)
-    got, want = (x @ w.T)[rows].double(), x[rows].double() @ w.double().T
+    form, dtype = case.parameters.get("form"), DTYPES[str(case.parameters["dtype"])]
+    generator = torch.Generator(timer.device).manual_seed(0)
+    x, dy, w = (torch.randn(*size, generator=generator, device=timer.device, dtype=dtype)
+                for size in ((m, k), (m, n), (n, k)))  # fmt: skip
+    a, b = {None: (x, w.T), "dx": (dy, w), "dw": (dy.T, x)}[form if form is None else str(form)]
+    rows = torch.randperm(len(a), generator=torch.Generator().manual_seed(0))[:256].to(timer.device)
+    got, want = (a @ b)[rows].double(), a[rows].double() @ b.double()
     errors = {"product": float(torch.nan_to_num((got - want).norm() / want.norm(), nan=torch.inf))}
     if errors["product"] > TOLERANCE:
         raise WrongResultError(errors)
-    return timer.measure(lambda: x @ w.T), errors
+    return timer.measure(lambda: a @ b), errors

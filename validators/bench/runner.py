@@ -15,6 +15,7 @@ from validators.bench.attention import AttentionBench, WrongResultError
 from validators.bench.elementwise import elementwise_cases, run_elementwise
 from validators.bench.gemm import run_gemm
 from validators.bench.host import run_host
+from validators.bench.layers import layer_cases, run_layer
 from validators.bench.machine import Monitor, describe_machine
 from validators.bench.plan import Case, kernel_plan, ordered
 from validators.bench.timing import Timer
@@ -41,7 +42,7 @@ class Summary:
 
 def full_plan(seed: int = 0) -> list[Case]:
     """Everything that one GPU can say."""
-    return ordered([*kernel_plan(seed), *elementwise_cases()], seed)
+    return ordered([*kernel_plan(seed), *elementwise_cases(), *layer_cases()], seed)
 
 
 def run_plan(
@@ -122,7 +123,8 @@ class Bench:
         if case.kind == "gemm":
             return run_gemm(case, self.timer)
         if case.kind == "elementwise":
-            return run_elementwise(case, self.timer), {}
+            run = run_layer if "hidden" in case.parameters else run_elementwise
+            return run(case, self.timer), {}
         if case.kind == "host":
             return run_host(case, self.timer), {}
         raise InputError("no microbenchmark here", got=case.kind)

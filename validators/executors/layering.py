@@ -8,12 +8,14 @@ from __future__ import annotations
 import typing
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from simulator.program.operations import Operation
 from validators.executors.local import LocalOperations, Perform
 from validators.executors.shards import token_index
+from validators.kernels import pointwise
 
 EPSILON = 1e-5
 ROPE_BASE = 10000.0
@@ -24,48 +26,58 @@ ROPE_BASE = 10000.0
 
 def linear(local: LocalOperations, operation: Operation) -> None:
     """Y = x w^T."""
-    reads, writes = local.reads(operation), local.writes(operation)
-    x, w = reads
-    y = x[:, _rows(operation, x)].flatten(2) @ matrix(w).T
+    (x, w), (y,) = local.reads(operation), local.writes(operation)
+    rows, into = flat(x[:, _rows(operation, x)]), flat(y)
     if operation.options.get("accumulate"):
-        writes[0].add_(y.view_as(writes[0]))
+        torch.addmm(into, rows, matrix(w).T, out=into)
     else:
-        writes[0].copy_(y.view_as(writes[0]))
+        torch.mm(rows, matrix(w).T, out=into)
 
 
 def linear_dx(local: LocalOperations, operation: Operation) -> None:
     """Dx = dy w."""
-    reads, writes = local.reads(operation), local.writes(operation)
-    dy, w = reads
-    dx = writes[0][:, _rows(operation, writes[0])]
-    dx.copy_((dy.flatten(2) @ matrix(w)).view_as(dx))
+    (dy, w), (whole,) = local.reads(operation), local.writes(operation)
+    dx = whole[:, _rows(operation, whole)]
+    if dx.is_contiguous():
+        torch.mm(flat(dy), matrix(w), out=flat(dx))
+    else:
+        dx.copy_((flat(dy) @ matrix(w)).view_as(dx))
 
 
 def linear_dw(local: LocalOperations, operation: Operation) -> None:
     """Dw = dy^T x."""
-    reads, writes = local.reads(operation), local.writes(operation)
-    dy, x = reads[:2]
-    rows = dy.flatten(2).flatten(0, 1), x[:, _rows(operation, x)].flatten(2).flatten(0, 1)
-    store_grad(operation, writes[0], rows[0].T @ rows[1])
+    (dy, x), (dw,) = local.reads(operation)[:2], local.writes(operation)
+    rows, into = flat(x[:, _rows(operation, x)]), matrix(dw)
+    if operation.options.get("accumulate"):
+        torch.addmm(into, flat(dy).T, rows, out=into)
+    else:
+        torch.mm(flat(dy).T, rows, out=into)
 
 
 def embed(local: LocalOperations, operation: Operation) -> None:
     """Rows of this rank's part of the table."""
-    reads, writes = local.reads(operation), local.writes(operation)
-    ids, table = reads[0][:, 0].long() - _offset(local, operation), matrix(reads[1])
+    reads, (x,) = local.reads(operation), local.writes(operation)
+    ids, table = reads[0].flatten().long(), matrix(reads[1])
+    if not np.any(operation.options["offset"]) and not operation.reads[1].slices:
+        torch.index_select(table, 0, ids, out=flat(x))
+        return
+    ids = ids - _offset(local, operation)
     mine = (ids >= 0) & (ids < len(table))
     rows = table[ids.clamp(0, len(table) - 1)] * mine.unsqueeze(-1)
-    writes[0].copy_(rows.view_as(writes[0]))
+    x.copy_(rows.view_as(x))
 
 
 def embed_dw(local: LocalOperations, operation: Operation) -> None:
     """Sum of dx over the tokens of each word."""
-    reads, writes = local.reads(operation), local.writes(operation)
-    ids, dx = reads[0][:, 0].long() - _offset(local, operation), reads[1].flatten(2)
-    mine = (ids >= 0) & (ids < writes[0].shape[1])
-    total = torch.zeros_like(matrix(writes[0]))
-    total.index_add_(0, ids[mine], dx[mine])
-    store_grad(operation, writes[0], total)
+    reads, (table,) = local.reads(operation), local.writes(operation)
+    ids, dx = reads[0].flatten().long() - _offset(local, operation), flat(reads[1])
+    mine = (ids >= 0) & (ids < table.shape[1])
+    if dx.is_cuda and not operation.writes[0].slices:
+        total = torch.ops.aten.embedding_dense_backward(dx, ids, table.shape[1], -1, False)
+    else:
+        total = torch.zeros_like(matrix(table))
+        total.index_add_(0, ids[mine], dx[mine])
+    store_grad(operation, table, total)
 
 
 # -- pointwise ---------------------------------------------------------------------------------------------------
@@ -73,60 +85,48 @@ def embed_dw(local: LocalOperations, operation: Operation) -> None:
 
 def rms_norm(local: LocalOperations, operation: Operation) -> None:
     """Y = x rstd g."""
-    reads, writes = local.reads(operation), local.writes(operation)
-    x, gain = reads
-    rstd = (x.square().mean(dim=-1, keepdim=True) + EPSILON).rsqrt()
-    writes[0].copy_(x * rstd * gain.view(-1))
-    writes[1].copy_(_to_rows(rstd))
+    pointwise.rms_norm(*local.reads(operation), *local.writes(operation), EPSILON)
 
 
 def rms_norm_dx(local: LocalOperations, operation: Operation) -> None:
     """Dx = rstd (dy g - x rstd^2 mean(dy g x))."""
-    reads, writes = local.reads(operation), local.writes(operation)
-    dy, x, gain, rows = reads
-    rstd, scaled = _from_rows(rows), dy * gain.view(-1)
-    writes[0].copy_(rstd * (scaled - x * rstd.square() * (scaled * x).mean(dim=-1, keepdim=True)))
+    dy, x, gain, rstd = local.reads(operation)
+    pointwise.rms_norm_dx(dy.contiguous(), x, gain, rstd, *local.writes(operation))
 
 
 def rms_norm_dw(local: LocalOperations, operation: Operation) -> None:
     """Dg = sum over tokens of dy x rstd."""
-    reads, writes = local.reads(operation), local.writes(operation)
-    dy, x, rows = reads[:3]
-    store_grad(operation, writes[0], (dy * x * _from_rows(rows)).sum(dim=(0, 1, 2)))
+    dy, x, rstd = local.reads(operation)[:3]
+    store_grad(operation, local.writes(operation)[0], pointwise.rms_norm_dw(dy.contiguous(), x, rstd))
 
 
 def rope(local: LocalOperations, operation: Operation) -> None:
     """Rotate pairs (i, i + dims/2) of the last features by position / base^(2 i / dims)."""
-    writes = local.writes(operation)
-    dims, buffer = typing.cast(int, operation.options["dims"]), operation.writes[0]
-    given = operation.options.get("positions")
-    if given is None:
-        assert buffer.layout is not None
-        positions = token_index(buffer.layout.ranges(local.store.rank))
-    else:
-        positions = torch.arange(*typing.cast(tuple[int, int], given))
-    x = writes[0][..., writes[0].shape[-1] - dims :]
-    rate = ROPE_BASE ** (-torch.arange(0, dims, 2, dtype=torch.float64) / dims)
-    angle = torch.as_tensor(positions, dtype=torch.float64)[:, None, None] * rate
-    angle = (-angle if operation.options["inverse"] else angle).to(x.device)
-    cosine, sine = torch.cos(angle).to(x.dtype), torch.sin(angle).to(x.dtype)
-    low, high = x.clone().chunk(2, dim=-1)
-    x.copy_(torch.cat([low * cosine - high * sine, high * cosine + low * sine], dim=-1))
+    (x,) = local.writes(operation)
+    dims = typing.cast(int, operation.options["dims"])
+    layout, given = operation.writes[0].layout, operation.options.get("positions")
+
+    def positions() -> Tensor:
+        if given is not None:
+            return torch.arange(*typing.cast(tuple[int, int], given), device=x.device)
+        assert layout is not None
+        return token_index(layout.ranges(local.store.rank)).to(x.device)
+
+    def rates() -> Tensor:
+        return (ROPE_BASE ** (-torch.arange(0, dims, 2, dtype=torch.float64) / dims)).to(x.device)
+
+    turn = -1 if operation.options["inverse"] else 1
+    pointwise.rope(x, local.constant(("positions", given or layout), positions), local.constant(dims, rates), turn)
 
 
 def swiglu(local: LocalOperations, operation: Operation) -> None:
     """H = silu(gate) up."""
-    reads, writes = local.reads(operation), local.writes(operation)
-    writes[0].copy_(torch.nn.functional.silu(reads[0]) * reads[1])
+    pointwise.swiglu(*local.reads(operation), *local.writes(operation))
 
 
 def swiglu_backward(local: LocalOperations, operation: Operation) -> None:
     """Gradients of gate and up."""
-    reads, writes = local.reads(operation), local.writes(operation)
-    dh, gate, up = reads
-    sigmoid = torch.sigmoid(gate)
-    writes[0].copy_(dh * up * sigmoid * (1 + gate * (1 - sigmoid)))
-    writes[1].copy_(dh * gate * sigmoid)
+    pointwise.swiglu_backward(*local.reads(operation), *local.writes(operation))
 
 
 def gelu(local: LocalOperations, operation: Operation) -> None:
@@ -219,12 +219,7 @@ def drop_tokens(local: LocalOperations, operation: Operation) -> None:
 
 def cross_entropy(local: LocalOperations, operation: Operation) -> None:
     """Log-sum-exp of this rank's words, and the label's logit or 0."""
-    reads, writes = local.reads(operation), local.writes(operation)
-    logits, labels = reads[0].flatten(2), reads[1][:, 0].long() - _offset(local, operation)
-    writes[0].copy_(torch.logsumexp(logits, dim=-1).unsqueeze(1))
-    mine = (labels >= 0) & (labels < logits.shape[-1])
-    found = logits.gather(-1, labels.clamp(0, logits.shape[-1] - 1).unsqueeze(-1))[..., 0]
-    writes[1].copy_((found * mine).unsqueeze(1))
+    pointwise.cross_entropy(*local.reads(operation), *local.writes(operation), _offset(local, operation))
 
 
 def cross_entropy_join(local: LocalOperations, operation: Operation) -> None:
@@ -237,16 +232,15 @@ def cross_entropy_join(local: LocalOperations, operation: Operation) -> None:
 
 
 def cross_entropy_backward(local: LocalOperations, operation: Operation) -> None:
-    """(softmax - onehot) scale, in place of the logits."""
-    reads, writes = local.reads(operation), local.writes(operation)
-    logits, labels, lse = reads[:3]
-    ids = labels[:, 0].long() - _offset(local, operation)
-    flat = writes[0].flatten(2)
-    grad = torch.exp(logits.flatten(2) - lse.transpose(1, 2))
-    mine = (ids >= 0) & (ids < grad.shape[-1])
-    grad.scatter_add_(-1, ids.clamp(0, grad.shape[-1] - 1).unsqueeze(-1), -mine.to(grad.dtype).unsqueeze(-1))
-    factor = typing.cast(float, operation.options["scale"]) if len(reads) == 3 else reads[3]
-    flat.copy_(grad * factor)
+    """(softmax - onehot) scale, or a factor for each sequence; in place of the logits where that is what is written."""
+    reads, (grad,) = local.reads(operation), local.writes(operation)
+    scale = typing.cast(float, operation.options["scale"])
+    if len(reads) == 4:
+        factors = reads[3].flatten()
+    else:
+        like = reads[2]
+        factors = local.constant(("scale", scale), lambda: like.new_full((1,), scale))
+    pointwise.cross_entropy_backward(*reads[:3], factors, grad, _offset(local, operation))
 
 
 def sequence_sum(local: LocalOperations, operation: Operation) -> None:
@@ -279,21 +273,19 @@ def preference(local: LocalOperations, operation: Operation) -> None:
 
 
 def adamw(local: LocalOperations, operation: Operation) -> None:
-    """Moments, master weights, weights (Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2)."""
-    reads, writes = local.reads(operation), local.writes(operation)
-    grad, (m, v, master, weight) = reads[0].reshape(writes[0].shape), writes
-    o = typing.cast(dict[str, float], operation.options["settings"])
-    m.mul_(o["beta1"]).add_(grad, alpha=1 - o["beta1"])
-    v.mul_(o["beta2"]).addcmul_(grad, grad, value=1 - o["beta2"])
-    first, second = m / (1 - o["beta1"] ** o["step"]), v / (1 - o["beta2"] ** o["step"])
-    master.mul_(1 - o["learning_rate"] * o["weight_decay"])
-    master.sub_(first / (second.sqrt() + o["epsilon"]), alpha=o["learning_rate"])
-    weight.copy_(master.view_as(weight))
+    """Moments, master weights, weights."""
+    settings = typing.cast(dict[str, float], operation.options["settings"])
+    pointwise.adamw(local.reads(operation)[0].contiguous(), *local.writes(operation), settings)
 
 
 def matrix(weight: Tensor) -> Tensor:
     """[1, out, 1, in] as [out, in]."""
     return weight.reshape(-1, weight.shape[-1])
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """[B, T, heads, dim] as [B T, heads dim]: a view where it is contiguous."""
+    return tensor.reshape(-1, tensor.shape[-2] * tensor.shape[-1])
 
 
 def _rows(operation: Operation, tensor: Tensor) -> slice:
@@ -312,15 +304,6 @@ def store_grad(operation: Operation, target: Tensor, grad: Tensor) -> None:
         target.add_(grad.view_as(target))
     else:
         target.copy_(grad.view_as(target))
-
-
-def _to_rows(column: Tensor) -> Tensor:
-    """[B, T, H, 1] as [B, H, T]."""
-    return column[..., 0].transpose(1, 2)
-
-
-def _from_rows(rows: Tensor) -> Tensor:
-    return rows.transpose(1, 2).unsqueeze(-1)
 
 
 KINDS: dict[str, Perform] = {

@@ -7,7 +7,7 @@ The operations themselves are functions, one per kind, in `validators.executors.
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 from torch import Tensor
@@ -54,6 +54,7 @@ class LocalOperations:
         self.selected: Tensor | None = None
         self._lowerings: dict[int, Lowering] = {}
         self._covered: dict[int, Slices] = {}
+        self._constants: dict[Hashable, Tensor] = {}
 
     # -- what an operation touches -----------------------------------------------------------------------------------
 
@@ -64,6 +65,12 @@ class LocalOperations:
     def writes(self, operation: Operation) -> tuple[Tensor, ...]:
         """Its outputs, whole: to be filled, or updated in place."""
         return tuple([self.store.whole(buffer) for buffer in operation.writes])
+
+    def constant(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """A small tensor that operations share, made once."""
+        if key not in self._constants:
+            self._constants[key] = make()
+        return self._constants[key]
 
     def lowering(self, operation: Operation) -> Lowering:
         """The kernels this rank launches."""

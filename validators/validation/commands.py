@@ -41,6 +41,7 @@ def validate(
     rounds: Annotated[int, typer.Option(metavar="N", help="Isolated calls of every schedule.")] = 5,
     seconds: Annotated[float, typer.Option(metavar="S", help="No configuration is begun after that.")] = 540.0,
     peers: Annotated[bool, typer.Option("--peers", help="Draw other people's implementations too.")] = False,
+    steps: Annotated[bool, typer.Option("--steps", help="Draw training steps of models, on one GPU.")] = False,
     plan_only: Annotated[
         bool, typer.Option("--plan-only", help="Draw for --gpus and write FOLDER/draws-P.json; measure nothing.")
     ] = False,
@@ -55,7 +56,10 @@ def validate(
         raise InputError("unknown backend", got=repr(backend), expected="gloo or nccl")
     if gpus is not None:
         if backend == "nccl":
-            _draw(folder, gpus, _gpu_predictor(hardware, topology), draws, seed, rounds, peers)
+            predictor = _gpu_predictor(hardware, topology)
+            if steps:
+                _draw_steps(folder, gpus, predictor, draws, seed, rounds)
+            _draw(folder, gpus, predictor, draws, seed, rounds, peers)
         if plan_only:
             return
         _measure(folder, backend, gpus, draws, seed, rounds, seconds)
@@ -80,6 +84,19 @@ def _draw(
     with_peers = replace(GPU, schedules=(*GPU.schedules, *PEER_CHOICES), per_draw=GPU.per_draw + 3)
     folder.mkdir(parents=True, exist_ok=True)
     write_plan(plan, draw_plan(with_peers if peers else GPU, gpus, draws, seed, rounds, predictor.forecast()))
+
+
+def _draw_steps(folder: Path, gpus: int, predictor: GpuPredictor, draws: int, seed: int, rounds: int) -> None:
+    """Write a plan of steps, unless there is a plan from an earlier run."""
+    from validators.validation.plan import write_plan
+    from validators.validation.step_draws import draw_steps
+
+    if gpus != 1:
+        raise InputError("steps are drawn for one GPU", got=f"{gpus} GPUs", remedy="use --gpus 1")
+    plan = folder / f"draws-{gpus}.json"
+    if not plan.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_plan(plan, draw_steps(draws, seed, rounds, predictor.forecast()))
 
 
 def _measure(folder: Path, backend: str, gpus: int, draws: int, seed: int, rounds: int, seconds: float) -> None:

@@ -16,10 +16,11 @@ from simulator.schedules import parse_schedule
 from traces.errors import InputError
 from validators.validation.plan import Planned
 from validators.validation.runs import Configuration
+from validators.validation.step_configuration import StepConfiguration
 
 COMMUNICATING = 0.2
 MAX_TRIES = 2000
-Forecast = Callable[[Configuration, str], "tuple[float, float, bool]"]
+Forecast = Callable[[Configuration | StepConfiguration, str], "tuple[float, float, bool]"]
 """Predicted seconds of a schedule, the share of them that is communication, and whether it fits."""
 
 

@@ -34,6 +34,7 @@ from validators.reference import relative_error
 from validators.validation.inputs import SeededInputs
 from validators.validation.runs import Configuration, MeasuredRun
 from validators.validation.sampled import check_samples, is_right
+from validators.validation.step_configuration import StepConfiguration
 
 LOOPED_ELEMENTS = 1 << 27
 """Elements of Q up to which an approximate schedule is run again with all ranks in one process, to compare."""
@@ -67,7 +68,9 @@ class Measurement:
     machine : described in every run.
     """
 
-    def __init__(self, world: World, configuration: Configuration, seed: int, machine: Mapping[str, Any]) -> None:
+    def __init__(
+        self, world: World, configuration: Configuration | StepConfiguration, seed: int, machine: Mapping[str, Any]
+    ) -> None:  # fmt: skip
         self._world, self._configuration, self._seed, self._machine = world, configuration, seed, machine
         self._setup = configuration.setup
         self._inputs = SeededInputs(self._setup, seed, world.rank, world.device)

@@ -17,7 +17,8 @@ from simulator.schedules import PEERS, parse_schedule
 from traces.atomic import write_text_atomic
 from traces.bounded import read_bounded
 from traces.errors import InputError
-from validators.validation.runs import Configuration, run_id
+from validators.validation.runs import Configuration, read_configuration, run_id
+from validators.validation.step_configuration import StepConfiguration
 
 FORMAT = "attnsim validation plan 1"
 MAX_FILE_BYTES = 16 << 20
@@ -33,7 +34,7 @@ class Planned:
     seed : of the inputs.
     """
 
-    configuration: Configuration
+    configuration: Configuration | StepConfiguration
     schedules: tuple[str, ...]
     rounds: int
     seed: int
@@ -45,6 +46,8 @@ class Planned:
     def _id(self, spec: str, backend: str) -> str:
         schedule = parse_schedule(spec)
         setup = self.configuration.setup
+        if isinstance(self.configuration, StepConfiguration):
+            return run_id(self.configuration, str(schedule.resolve(setup)), backend)
         values = asdict(self.configuration)
         if default_pass(schedule) == "forward":
             values["pass_"] = "forward"
@@ -73,7 +76,7 @@ def read_plan(path: str | os.PathLike[str]) -> list[Planned]:
         if found["format"] != FORMAT:
             raise ValueError(f"format {found['format']!r}")
         return [
-            Planned(Configuration(**each["configuration"]), tuple(map(str, each["schedules"])), int(each["rounds"]),
+            Planned(read_configuration(each["configuration"]), tuple(map(str, each["schedules"])), int(each["rounds"]),
                     int(each["seed"]))
             for each in found["planned"]
         ]  # fmt: skip

@@ -25,6 +25,7 @@ from traces.bounded import read_bounded
 from traces.errors import InputError
 from traces.storage import load_timeline, save_timeline
 from traces.timeline import Timeline
+from validators.validation.step_configuration import StepConfiguration
 
 FORMAT = "attnsim measured run 1"
 OUTCOMES = ("measured", "out_of_memory", "wrong", "refused")
@@ -74,18 +75,20 @@ class MeasuredRun:
     samples_s : isolated calls, each the maximum over ranks.
     instrumented_s : the call whose operations were timed; None where they cannot be (peers' own code).
     peak_memory_bytes : the largest of any rank, as PyTorch's allocator counts it; None on CPUs, where nobody counts.
+    peak_reserved_bytes : what the allocator had taken from the device for it; None where it is not looked at.
     errors : relative errors of sampled rows and columns.
     timeline : file of the instrumented call, beside the runs.
     machine : what it was measured on.
     """
 
-    configuration: Configuration
+    configuration: Configuration | StepConfiguration
     schedule: str
     outcome: str
     backend: str
     samples_s: tuple[float, ...] = ()
     instrumented_s: float | None = None
     peak_memory_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
     errors: Mapping[str, float] = field(default_factory=dict)
     detail: str | None = None
     timeline: str | None = None
@@ -111,7 +114,7 @@ class MeasuredRun:
         return {"format": FORMAT, "id": self.id, **asdict(self)}
 
 
-def run_id(configuration: Configuration, schedule: str, backend: str) -> str:
+def run_id(configuration: Configuration | StepConfiguration, schedule: str, backend: str) -> str:
     """Short name of a run."""
     text = json.dumps([asdict(configuration), schedule, backend], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -168,7 +171,7 @@ def _parse(line: bytes, where: str) -> MeasuredRun:
         if found.pop("format") != FORMAT or found["outcome"] not in OUTCOMES:
             raise ValueError("format or outcome")
         found.pop("id")
-        configuration = Configuration(**_typed(Configuration, found.pop("configuration")))
+        configuration = read_configuration(found.pop("configuration"))
         samples = tuple(float(each) for each in found.pop("samples_s"))
         if (found["outcome"] == "measured") != bool(samples) or not all(0 < each < 1e6 for each in samples):
             raise ValueError("samples_s are the times of what was measured, and of nothing else")
@@ -176,6 +179,18 @@ def _parse(line: bytes, where: str) -> MeasuredRun:
         return MeasuredRun(configuration, samples_s=samples, errors=errors, **found)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{where} is no measured run", got=str(error)[:200]) from None
+
+
+def read_configuration(values: Mapping[str, Any]) -> Configuration | StepConfiguration:
+    """From JSON; that of a step says what it is of.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where it is neither.
+    """
+    cls: type[Configuration | StepConfiguration] = StepConfiguration if "what" in values else Configuration
+    return cls(**_typed(cls, values))
 
 
 def _typed(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:

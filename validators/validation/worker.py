@@ -22,6 +22,8 @@ from validators.executors.world import BACKENDS, World
 from validators.validation.measure import Measurement
 from validators.validation.plan import Planned, read_plan
 from validators.validation.runs import RunFolder
+from validators.validation.step_configuration import StepConfiguration
+from validators.validation.step_measure import StepMeasurement
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +63,9 @@ def _measure(
     world: World, planned: Planned, schedules: list[str], folder: RunFolder | None, machine: Mapping[str, Any]
 ) -> int:
     wrong, began = 0, time.monotonic()
-    measurement = Measurement(world, planned.configuration, planned.seed, machine)
+    of_steps = isinstance(planned.configuration, StepConfiguration)
+    kind = StepMeasurement if of_steps else Measurement
+    measurement = kind(world, planned.configuration, planned.seed, machine)
     for run, timeline in measurement.run(schedules, planned.rounds):
         wrong += run.outcome == "wrong"
         if folder is not None:
