@@ -29,7 +29,10 @@ from traces.timeline import OperationInfo, Timeline
 
 CHUNK_ROWS = 65_536
 HOST_PID = MAX_RANKS
-"""Processes of hosts are numbered from here, those of devices by their rank."""
+"""Processes of hosts are numbered from here, those of devices by their rank; a host's one thread has its number."""
+FIRST_STREAM = 7
+"""Lanes are numbered from here, as PyTorch's streams are. Perfetto takes thread 0 for none, and puts what is on it on
+the thread that has the process's number, where it overlaps what is there and is dropped."""
 FIRST_CORRELATION = 1 << 16
 """Numbers over 16 bits: HTA 0.5.0 with pandas 3 puts positions of events into a column of their correlations' width."""
 CALLS = {"compute": "cudaLaunchKernel", "communication": "cudaLaunchKernelExC", "copy": "cudaMemcpyAsync"}
@@ -97,24 +100,24 @@ class _RankWriter:
         yield _named("process_name", rank, 0, {"name": f"rank {rank}"})
         yield _named("process_sort_index", rank, 0, {"sort_index": rank})
         for lane in np.unique(timeline.lane[rows]).tolist():
-            yield _named("thread_name", rank, lane, {"name": timeline.lanes[lane]})
-            yield _named("thread_sort_index", rank, lane, {"sort_index": lane})
+            yield _named("thread_name", rank, FIRST_STREAM + lane, {"name": timeline.lanes[lane]})
+            yield _named("thread_sort_index", rank, FIRST_STREAM + lane, {"sort_index": lane})
         if self._details.launches is not None:
             yield _named("process_name", HOST_PID + rank, 0, {"name": f"host of rank {rank}"})
             yield _named("process_sort_index", HOST_PID + rank, 0, {"sort_index": rank})
-            yield _named("thread_name", HOST_PID + rank, 0, {"name": "host"})
+            yield _named("thread_name", HOST_PID + rank, HOST_PID + rank, {"name": "host"})
 
     def _events(self, rows: NDArray[np.intp]) -> Iterator[str]:
         timeline, rank, launches = self._timeline, self._rank, self._details.launches
-        columns = (timeline.operation, timeline.lane, timeline.start_ns, timeline.end_ns, timeline.bytes)
+        columns = (timeline.operation, timeline.lane + FIRST_STREAM, timeline.start_ns, timeline.end_ns, timeline.bytes)
         values = zip(rows.tolist(), *(column[rows].tolist() for column in columns), strict=True)
-        for row, operation, lane, start_ns, end_ns, n_bytes in values:
+        for row, operation, stream, start_ns, end_ns, n_bytes in values:
             text = self._texts[operation]
-            place = f'"device": {rank}, "stream": {lane}, ' if text.call else ""
+            place = f'"device": {rank}, "stream": {stream}, ' if text.call else ""
             if launches is not None and text.call:
                 place += f'"correlation": {FIRST_CORRELATION + row}, '
             yield (
-                f'{text.head}, "pid": {rank}, "tid": {lane}, "ts": {_us(start_ns)}, "dur": {_us(end_ns - start_ns)}, '
+                f'{text.head}, "pid": {rank}, "tid": {stream}, "ts": {_us(start_ns)}, "dur": {_us(end_ns - start_ns)}, '
                 f'"args": {{{place}"bytes": {n_bytes}, {self._communication(operation)}{text.arguments}}}}}'
             )
 
@@ -123,19 +126,20 @@ class _RankWriter:
         timeline, launches, rank = self._timeline, self._details.launches, self._rank
         if launches is None:
             return
-        columns = (timeline.operation, timeline.lane, timeline.start_ns, launches.start_ns, launches.end_ns)
+        streams, thread = timeline.lane + FIRST_STREAM, HOST_PID + rank
+        columns = (timeline.operation, streams, timeline.start_ns, launches.start_ns, launches.end_ns)
         values = zip((rows + FIRST_CORRELATION).tolist(), *(column[rows].tolist() for column in columns), strict=True)
-        for number, operation, lane, start_ns, call_ns, return_ns in values:
+        for number, operation, stream, start_ns, call_ns, return_ns in values:
             call = self._texts[operation].call
             if call is None or call_ns < 0:
                 continue
-            host = f'"pid": {HOST_PID + rank}, "tid": 0, "ts": {_us(call_ns)}'
+            host = f'"pid": {thread}, "tid": {thread}, "ts": {_us(call_ns)}'
             flow = f'"id": {number}, "cat": "ac2g", "name": "ac2g"'
             yield (
                 f',\n{{"ph": "X", "cat": "cuda_runtime", "name": "{call}", {host}, "dur": {_us(return_ns - call_ns)}, '
                 f'"args": {{"correlation": {number}}}}}'
                 f',\n{{"ph": "s", {flow}, {host}}}'
-                f',\n{{"ph": "f", {flow}, "pid": {rank}, "tid": {lane}, "ts": {_us(start_ns)}, "bp": "e"}}'
+                f',\n{{"ph": "f", {flow}, "pid": {rank}, "tid": {stream}, "ts": {_us(start_ns)}, "bp": "e"}}'
             )
 
     def _waits(self) -> Iterator[str]:
@@ -144,12 +148,13 @@ class _RankWriter:
         if waits is None:
             return
         mine = timeline.rank[waits.row] == rank
-        columns = (waits.host_ns, timeline.lane[waits.row], timeline.lane[waits.source], waits.source)
-        for host_ns, lane, source_lane, source in zip(*(column[mine].tolist() for column in columns), strict=True):
+        streams = timeline.lane + FIRST_STREAM
+        columns = (waits.host_ns, streams[waits.row], streams[waits.source], waits.source)
+        for host_ns, stream, source_stream, source in zip(*(column[mine].tolist() for column in columns), strict=True):
             yield (
-                f',\n{{"ph": "X", "cat": "cuda_sync", "name": "Stream Wait Event", "pid": {rank}, "tid": {lane}, '
+                f',\n{{"ph": "X", "cat": "cuda_sync", "name": "Stream Wait Event", "pid": {rank}, "tid": {stream}, '
                 f'"ts": {_us(host_ns)}, "dur": 0.000, "args": {{"cuda_sync_kind": "Stream Wait Event", '
-                f'"device": {rank}, "stream": {lane}, "wait_on_stream": {source_lane}, '
+                f'"device": {rank}, "stream": {stream}, "wait_on_stream": {source_stream}, '
                 f'"wait_on_cuda_event_record_corr_id": {FIRST_CORRELATION + source}}}}}'
             )
 

@@ -15,7 +15,7 @@ from tests.traces.strategies import timelines
 from tests.traces.synthetic import LANES, from_rows, ring_timeline
 from traces import perfetto
 from traces.errors import InputError
-from traces.perfetto import write_traces
+from traces.perfetto import FIRST_STREAM, write_traces
 from traces.timeline import OperationInfo, Timeline
 
 
@@ -39,7 +39,7 @@ def test_every_row_comes_back_to_the_nanosecond(timeline, tmp_path):
             int(event["ts"] * 1000),
             int((event["ts"] + event["dur"]) * 1000),
             event["pid"],
-            event["tid"],
+            event["tid"] - FIRST_STREAM,
             event["args"]["operation"],
             event["args"]["bytes"],
         )
@@ -71,8 +71,8 @@ def test_tracks_are_named_and_ordered(tmp_path):
         assert named["process_name", 0] == {"name": f"rank {rank}"}
         assert named["process_sort_index", 0] == {"sort_index": rank}
         for lane, name in enumerate(LANES):
-            assert named["thread_name", lane] == {"name": name}
-            assert named["thread_sort_index", lane] == {"sort_index": lane}
+            assert named["thread_name", FIRST_STREAM + lane] == {"name": name}
+            assert named["thread_sort_index", FIRST_STREAM + lane] == {"sort_index": lane}
         assert {event["pid"] for event in trace["traceEvents"]} == {rank}
 
 
@@ -115,7 +115,7 @@ def test_facts_that_holistic_trace_analysis_needs(tmp_path):
         ("cpu_op", "launch"),
     ]
     assert all(re.match("^nccl.*Kernel", event["name"]) for event in found if event["args"]["kind"] == "exchange")
-    assert [event["args"].get("stream") for event in found] == [3, 3, 3, 3, None]
+    assert [event["args"].get("stream") for event in found] == [FIRST_STREAM + 3] * 4 + [None]
     assert [event["args"].get("device") for event in found] == [0, 0, 0, 0, None]
     assert found[1]["args"] | {"phase": "forward", "kind": "exchange", "category": "communication"} == found[1]["args"]
 
