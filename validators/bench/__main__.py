@@ -39,7 +39,7 @@ def main() -> None:
 
 def _names(case: Case) -> set[object]:
     """What a case can be chosen by."""
-    of_layers = {"hidden", "form"} & set(case.parameters)
+    of_layers = case.kind == "host_copy" or {"hidden", "form"} & set(case.parameters)
     return {case.kind, case.parameters.get("kernel"), "layers" if of_layers else None}
 
 

@@ -12,6 +12,7 @@ import torch
 from traces.errors import InputError
 from traces.records import CalibrationRecord, RecordFile
 from validators.bench.attention import AttentionBench, WrongResultError
+from validators.bench.copies import copy_cases, run_copy
 from validators.bench.elementwise import elementwise_cases, run_elementwise
 from validators.bench.gemm import run_gemm
 from validators.bench.host import run_host
@@ -42,7 +43,7 @@ class Summary:
 
 def full_plan(seed: int = 0) -> list[Case]:
     """Everything that one GPU can say."""
-    return ordered([*kernel_plan(seed), *elementwise_cases(), *layer_cases()], seed)
+    return ordered([*kernel_plan(seed), *elementwise_cases(), *layer_cases(), *copy_cases()], seed)
 
 
 def run_plan(
@@ -125,6 +126,8 @@ class Bench:
         if case.kind == "elementwise":
             run = run_layer if "hidden" in case.parameters else run_elementwise
             return run(case, self.timer), {}
+        if case.kind == "host_copy":
+            return run_copy(case, self.timer), {}
         if case.kind == "host":
             return run_host(case, self.timer), {}
         raise InputError("no microbenchmark here", got=case.kind)

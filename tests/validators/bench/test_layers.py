@@ -7,6 +7,7 @@ import torch
 
 from cost_models.units import dtype_bytes
 from validators.bench import layers
+from validators.bench.copies import DIRECTIONS, copy_cases, run_copy
 from validators.bench.gemm import run_gemm
 from validators.bench.layers import layer_cases, run_layer
 from validators.bench.plan import Case
@@ -34,6 +35,12 @@ def test_every_case_runs() -> None:
 def test_bytes_of_the_loss_are_those_of_its_logits() -> None:
     (case,) = [each for each in layer_cases() if each.parameters.get("operation_kind") == "cross_entropy"]
     assert case.parameters["bytes_read"] == 32 * 64 * dtype_bytes("bf16") + 32 * 8
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_copy_moves_bytes(direction: str) -> None:
+    assert run_copy(Case("host_copy", {"direction": direction, "bytes": 1000}), TIMER)[0] > 0
+    assert len(copy_cases()) == 10
 
 
 @pytest.mark.parametrize("form", [None, "dx", "dw"])
