@@ -79,8 +79,7 @@ def _step_s(terms: NetworkTerms, seconds: float) -> float:
 
 def _ring_s(comm: Communicator, terms: Terms, kind: str, n_bytes: float, share: float) -> float:
     own_channels = channel_bytes_per_s(comm) * comm.n_channels
-    bus = len(comm.ring.channels) * min(_rates(comm)) * GB_PER_S * terms.efficiency(comm) * share
-    rate = min(bus, own_channels)
+    rate = min(_bus_gb_per_s(comm, terms) * GB_PER_S * share, own_channels)
     if kind == "broadcast":
         return _chain_s(comm, terms, n_bytes, rate)
     steps, twice = ring_steps(kind, comm.n_ranks), 2 if kind == "all_reduce" else 1
@@ -89,6 +88,13 @@ def _ring_s(comm: Communicator, terms: Terms, kind: str, n_bytes: float, share: 
     inside_s, between_s = (_step_s(each, part / rate) for each in (terms.intra, terms.inter))
     moving_s = (steps - between) * inside_s + between * between_s
     return _start_s(comm, terms) + _BASE_S + moving_s + _step_s(terms.intra, part / own_channels)
+
+
+def _bus_gb_per_s(comm: Communicator, terms: Terms) -> float:
+    """What the rings carry: NCCL's speeds, or through host memory what the links of a node do."""
+    planned = len(comm.ring.channels) * min(_rates(comm))
+    staged = comm.intra_kind == "shm" and comm.n_nodes == 1
+    return min((comm.staged.wires_gb_per_s if staged else planned) * terms.efficiency(comm), comm.staged.host_gb_per_s)
 
 
 def _rates(comm: Communicator) -> tuple[float, ...]:

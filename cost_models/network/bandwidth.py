@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cost_models.hardware import HardwareProfile
 from cost_models.network.collectives import estimate_collective
 from cost_models.network.communicator import communicator
-from cost_models.network.exchange import flow_terms
+from cost_models.network.exchange import flow_terms, link_weights
 from cost_models.network.fairness import max_min_rates
 from cost_models.network.flows import route_flows
 from cost_models.network.graphs import find_graph
@@ -121,7 +121,8 @@ def _pairs(
     found = {}
     for src, dst in permutations(ranks, 2):
         route = topology.route(src, dst)
-        rate = float(profile.links[route.kind].rate_bytes_per_s(LARGE_BYTES, route.bytes_per_s))
+        wires = float(profile.links[route.kind].rate_bytes_per_s(LARGE_BYTES, route.wire_bytes_per_s))
+        rate = min(wires, route.host_bytes_per_s)
         found[src, dst] = PairBandwidth(route.kind, rate, topology.links[route.bottleneck].name)
     return found
 
@@ -139,11 +140,12 @@ def _ring(topology: ClusterTopology, profile: HardwareProfile) -> PatternBandwid
     routes = route_flows(topology, src, dst)
     sizes = np.full(topology.n_ranks, float(LARGE_BYTES))
     _, alone, efficiency = flow_terms(topology, profile, routes, src, dst, sizes)
-    rates = max_min_rates(routes.flow, routes.link, topology.link_capacities_bytes_per_s, alone / efficiency)
-    slowest = int(np.argmin(rates * efficiency))
+    weights = link_weights(topology, routes.link, efficiency[routes.flow])
+    rates = max_min_rates(routes.flow, routes.link, topology.link_capacities_bytes_per_s, alone, weights)
+    slowest = int(np.argmin(rates))
     loads = np.bincount(routes.link, minlength=len(topology.link_capacities_bytes_per_s))
     own = routes.link[routes.flow == slowest]
-    return _pattern(topology, "ring", float(rates[slowest] * efficiency[slowest]), loads, own)
+    return _pattern(topology, "ring", float(rates[slowest]), loads, own)
 
 
 def _all_to_all(topology: ClusterTopology, profile: HardwareProfile) -> PatternBandwidth:

@@ -46,10 +46,11 @@ class CollectiveEstimate:
 
 
 def estimate_collective_s(
-    topology: ClusterTopology, profile: HardwareProfile, kind: str, ranks: ArrayLike, bytes_per_rank: float
-) -> float:
+    topology: ClusterTopology, profile: HardwareProfile, kind: str, ranks: ArrayLike, bytes_per_rank: float,
+    terms: Terms | None = None,
+) -> float:  # fmt: skip
     """Seconds of a collective, as :func:`estimate_collective`."""
-    return estimate_collective(topology, profile, kind, ranks, bytes_per_rank).seconds
+    return estimate_collective(topology, profile, kind, ranks, bytes_per_rank, terms=terms).seconds
 
 
 def estimate_collective(
@@ -121,19 +122,23 @@ def _reduce_or_gather(
 def _all_to_all(
     topology: ClusterTopology, comm: Communicator, terms: Terms, group: IntArray, part: float
 ) -> CollectiveEstimate:
-    busiest_s = part * _busiest_s_per_byte(topology, comm, group)
-    seconds = all_to_all_s(comm, terms, part, busiest_s)
+    wires_s, host_s = (part * seconds for seconds in _busiest_s_per_byte(topology, comm, group))
+    seconds = all_to_all_s(comm, terms, part, max(wires_s, host_s * terms.efficiency(comm)))
     return CollectiveEstimate(seconds, SENDS, "", comm.all_to_all_channels(part))
 
 
-_BUSIEST: dict[Communicator, float] = {}
+_BUSIEST: dict[Communicator, tuple[float, float]] = {}
 
 
-def _busiest_s_per_byte(topology: ClusterTopology, comm: Communicator, group: IntArray) -> float:
-    """Time that the busiest link takes for one byte of every pair; alike for all groups of a communicator."""
+def _busiest_s_per_byte(topology: ClusterTopology, comm: Communicator, group: IntArray) -> tuple[float, float]:
+    """Time of the busiest wire, and link of the host, for one byte of every pair; alike for groups of a communicator.
+
+    Of a host's links transports reach all that they sustain, so their efficiency is not meant for these.
+    """
     if comm not in _BUSIEST:
         if len(_BUSIEST) >= 1024:
             _BUSIEST.clear()
         loads = all_to_all_loads(topology, np.sort(group))
-        _BUSIEST[comm] = float((loads / topology.link_capacities_bytes_per_s).max())
+        seconds, host = loads / topology.link_capacities_bytes_per_s, topology.host_links
+        _BUSIEST[comm] = float(seconds[~host].max(initial=0.0)), float(seconds[host].max(initial=0.0))
     return _BUSIEST[comm]

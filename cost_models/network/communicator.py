@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from cost_models.network.graphs import find_graph, find_nvls
 from cost_models.network.node import Node
 from cost_models.network.search import BALANCED_TREE, RING, Graph
+from cost_models.network.staging import StagedRate, staged_rate
 from cost_models.topology import ClusterTopology, NcclSettings
 from cost_models.topology.links import GB_PER_S, nvlink_bytes_per_s
 from cost_models.topology.paths import PathType
@@ -47,6 +48,7 @@ class Communicator:
     p2p_channels, p2p_per_peer : of all sends of a rank, and at most of one.
     p2p_chunk_bytes, p2p_min_part_bytes, p2p_max_part_bytes : of sends: what moves in one step, and what a channel gets.
     switched : NVSwitches join the GPUs.
+    staged : what rings reach of links and host memory; unbounded where none of a node's hops is staged there.
     """
 
     n_ranks: int
@@ -67,6 +69,7 @@ class Communicator:
     p2p_max_part_bytes: int
     switched: bool
     settings: NcclSettings
+    staged: StagedRate = StagedRate()
 
     @property
     def ranks_per_node(self) -> float:
@@ -135,7 +138,8 @@ def _build(
 ) -> Communicator:
     settings = topology.nccl
     nodes = [Node(topology.transports[machine], n_nodes > 1, local) for machine, local in members]
-    ring = _least(find_graph(node, RING, cross_nic=settings.cross_nic) for node in nodes)
+    rings = [find_graph(node, RING, cross_nic=settings.cross_nic) for node in nodes]
+    ring = _least(rings)
     count = len(ring.channels)
     tree = _least(find_graph(node, BALANCED_TREE, count, count) for node in nodes)
     n_channels = _collective_channels(ring, nodes[0].sm, n_nodes, settings)
@@ -144,9 +148,10 @@ def _build(
     chunk = 512 * KIB if nvlinked and n_nodes == 1 else 128 * KIB
     nvls = _least(find_nvls(node) for node in nodes)
     machine = nodes[0].transport.machine
+    intra_kind = _worst_kind(nodes)
     return Communicator(
         n_ranks=n_ranks, n_nodes=n_nodes, sm=nodes[0].sm, amd=machine.amd,
-        intra_kind=_worst_kind(nodes), inter_kind="socket" if any(net.socket for net in machine.nets) else "net",
+        intra_kind=intra_kind, inter_kind="socket" if any(net.socket for net in machine.nets) else "net",
         ring=ring, tree=tree, nvls=nvls, n_channels=n_channels,
         nvls_channels=_nvls_channels(nvls, nodes[0].sm, n_nodes, settings),
         p2p_channels=p2p_channels, p2p_per_peer=_per_peer(nodes, n_nodes, n_ranks, p2p_channels, settings),
@@ -154,7 +159,13 @@ def _build(
         p2p_min_part_bytes=chunk // 8 if n_nodes == 1 else chunk // 2,
         p2p_max_part_bytes=32 * chunk if n_nodes == 1 else chunk,
         switched=all(node.has_nvswitch for node in nodes), settings=settings,
+        staged=_staged(nodes, rings) if intra_kind == "shm" else StagedRate(),
     )  # fmt: skip
+
+
+def _staged(nodes: list[Node], rings: list[Graph]) -> StagedRate:
+    found = [staged_rate(node, ring) for node, ring in zip(nodes, rings, strict=True)]
+    return StagedRate(min(each.wires_gb_per_s for each in found), min(each.host_gb_per_s for each in found))
 
 
 def _least(graphs: Iterable[Graph]) -> Graph:

@@ -2,9 +2,9 @@
 
 A transfer alone takes ``overhead_s + moving_s``: nothing crosses a link during the overhead, and the data move at the
 ceiling for the rest. At rate x of each of its flows it takes ``weights[l] x`` of link l's capacity; x is at most
-``ceiling_bytes_per_s``. One send is one flow, and its weight 1 / efficiency of its kind of link. A collective's flows
-depend on each other (a ring goes as fast as its slowest hop), so they are one transfer whose weight on a link is the
-number of flows that cross it over the efficiency.
+``ceiling_bytes_per_s``. One send is one flow, and its weight 1 / efficiency of its kind of link (1 on links of the
+host). A collective's flows depend on each other (a ring goes as fast as its slowest hop), so they are one transfer
+whose weight on a link is the number of flows that cross it over the efficiency.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cost_models.hardware import HardwareProfile
-from cost_models.network.exchange import flow_terms
+from cost_models.network.exchange import flow_terms, link_weights
 from cost_models.network.flows import route_flows
 from cost_models.topology import ClusterTopology
 
@@ -69,12 +69,15 @@ def exchange_demands(
     overhead, ceilings, efficiency = flow_terms(
         topology, profile, routes, sources[moving], targets[moving], sizes[moving]
     )  # fmt: skip
-    links = np.split(routes.link, np.searchsorted(routes.flow, np.arange(1, len(moving))))
+    cuts = np.searchsorted(routes.flow, np.arange(1, len(moving)))
+    links = np.split(routes.link, cuts)
+    weights = np.split(link_weights(topology, routes.link, efficiency[routes.flow]), cuts)
     for number, flow in enumerate(moving.tolist()):
-        crossed = tuple(links[number].tolist())
-        weights = (1 / float(efficiency[number]),) * len(crossed)
         ceiling = float(ceilings[number])
-        demands[flow] = Demand(float(overhead[number]), sizes[flow] / ceiling, ceiling, crossed, weights)
+        demands[flow] = Demand(
+            float(overhead[number]), sizes[flow] / ceiling, ceiling,
+            tuple(links[number].tolist()), tuple(weights[number].tolist()),
+        )  # fmt: skip
     return demands
 
 
@@ -96,7 +99,8 @@ def collective_demand(
     routes = route_flows(topology, src, dst)
     efficiency = np.array([profile.links[route.kind].efficiency for route in routes.classes])[routes.route_class]
     links, where = np.unique(routes.link, return_inverse=True)
-    taken = np.bincount(where, (size / size.max() / efficiency)[routes.flow])
+    weights = link_weights(topology, routes.link, efficiency[routes.flow])
+    taken = np.bincount(where, (size / size.max())[routes.flow] * weights)
     moving_s = float((taken * size.max() / topology.link_capacities_bytes_per_s[links]).max())
     moving_s = min(moving_s, seconds)
     ceiling = float(size.max()) / moving_s

@@ -3,8 +3,9 @@
     t_i = overhead(n_i) + n_i / r_i,        overhead and ceiling of r_i by the `LinkCurve` of the route's kind
 
 r_i is the max-min fair share of the links on the routes while all flows run: a flow that outlasts the others is not
-sped up when they end (the DES engine does that). Shares are taken of what the links' curves reach: a kind's efficiency
-scales capacity, so that one flow alone gets exactly its curve.
+sped up when they end (the DES engine does that). Shares are taken of what the links' curves reach: a flow takes
+1 / efficiency of its kind per byte, so that one flow alone gets exactly its curve. Of the links of
+a host (between NUMA nodes, to their memory) it takes just its bytes.
 
 Ranks that flows join form a communicator; its size sets how many channels NCCL gives to one peer. On the network a
 channel is taken to carry 14 GB/s, NCCL's own assumption (src/graph/paths.cc; nccl#2409 measured 13), so a single flow
@@ -68,8 +69,14 @@ def _moving(
 ) -> FloatArray:
     routes = route_flows(topology, src, dst)
     overhead, ceilings, efficiency = flow_terms(topology, profile, routes, src, dst, sizes)
-    rates = max_min_rates(routes.flow, routes.link, topology.link_capacities_bytes_per_s, ceilings / efficiency)
-    return overhead + sizes / (rates * efficiency)
+    weights = link_weights(topology, routes.link, efficiency[routes.flow])
+    rates = max_min_rates(routes.flow, routes.link, topology.link_capacities_bytes_per_s, ceilings, weights)
+    return overhead + sizes / rates
+
+
+def link_weights(topology: ClusterTopology, link: IntArray, efficiency: ArrayLike) -> FloatArray:
+    """Capacity that flows of an efficiency take of links per unit of rate: of a host's links just their bytes."""
+    return np.where(topology.host_links[link], 1.0, 1 / np.asarray(efficiency, np.float64))
 
 
 def flow_terms(
@@ -89,7 +96,8 @@ def flow_terms(
         for group in np.unique(groups[routes.route_class == number]).tolist():
             flows = (routes.route_class == number) & (groups == group)
             overhead[flows] = curve.overhead_s(sizes[flows])
-            rate[flows] = curve.rate_bytes_per_s(sizes[flows], route.bytes_per_s, group)
+            wires = curve.rate_bytes_per_s(sizes[flows], route.wire_bytes_per_s, group)
+            rate[flows] = np.minimum(wires, route.host_bytes_per_s)
             efficiency[flows] = curve.efficiency
             if route.kind == "net":
                 members = np.flatnonzero(labels == labels[src[flows][0]])

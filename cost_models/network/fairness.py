@@ -1,8 +1,8 @@
 """Max-min fair sharing of links among flows that all run at once.
 
 Every flow crosses links and has a ceiling of its own. The allocation is max-min fair: no flow's rate can grow without
-taking from one that has no more. A flow's rate is then its ceiling or its share of its *bottleneck*, a full link on
-which no flow has more.
+taking from one that has no more; with weights it is the rates that are fair, not what they take. A flow's rate is then
+its ceiling or its share of its *bottleneck*, a full link on which no flow has more.
 
 Progressive filling, many bottlenecks in one round: a link is settled once its equal share is the least that any of its
 flows can get anywhere, and shares elsewhere only grow when slower flows leave. Rounds are as many as bottlenecks depend
@@ -23,7 +23,9 @@ IntArray = NDArray[np.int64]
 _EQUAL = 1 + 1e-12
 
 
-def max_min_rates(flow: IntArray, link: IntArray, capacities: ArrayLike, ceilings: ArrayLike) -> FloatArray:
+def max_min_rates(
+    flow: IntArray, link: IntArray, capacities: ArrayLike, ceilings: ArrayLike, weights: ArrayLike | None = None
+) -> FloatArray:
     """Rate of each flow.
 
     Parameters
@@ -31,6 +33,7 @@ def max_min_rates(flow: IntArray, link: IntArray, capacities: ArrayLike, ceiling
     flow, link : (flow, link) pairs, sorted by flow; a flow crosses a link at most once.
     capacities : of the links, bytes per second; positive.
     ceilings : of the flows, bytes per second; positive, may be infinite for a flow that crosses a link.
+    weights : capacity that a flow takes of a link per unit of rate, of each pair; default 1.
 
     Returns
     -------
@@ -42,17 +45,19 @@ def max_min_rates(flow: IntArray, link: IntArray, capacities: ArrayLike, ceiling
     rates = np.array(ceilings, dtype=np.float64)
     used, link = np.unique(link, return_inverse=True)
     left = np.asarray(capacities, dtype=np.float64)[used]
+    weight = np.ones(len(flow)) if weights is None else np.asarray(weights, dtype=np.float64)
     while flow.size:
         number, first = np.unique(flow, return_index=True)
-        share = left / np.maximum(np.bincount(link, minlength=len(left)), 1)
+        taken = np.bincount(link, weight, minlength=len(left))
+        share = left / np.where(taken > 0, taken, 1.0)
         reach = np.minimum.reduceat(share[link], first)
         best = np.minimum(reach, rates[number])
         spread = np.repeat(best, np.diff(first, append=flow.size))
         settled = _settled_flows(link, share, first, spread) | (rates[number] <= reach)
         rates[number[settled]] = best[settled]
         gone = np.repeat(settled, np.diff(first, append=flow.size))
-        left = np.maximum(left - np.bincount(link[gone], spread[gone], minlength=len(left)), 0.0)
-        flow, link = flow[~gone], link[~gone]
+        left = np.maximum(left - np.bincount(link[gone], (spread * weight)[gone], minlength=len(left)), 0.0)
+        flow, link, weight = flow[~gone], link[~gone], weight[~gone]
     return rates
 
 

@@ -61,6 +61,11 @@ class Node:
         ports = tuple(self.net_gb_per_s[net] for net in self.nets)
         return self.n_gpus, self.sm, self.has_nvswitch, named, rates, ports, self.total_gb_per_s
 
+    def memory(self, source: int, target: int) -> tuple[int, ...]:
+        """Links of host memory on the way between two GPUs (by place), which NCCL does not see."""
+        links = self.transport.local(self.local_ranks[source], self.local_ranks[target]).links
+        return tuple(link for link in links if self.transport.machine.links[link].type is LinkType.MEM)
+
     def _gpu_way(self, source: int, target: int) -> Way:
         route = self.transport.local(self.local_ranks[source], self.local_ranks[target])
         staged = max(route.path_type, PathType.PHB) if route.kind == "shm" else route.path_type
@@ -78,8 +83,9 @@ class Node:
         path = transport.machine.paths_from(transport.machine.gpus[gpu]).get(transport.machine.nets[net].device)
         return self._way(path.links, path.type) if path else Way((), (), PathType.DIS, 0.0, False)
 
-    def _way(self, links: tuple[int, ...], path_type: PathType, inside: bool = False) -> Way:
+    def _way(self, route: tuple[int, ...], path_type: PathType, inside: bool = False) -> Way:
         machine = self.transport.machine
+        links = tuple(link for link in route if machine.links[link].type is not LinkType.MEM)
         through_host = self.intel and path_type is PathType.PHB
         slow = [through_host and machine.links[link].type is LinkType.PCI for link in links]
         shares = tuple(_INTEL_OVERHEAD if more else 1.0 for more in slow)

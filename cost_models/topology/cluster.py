@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cost_models.topology.fabric import Fabric
-from cost_models.topology.links import LOC_BYTES_PER_S, Link
+from cost_models.topology.links import LOC_BYTES_PER_S, Link, LinkType
 from cost_models.topology.machine import Machine
 from cost_models.topology.nccl_settings import NcclSettings
 from cost_models.topology.numbering import LinkTable, Numbering
@@ -100,6 +101,11 @@ class ClusterTopology:
         return self.numbering.capacities_bytes_per_s
 
     @property
+    def host_links(self) -> NDArray[np.bool_]:
+        """Which links join NUMA nodes or are their memory: what they sustain; of others a transport reaches a share."""
+        return self.numbering.host_links
+
+    @property
     def link_latencies_s(self) -> NDArray[np.float64]:
         """Latency of each link, in the order of ``links``."""
         return self.numbering.latencies_s
@@ -171,14 +177,25 @@ class ClusterTopology:
 
     def _measure(self, links: tuple[int, ...], path_type: PathType, kind: str) -> Route:
         capacities, latencies = self._link_facts
-        bottleneck = min(links, key=capacities.__getitem__)
+        bottleneck = min((link for link in links if not self._is_memory(link)), key=capacities.__getitem__)
+        host = [capacities[link] for link in links if self._is_host[link]]
+        wires = [capacities[link] for link in links if not self._is_host[link]]
         latency_s = sum(latencies[link] for link in links)
-        return Route(links, path_type, kind, latency_s, capacities[bottleneck], bottleneck)
+        return Route(
+            links, path_type, kind, latency_s, capacities[bottleneck], bottleneck, min(wires), min(host, default=inf)
+        )
 
     @cached_property
     def _link_facts(self) -> tuple[list[float], list[float]]:
         """Capacities and latencies as lists, which are quicker than arrays to read one by one."""
         return self.link_capacities_bytes_per_s.tolist(), self.link_latencies_s.tolist()
+
+    @cached_property
+    def _is_host(self) -> list[bool]:
+        return self.host_links.tolist()
+
+    def _is_memory(self, link: int) -> bool:
+        return self._is_host[link] and self.numbering.ends(link)[2] is LinkType.MEM
 
     def pair_class(self, src: ArrayLike, dst: ArrayLike) -> NDArray[np.int64]:
         """Class of each pair of ranks; pairs of one class have routes of equal type, kind, latency and rate.
@@ -231,11 +248,12 @@ class ClusterTopology:
         return self._class_of_code[code]
 
 
-_SAME_RANK = Route((), PathType.LOC, "local", 0.0, LOC_BYTES_PER_S, -1)
+_SAME_RANK = Route((), PathType.LOC, "local", 0.0, LOC_BYTES_PER_S, -1, LOC_BYTES_PER_S)
 
 
-def _traits(route: Route) -> tuple[PathType, str, float, float]:
-    return route.path_type, route.kind, route.latency_s, route.bytes_per_s
+def _traits(route: Route) -> tuple[PathType, str, float, float, float, float]:
+    rates = route.bytes_per_s, route.wire_bytes_per_s, route.host_bytes_per_s
+    return route.path_type, route.kind, route.latency_s, *rates
 
 
 def _is_faster(graph: nx.DiGraph[str], link: Link) -> bool:

@@ -15,7 +15,7 @@ from cost_models.topology.links import LinkType
 if TYPE_CHECKING:
     import networkx as nx
 
-_LAYERS = ("spine", "leaf", "port", "nic", "cpu", "switch", "gpu", "nvs")
+_LAYERS = ("spine", "leaf", "port", "nic", "mem", "cpu", "switch", "gpu", "nvs")
 _LEAST_GAP = 0.06
 """Between devices of a layer, where all have room."""
 
@@ -54,7 +54,7 @@ def draw_node(topology: ClusterTopology, node: int = 0) -> Drawing:
     >>> from cost_models.topology import load_topology
     >>> drawing = draw_node(load_topology("dgx-h100"))
     >>> sorted({device.kind for device in drawing.devices})
-    ['cpu', 'gpu', 'nic', 'nvs', 'port', 'switch']
+    ['cpu', 'gpu', 'mem', 'nic', 'nvs', 'port', 'switch']
     """
     graph = topology.node_graph(node)
     layers: dict[int, dict[str, float]] = {}

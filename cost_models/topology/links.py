@@ -17,7 +17,7 @@ GB_PER_S = 1e9
 
 
 class LinkType(StrEnum):
-    """What a link is made of; NCCL's LINK_* names."""
+    """What a link is made of; NCCL's LINK_* names, and host memory, which NCCL does not model."""
 
     LOC = "LOC"
     NVL = "NVL"
@@ -25,6 +25,11 @@ class LinkType(StrEnum):
     PCI = "PCI"
     SYS = "SYS"
     NET = "NET"
+    MEM = "MEM"
+
+
+HOST_LINKS = (LinkType.SYS, LinkType.MEM)
+"""Between NUMA nodes and into their memory: capacities that are sustained, of which a transport reaches all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,7 @@ LATENCY_S = {
     LinkType.PCI: 0.5e-6,
     LinkType.SYS: 0.5e-6,
     LinkType.NET: 0.35e-6,  # with two PCI links at either end, 2.7 us through one leaf switch
+    LinkType.MEM: 0.0,  # in what the PCI links have
 }
 DIRECT_NVLINK_LATENCY_S = 0.6e-6
 SOCKET_LATENCY_S = 7e-6  # per end; NCCL's NET latency of the Simple protocol is 14 us

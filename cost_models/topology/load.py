@@ -6,7 +6,7 @@ ranks its first GPUs are taken, as under CUDA_VISIBLE_DEVICES. A file of several
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cost_models.spec import Spec, parse_spec
@@ -15,6 +15,7 @@ from cost_models.topology.fabric import Fabric
 from cost_models.topology.machine import Machine
 from cost_models.topology.nccl_settings import NcclSettings
 from cost_models.topology.nccl_xml import read_nccl_xml
+from cost_models.topology.paths import DeviceKind
 from cost_models.topology.presets import PRESETS, fabric_of, preset_host
 from cost_models.topology.smi_topo import read_smi_topo
 from cost_models.topology.tree import Host, build_machine
@@ -44,6 +45,7 @@ def load_topology(
     nodes: int | None = None,
     gpu: str | None = None,
     nccl: NcclSettings | None = None,
+    host_numa: str | None = None,
 ) -> ClusterTopology:
     """Cluster from a preset or a file.
 
@@ -55,6 +57,8 @@ def load_topology(
     nodes : nodes in use; default as few as hold ``n_ranks``, or all hosts of the file.
     gpu : hardware name of the GPUs, where the file does not say it.
     nccl : NCCL's environment variables, default none set.
+    host_numa : NUMA node of each host to which the processes are bound, so that buffers in host memory lie there
+        (``mpirun -np 2`` binds both processes to the first cores); default each process near its GPU.
 
     Raises
     ------
@@ -70,6 +74,7 @@ def load_topology(
     node_count = _node_count(found, available, n_ranks, nodes)
     per_node = _per_node(found, available, n_ranks, node_count)
     machines, machine_of_node = _place(found.hosts, per_node, node_count)
+    machines = tuple(_bind(machine, host_numa) for machine in machines)
     if node_count > 1 and not all(machine.nets for machine in machines):
         raise InputError(
             f"{found.name} has no network port, so that its node cannot be one of several",
@@ -89,6 +94,13 @@ def load_topology(
         warnings=found.warnings,
         nccl=nccl or NcclSettings(),
     )
+
+
+def _bind(machine: Machine, host_numa: str | None) -> Machine:
+    labels = [machine.devices[cpu].label for cpu in machine.devices_of(DeviceKind.CPU)]
+    if host_numa is not None and host_numa not in labels:
+        raise InputError("no such NUMA node", got=host_numa, expected="one of " + ", ".join(labels))
+    return replace(machine, host_numa=host_numa)
 
 
 def _find(name_or_path: str | Path, gpu: str | None) -> _Nodes:

@@ -47,6 +47,7 @@ class Machine:
     ``links`` come in pairs, 2k and its reverse 2k + 1. ``amd``: AMD CPUs, on which NCCL lets two GPUs talk directly
     over any PCIe path; ``intel``: Intel ones, through whose host bridge direct transfers cost more. ``pcie_p2p``: False
     where the driver forbids GPUs to talk over PCIe. ``sm``: compute capability of the GPUs times 10, 0 if unknown.
+    ``host_numa``: the NUMA node to which all ranks' processes are bound, None where each runs near its GPU.
     """
 
     devices: tuple[Device, ...]
@@ -57,6 +58,7 @@ class Machine:
     pcie_p2p: bool = True
     intel: bool = False
     sm: int = 0
+    host_numa: str | None = None
 
     @cached_property
     def kinds(self) -> tuple[DeviceKind, ...]:
@@ -80,6 +82,11 @@ class Machine:
         if device not in self._paths:
             self._paths[device] = find_paths(self.kinds, self.outgoing, device)
         return self._paths[device]
+
+    def memory_loop(self, cpu: int) -> tuple[int, int]:
+        """Numbers of the links into a CPU's memory and back."""
+        into = next(number for number, link in self.outgoing[cpu] if link.type is LinkType.MEM)
+        return into, into ^ 1
 
     def devices_of(self, kind: DeviceKind) -> tuple[int, ...]:
         """Numbers of the devices of a kind."""

@@ -28,6 +28,7 @@ class NcclSettings:
     ----------
     p2p_level : worst path over which GPUs talk directly. p2p_disable : never.
     shm_disable : no shared host memory; GPUs that cannot talk directly then use the network.
+    shm_locality : host memory that holds the buffers between such GPUs: 1 near the sender, 2 near the receiver.
     net_gdr_level : worst path between GPU and NIC over which the NIC reads the GPU's memory.
     pxn_disable : data leave by the sender's own NIC, not by that of the receiver's rail through another GPU.
     cross_nic : 0 never, 1 always, 2 if better: a ring leaves a node by another NIC than it came in.
@@ -43,6 +44,7 @@ class NcclSettings:
     p2p_level: PathType | None = None
     p2p_disable: bool = False
     shm_disable: bool = False
+    shm_locality: int = 2
     net_gdr_level: PathType = PathType.P2C
     pxn_disable: bool = False
     cross_nic: int = 2
@@ -117,6 +119,12 @@ def _level(variable: str, text: str) -> PathType:
     return PathType[name]
 
 
+def _side(variable: str, text: str) -> int:
+    if text not in ("1", "2"):
+        raise InputError(f"{variable} is not a side", got=repr(text[:100]), expected="1 (sender) or 2 (receiver)")
+    return int(text)
+
+
 def _flag(variable: str, text: str) -> bool:
     return _number(variable, text) != 0
 
@@ -157,6 +165,7 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "net_gdr_level": _level,
     "p2p_disable": _flag,
     "shm_disable": _flag,
+    "shm_locality": _side,
     "pxn_disable": _flag,
     "nvls_enable": _flag,
     "algo": _choice(ALGORITHMS),

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cost_models.topology.fabric import Fabric
-from cost_models.topology.links import LATENCY_S, Link, LinkType
+from cost_models.topology.links import HOST_LINKS, LATENCY_S, Link, LinkType
 from cost_models.topology.machine import Machine
 from cost_models.topology.paths import DeviceKind
 from cost_models.topology.transport import Transport
@@ -124,6 +124,15 @@ class Numbering:
         ]
         return self._lay_out(blocks, [LATENCY_S[LinkType.NET]] * (2 * self.spines * len(self.leaf_bytes_per_s)))
 
+    @cached_property
+    def host_links(self) -> NDArray[np.bool_]:
+        """Which links join NUMA nodes or lead into their memory: their capacity is what they sustain."""
+        blocks = [
+            [float(link.type in HOST_LINKS) for link in self._machine(m).links] + [0.0] * (2 * len(nets))
+            for m, nets in enumerate(self.wired)
+        ]
+        return self._lay_out(blocks, [0.0] * (2 * self.spines * len(self.leaf_bytes_per_s))) > 0
+
     def _lay_out(self, blocks: list[list[float]], fabric: list[float]) -> NDArray[np.float64]:
         arrays = [np.asarray(block, dtype=np.float64) for block in blocks]
         return np.concatenate([*(arrays[m] for m in self.machine_of_node), np.asarray(fabric, dtype=np.float64)])
@@ -146,15 +155,15 @@ class Numbering:
         return (*_order(port, leaf_name, back), LinkType.NET)
 
     def device_name(self, node: int, device: int) -> str:
-        """Name of a device of a node: ``gpu:RANK``, ``pci:ADDRESS@NODE``, ``cpu:NODE.NUMA``, ``nic:NODE.PORT``."""
+        """Name of a device: ``gpu:RANK``, ``pci:ADDRESS@NODE``, ``cpu:`` and ``mem:NODE.NUMA``, ``nic:NODE.PORT``."""
         machine = self._machine(self.machine_of_node[node])
         found = machine.devices[device]
         if found.kind is DeviceKind.GPU:
             return f"gpu:{node * self.ranks_per_node + machine.gpus.index(device)}"
         if found.kind is DeviceKind.NVS:
             return f"nvs:{node}"
-        if found.kind is DeviceKind.CPU:
-            return f"cpu:{node}.{found.label}"
+        if found.kind in (DeviceKind.CPU, DeviceKind.MEM):
+            return f"{found.kind.name.lower()}:{node}.{found.label}"
         return f"nic:{node}.{found.label}" if found.kind is DeviceKind.NET else f"pci:{found.label}@{node}"
 
 

@@ -40,7 +40,10 @@ class PathType(IntEnum):
 
 
 class DeviceKind(IntEnum):
-    """What a device inside a machine is; NIC is the PCI device, NET one of its ports (or a bond of them)."""
+    """What a device inside a machine is.
+
+    NIC is the PCI device, NET one of its ports (or a bond of them), MEM the memory of a NUMA node.
+    """
 
     GPU = 0
     PCI = 1
@@ -48,6 +51,7 @@ class DeviceKind(IntEnum):
     CPU = 3
     NIC = 4
     NET = 5
+    MEM = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ _STEP = {
     LinkType.PCI: PathType.PIX,
     LinkType.SYS: PathType.SYS,
     LinkType.NET: PathType.NET,
+    LinkType.MEM: PathType.PHB,
 }
 
 

@@ -1,13 +1,15 @@
 """How two GPUs of one machine talk, and how a GPU reaches the network.
 
 NVLink and C2C are used where they connect; PCIe peer-to-peer up to PXB (on AMD with at most two GPUs up to SYS), if the
-driver allows it; otherwise data go through host memory (kind ``shm``): up the sender's PCI links to its CPU and down to
-the receiver; without shared memory over the NICs. To the network a GPU goes straight (GPUDirect RDMA) up to P2C, else
-through its CPU. It leaves by the port of the receiver's rail: straight where that port is near, over NVLink through the
-GPU that is near to it where it is not (PXN), and by its own port where neither is possible.
+driver allows it; otherwise data go through host memory (kind ``shm``): up the sender's PCI links, into a buffer and
+down to the receiver; without shared memory over the NICs. The buffer lies in the NUMA node near the receiver's GPU, or
+where the processes are bound. To the network a GPU goes straight (GPUDirect RDMA) up to P2C, else through the memory of
+its CPU. It leaves by the port of the receiver's rail: straight where that port is near, over NVLink through the GPU
+that is near to it where it is not (PXN), and by its own port where neither is possible.
 
 Source: NVIDIA/nccl 2.30.7 src/graph/paths.cc (ncclTopoCheckP2p, ncclTopoCheckGdr, ncclTopoComputePaths), src/graph/
-search.cc (ncclTopoGetNetDev).
+search.cc (ncclTopoGetNetDev), src/transport/shm.cc (NCCL_SHM_LOCALITY), src/graph/topo.cc (ncclTopoGetCpuAffinity: a
+process that is bound to other cores stays there).
 """
 
 from __future__ import annotations
@@ -128,9 +130,18 @@ class Transport:
         return LocalRoute(up.path.links + down.back.links, PathType.NET, kind)
 
     def _through_hosts(self, source: int, target: int) -> tuple[int, ...]:
+        """Up to the sender's CPU, to the one whose memory has the buffer, into it and back, and down."""
         up, down = self._to_cpu(source), self._to_cpu(target).reversed()
-        between = self.machine.paths_from(self._end(up, source))[self.machine.links[down.links[0]].source]
-        return up.links + between.links + down.links
+        here, there = self._end(up, source), self.machine.links[down.links[0]].source
+        buffer = self._buffer_cpu(here, there)
+        ways = self.machine.paths_from(here)[buffer].links, self.machine.paths_from(buffer)[there].links
+        return (*up.links, *ways[0], *self.machine.memory_loop(buffer), *ways[1], *down.links)
+
+    def _buffer_cpu(self, sender: int, receiver: int) -> int:
+        bound = self.machine.host_numa
+        if bound is None:
+            return sender if self.settings.shm_locality == 1 else receiver
+        return next(cpu for cpu in self.machine.devices_of(DeviceKind.CPU) if self.machine.devices[cpu].label == bound)
 
     def _to_cpu(self, gpu: int) -> Path:
         paths = self.machine.paths_from(gpu)
@@ -149,8 +160,10 @@ class Transport:
 
     def _staged(self, gpu: int, port: int, path_type: PathType) -> Path:
         up = self._to_cpu(gpu)
-        onward = self.machine.paths_from(self._end(up, gpu))[port]
-        return Path(up.links + onward.links, path_type, min(up.bytes_per_s, onward.bytes_per_s))
+        cpu = self._end(up, gpu)
+        onward = self.machine.paths_from(cpu)[port]
+        links = (*up.links, *self.machine.memory_loop(cpu), *onward.links)
+        return Path(links, path_type, min(up.bytes_per_s, onward.bytes_per_s))
 
 
 def _direct_kind(path_type: PathType, p2p_level: PathType) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from cost_models.topology.gpus import GpuModel
+from cost_models.topology.host_memory import numa_nodes_per_socket, socket_bytes_per_s
 from cost_models.topology.links import (
     DIRECT_NVLINK_LATENCY_S,
     LATENCY_S,
@@ -78,6 +79,11 @@ class Cpu:
         """Capacity to another NUMA node of the board."""
         return sys_bytes_per_s(self.arch, self.vendor, self.family, self.model)
 
+    @property
+    def socket_memory_bytes_per_s(self) -> float:
+        """What the memory of this CPU's socket sustains."""
+        return socket_bytes_per_s(self.arch, self.vendor, self.family, self.model)
+
 
 @dataclass
 class Host:
@@ -130,6 +136,7 @@ class _Assembly:
         numbers = [self.number[gpu.busid] for gpu in gpus]
         if self.host.loopback_bytes_per_s:
             self._add_loopback(numbers)
+        self._add_memory()
         vendors = {cpu.vendor for cpu in self.host.cpus}
         machine = self.builder.build(numbers, self.nets, "AuthenticAMD" in vendors, self.host.gpu_model)
         return replace(machine, intel="GenuineIntel" in vendors, sm=self._sm(gpus))
@@ -175,6 +182,16 @@ class _Assembly:
         for (one, cpu), (other, second) in combinations(numbered, 2):
             if cpu.board == second.board:
                 self.builder.connect(one, other, LinkType.SYS, cpu.sys_bytes_per_s)
+
+    def _add_memory(self) -> None:
+        """What a NUMA node's memory sustains, half of it each way: what is written there is read as often."""
+        cpus = [number for number, device in enumerate(self.builder.devices) if device.kind is DeviceKind.CPU]
+        boards = [[cpu.label for cpu in self.host.cpus if cpu.board == each.board] for each in self.host.cpus]
+        for number, cpu, labels in zip(cpus, self.host.cpus, boards, strict=True):
+            memory = self.builder.add(DeviceKind.MEM, cpu.label)
+            shared = 1 if cpu.arch == "arm64" else numa_nodes_per_socket(labels)
+            rate = cpu.socket_memory_bytes_per_s / shared / 2
+            self.builder.connect(number, memory, LinkType.MEM, rate)
 
     def _add_loopback(self, gpus: list[int]) -> None:
         stack = self.builder.add(DeviceKind.NET, "0")

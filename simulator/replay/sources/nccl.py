@@ -5,8 +5,13 @@ doc/PERFORMANCE.md: busbw = bytes / t times 2(n - 1)/n for all-reduce, (n - 1)/n
 all-to-all, else 1). ``bytes`` is the whole vector: n chunks of an all-gather.
 
 Predicted is the collective alone on an idle machine, with the fit of that machine (`cost_models.network.terms`), or of
-another one with GPUs of that generation. Copies by copy engines, jobs that share the machine and machines whose wiring
-is not stated are skipped.
+another one with GPUs of that generation. Two jobs that share a machine are predicted together. Copies by copy engines
+and machines whose wiring is not stated are skipped.
+
+The pairs of RTX 4090 were started by ``mpirun -np 2``, each job for itself. Open MPI binds two processes to the first
+two cores of the host (mpirun manual of Open MPI 4.1: up to two by core), so that the buffers of every job lie on NUMA
+node 0; the jobs had the GPUs 1,2 and 3,4 of five (launch_mul_tenant.sh and nccl_trace.log in the repository of the
+rows), on NUMA nodes 2, 1, 0 and 7.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from numpy.typing import NDArray
 from cost_models.hardware import load_hardware
 from cost_models.network import communicator, estimate_collective, estimate_exchange_s
 from cost_models.network.terms import NCCL_TERMS, MachineFit, NetworkTerms, Terms, machine_fits, terms_of
+from cost_models.network.together import Job, estimate_together
 from cost_models.network.tuner import choose
 from cost_models.topology import ClusterTopology, load_topology
 from simulator.replay.rows import Row, Skip
@@ -36,12 +42,16 @@ LARGEST_RANKS, LARGEST_BYTES = 2**14, 2**50
 
 @dataclass(frozen=True)
 class Wiring:
-    """A kind of machine: how its GPU is called in the rows, its topology and GPU, and its NICs in Gb/s a node."""
+    """A kind of machine: how its GPU is called in the rows, its topology and GPU, and its NICs in Gb/s a node.
+
+    ``pair_numa`` is the NUMA node to which the processes of jobs on two GPUs were bound.
+    """
 
     pattern: str
     topology: str
     hardware: str
     net_gb_per_s: float = 0.0
+    pair_numa: str | None = None
 
 
 WIRINGS = (
@@ -53,7 +63,7 @@ WIRINGS = (
     Wiring(r"A800", "dgx-a100", "a800", 8 * 200),
     Wiring(r"A100.*40GB", "dgx-a100", "a100-40", 8 * 200),
     Wiring(r"A100", "dgx-a100", "a100-80", 8 * 200),
-    Wiring(r"RTX 4090 \(x4, EPYC Rome NPS4\)", str(DATA / "epyc_4x4090.xml"), "rtx4090"),
+    Wiring(r"RTX 4090 \(x4, EPYC Rome NPS4\)", str(DATA / "epyc_4x4090.xml"), "rtx4090", pair_numa="0"),
 )
 
 
@@ -102,6 +112,9 @@ class Nccl(Source):
             return float(flows.max()) * 1e6
         per_rank = size / len(ranks) if kind == "all_gather" else size
         chosen = self._terms(row, topology, hardware, ranks, terms)
+        if _shares_machine(row):
+            jobs = [Job(kind, ranks + first, per_rank) for first in range(0, topology.n_ranks, len(ranks))]
+            return estimate_together(topology, profile, jobs, chosen)[0].seconds * 1e6
         return estimate_collective(topology, profile, kind, ranks, per_rank, terms=chosen).seconds * 1e6
 
     def predict_unfitted(self, row: Row) -> float:
@@ -148,8 +161,6 @@ class Nccl(Source):
     def read(self, row: Row) -> tuple[str, ClusterTopology, str, NDArray[np.int64]]:
         """(collective, machines, GPU, ranks) of a row that can be predicted."""
         kind = self.kind(row)
-        if "at the same time" in row["notes"] or "/tenant" in row["source"]:
-            raise Skip("several jobs share the machine")
         if "with_tuner" in row["source"]:
             raise Skip("a tuner plugin chose the algorithm")
         wiring = next((each for each in WIRINGS if re.search(each.pattern, row["gpu"])), None)
@@ -162,11 +173,18 @@ class Nccl(Source):
             _check_nics(row["nic"], wiring)
         if count < 2 or count % nodes:
             raise Skip(f"{count} ranks on {nodes} nodes")
+        jobs = 2 if _shares_machine(row) else 1
+        host_numa = wiring.pair_numa if count == 2 else None
         try:
-            topology = _topology(wiring.topology, wiring.hardware, count, nodes)
+            topology = _topology(wiring.topology, wiring.hardware, jobs * count, nodes, host_numa)
         except InputError as error:
             raise Skip(str(error)) from None
-        return kind, topology, wiring.hardware, np.arange(topology.n_ranks)
+        return kind, topology, wiring.hardware, np.arange(count)
+
+
+def _shares_machine(row: Row) -> bool:
+    """Whether another job does the same on the GPUs that come next."""
+    return "at the same time" in row["notes"] or "/tenant" in row["source"]
 
 
 def bus_factor(collective: str, n: int) -> float:
@@ -190,8 +208,8 @@ def _check_nics(text: str, wiring: Wiring) -> None:
 
 
 @lru_cache(maxsize=64)
-def _topology(name: str, hardware: str, count: int, nodes: int) -> ClusterTopology:
-    return load_topology(name, count, nodes, hardware)
+def _topology(name: str, hardware: str, count: int, nodes: int, host_numa: str | None) -> ClusterTopology:
+    return load_topology(name, count, nodes, hardware, host_numa=host_numa)
 
 
 @lru_cache(maxsize=4096)

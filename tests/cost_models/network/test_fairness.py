@@ -69,3 +69,23 @@ def test_no_link_is_overloaded_and_each_flow_has_a_bottleneck(case):
         full = [x for x in path if load[x] >= capacities[x] * (1 - 1e-9)]
         fastest = [max(rates[other] for other, way in enumerate(paths) if x in way) for x in full]
         assert rates[each] == ceilings[each] or any(rates[each] >= peak * (1 - 1e-9) for peak in fastest)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_weights_are_what_flows_take(seed):
+    """Whole weights: as if the link were crossed so often by a flow of that rate; and no link is overfull."""
+    rng = np.random.default_rng(seed)
+    paths = [sorted(rng.choice(4, rng.integers(1, 4), replace=False).tolist()) for _ in range(5)]
+    flow, link = entries(paths)
+    capacities, weights = rng.uniform(1, 10, 4), rng.integers(1, 4, len(flow)).astype(float)
+    rates = max_min_rates(flow, link, capacities, [np.inf] * 5, weights)
+    used = np.bincount(link, weights * rates[flow], minlength=4)
+    assert (used <= capacities * (1 + 1e-9)).all()
+    for number in range(5):  # each has a full link on which nobody has more
+        own = link[flow == number]
+        full = [each for each in own if used[each] >= capacities[each] * (1 - 1e-9)]
+        assert any(rates[number] >= rates[flow[link == each]].max() * (1 - 1e-9) for each in full)
+
+
+def test_a_flow_of_weight_two_takes_two_thirds():
+    assert max_min_rates(*entries([[0], [0]]), [9.0], [np.inf] * 2, [2.0, 1.0]).tolist() == [3.0, 3.0]

@@ -51,7 +51,7 @@ def test_one_host_is_repeated_through_its_nic() -> None:
 def test_far_gpu_reaches_the_nic_through_its_cpu() -> None:
     topology = load_topology(PCIE_BOX, nodes=2)
     names = [topology.links[link].target for link in topology.route(2, 4).links]
-    assert names[:2] == ["cpu:0.1", "cpu:0.0"]
+    assert names[:4] == ["cpu:0.1", "mem:0.1", "cpu:0.1", "cpu:0.0"]
 
 
 def test_hosts_by_hash_in_order_of_rank() -> None:
