@@ -192,7 +192,8 @@ class ClusterTopology:
 
     @cached_property
     def _is_host(self) -> list[bool]:
-        return self.host_links.tolist()
+        links: list[bool] = self.host_links.tolist()
+        return links
 
     def _is_memory(self, link: int) -> bool:
         return self._is_host[link] and self.numbering.ends(link)[2] is LinkType.MEM
