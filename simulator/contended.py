@@ -18,7 +18,17 @@ from cost_models.topology import ClusterTopology
 from cost_models.units import dtype_bytes
 from simulator.costing import CostModel, attention_shape, group_numbers
 from simulator.engines.sharing import transfer_key
-from simulator.program.operations import Attention, Collective, Column, Elementwise, Exchange, Gemm, Operation, Transfer
+from simulator.program.operations import (
+    Attention,
+    Collective,
+    Column,
+    Elementwise,
+    Exchange,
+    Gemm,
+    Operation,
+    Stencil,
+    Transfer,
+)
 
 
 class ContendedCosts(CostModel):
@@ -59,6 +69,8 @@ class ContendedCosts(CostModel):
         if isinstance(work, Gemm):
             size = dtype_bytes(work.dtype)
             return sum([(work.m * (n + k) + n * k) * size for n, k in work.shapes], start=0)
+        if isinstance(work, Stencil):
+            return work.bytes_read + work.bytes_written
         occupied = self._occupancy(operation)
         return occupied.traffic_bytes.astype(np.int64) if occupied else 0
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from simulator.link_report import DRAWN_GPUS, draw_loads
 from simulator.result import Refused, SimulationResult
+from simulator.roofline import Roofline
 from simulator.tables import LISTED_LINKS, LISTED_TRANSFERS, describe_inputs
 from traces.figures.breakdown import plot_breakdown
+from traces.figures.embed import Figure
+from traces.figures.holders import plot_holders
 from traces.figures.memory import plot_memory
 from traces.figures.ranking import plot_ranking
+from traces.figures.roofline import plot_roofline
 from traces.figures.timeline import plot_timeline
 from traces.figures.waterfall import plot_waterfall
 from traces.report import Section, write_report
@@ -56,8 +61,16 @@ def _time_figures(results: Sequence[SimulationResult], shown: SimulationResult) 
     figures += [plot_timeline(shown.timeline)] if shown.timeline is not None else []
     figures += [plot_waterfall(shown.breakdown)] if shown.breakdown else []
     figures += [plot_memory(shown.memory_curve)] if shown.memory_curve else []
-    figures += _loads_figure(shown)
+    figures += [plot_holders([asdict(each) for each in shown.memory_holders])] if shown.memory_holders else []
+    figures += [draw_roofline(shown.roofline)] if shown.roofline else []
+    figures += loads_figure(shown)
     return [Section("", [figure]) for figure in figures]
+
+
+def draw_roofline(roofline: Roofline) -> Figure:
+    """Kernels and ceilings as a figure."""
+    kernels = [asdict(each) for each in roofline.kernels]
+    return plot_roofline(kernels, roofline.peak_flop_per_s, roofline.memory_bytes_per_s)
 
 
 def _saturated(result: SimulationResult) -> list[Section]:
@@ -74,7 +87,7 @@ def _saturated(result: SimulationResult) -> list[Section]:
     return [Section("Saturated links", [rows])] if rows else []
 
 
-def _loads_figure(shown: SimulationResult) -> list[Any]:
+def loads_figure(shown: SimulationResult) -> list[Figure]:
     """The first node with the load of its links, where it is small enough to be drawn."""
     topology = shown.topology
     if topology is None or not shown.link_shares or topology.ranks_per_node > DRAWN_GPUS:

@@ -18,7 +18,9 @@ from typing import Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
 from cost_models.topology import ClusterTopology
 from simulator.engines.costs import Costs
+from simulator.engines.holders import Holder
 from simulator.program.program import Program
+from simulator.roofline import Roofline
 from traces.errors import InputError
 from traces.launches import TraceDetails
 from traces.timeline import Timeline
@@ -133,6 +135,8 @@ class SimulationResult(JsonRecord):
     breakdown : disjoint parts of the makespan on the critical rank (ns), as :func:`traces.metrics.breakdown` has them.
     topology, link_shares : where it ran, and the share of the time for which each of its links was in full use.
     memory_curve : operations in issue order with the bytes then in use, on the rank with the peak.
+    memory_holders : what that rank holds at its peak, the largest first.
+    roofline : kernels of the critical rank under the GPU's ceilings.
     run : what traces are written from, where the timeline was asked for.
     """
 
@@ -163,6 +167,8 @@ class SimulationResult(JsonRecord):
     timeline: Timeline | None = _python_only()
     breakdown: Mapping[str, int] | None = _python_only()
     memory_curve: tuple[tuple[str, int], ...] | None = _python_only()
+    memory_holders: tuple[Holder, ...] | None = _python_only()
+    roofline: Roofline | None = _python_only()
     run: SimulatedRun | None = _python_only()
     topology: ClusterTopology | None = _python_only()
     link_shares: tuple[float, ...] | None = _python_only()

@@ -32,6 +32,7 @@ from simulator.progress import Progress
 from simulator.recorded import Recorded, Recordings
 from simulator.request import ResolvedRequest, SimulationRequest
 from simulator.result import SimulatedRun, SimulationResult
+from simulator.roofline import Kernels, Roofline
 from simulator.schedules import SCHEDULES, Schedule, parse_schedule
 from simulator.slow_ranks import SlowRankCosts
 from simulator.steps.largest import largest_seq_len
@@ -192,7 +193,9 @@ class Run:
         timeline = self.rows.timeline({"schedule": str(self.schedule), "engine": self.ran.engine})
         trust = Trust(self.profile, self.kernel, self.setup.workload.head_dim, self.resolved.topology)
         peak = int(self.memory.peak_bytes.max())
-        parts = breakdown(timeline, critical_rank(timeline))
+        critical = critical_rank(timeline)
+        parts = breakdown(timeline, critical)
+        curve = self._memory_curve() if self.resolved.request.timeline else None
         beyond = trust.extrapolations(self.traffic.rows)
         return SimulationResult(
             schedule=str(self.schedule),
@@ -214,7 +217,9 @@ class Run:
             breakdown=parts,
             saturated_links=self.ran.saturated,
             step_times=self.ran.step_times,
-            memory_curve=self._memory_curve() if self.resolved.request.timeline else None,
+            memory_curve=tuple(curve.curve) if curve else None,
+            memory_holders=curve.holders_at_peak() if curve else None,
+            roofline=self._roofline(critical) if self.resolved.request.timeline and self._keeps_all else None,
             run=self._traced() if self.resolved.request.timeline and self._keeps_all else None,
             topology=self.resolved.topology,
             link_shares=self._link_shares(timeline) if self.resolved.request.timeline and self._keeps_all else None,
@@ -225,11 +230,16 @@ class Run:
             return ()
         return ("what kernels and communication take from each other on a GPU is neglected in whole models",)
 
-    def _memory_curve(self) -> tuple[tuple[str, int], ...]:
+    def _memory_curve(self) -> Memory:
         rank = int(np.argmax(self.memory.peak_bytes))
         curve = Memory(self.setup.n_ranks, self._costs.workspace_bytes, follow=rank)
         self._replay(curve)
-        return tuple(curve.curve)
+        return curve
+
+    def _roofline(self, rank: int) -> Roofline:
+        kernels = Kernels(self._costs, rank)
+        self._replay(kernels)
+        return kernels.roofline(self.profile, self.setup.workload.dtype)
 
     def _traced(self) -> SimulatedRun:
         details = Details(self.setup.n_ranks, self._costs)

@@ -2,7 +2,8 @@
 
     in use after event i = sum of the buffers allocated and not yet released,   peak = max over i
 
-A kernel's workspace counts while it is issued. Where a curve is wanted, one rank is followed.
+A kernel's workspace counts while it is issued. Where a curve is wanted, or what holds memory at its peak, one rank is
+followed.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from simulator.engines.holders import Holder, group_holders
 from simulator.program.operations import Buffer, Column, IntArray, Operation
 from simulator.program.tape import Ignore
+
+WORKSPACE_ID = -1
 
 
 class Memory(Ignore):
@@ -36,24 +40,36 @@ class Memory(Ignore):
         self._now: Column = 0
         self._peak: Column = 0
         self.curve: list[tuple[str, int]] = []
+        self._changes: list[tuple[int, str, int]] = []
 
     @property
     def peak_bytes(self) -> IntArray:
         """The most that was ever in use, on each rank."""
         return np.broadcast_to(np.asarray(self._peak), self._n_ranks)
 
+    def holders_at_peak(self) -> tuple[Holder, ...]:
+        """What the rank followed holds when most is in use, the largest first."""
+        most = max(range(len(self.curve)), key=lambda i: self.curve[i][1], default=-1)
+        held: dict[int, tuple[str, int]] = {}
+        for buffer, name, change in self._changes[: most + 1]:
+            if change > 0:
+                held[buffer] = name, change
+            else:
+                held.pop(buffer, None)
+        return group_holders(held.values())
+
     def allocate(self, buffer: Buffer) -> None:
         """More in use."""
         self._now = self._now + buffer.bytes
         self._note(self._now)
         if self._follow is not None:
-            self._follow_change(f"+ {buffer.name}")
+            self._follow_change("+", buffer.name, buffer.id, buffer.bytes)
 
     def release(self, buffer: Buffer) -> None:
         """Less in use."""
         self._now = self._now - buffer.bytes
         if self._follow is not None:
-            self._follow_change(f"- {buffer.name}")
+            self._follow_change("-", buffer.name, buffer.id, buffer.bytes)
 
     def operation(self, operation: Operation) -> None:
         """Workspace, while it is issued."""
@@ -73,12 +89,16 @@ class Memory(Ignore):
         """Up and down again."""
         if self._follow is None:
             return
-        own = needed if isinstance(needed, int) else int(needed[self._follow])
-        if own:
-            self._follow_change(f"+ workspace of {kind}", own)
-            self._follow_change(f"- workspace of {kind}")
+        if _of(needed, self._follow):
+            self._follow_change("+", f"workspace of {kind}", WORKSPACE_ID, needed, self._now + needed)
+            self._follow_change("-", f"workspace of {kind}", WORKSPACE_ID, needed)
 
-    def _follow_change(self, what: str, more: int = 0) -> None:
+    def _follow_change(self, sign: str, name: str, buffer: int, changed: Column, used: Column | None = None) -> None:
         assert self._follow is not None
-        used = self._now if isinstance(self._now, int) else int(self._now[self._follow])
-        self.curve.append((what, used + more))
+        own = _of(changed, self._follow)
+        self.curve.append((f"{sign} {name}", _of(self._now if used is None else used, self._follow)))
+        self._changes.append((buffer, name, own if sign == "+" else -own))
+
+
+def _of(column: Column, rank: int) -> int:
+    return column if isinstance(column, int) else int(column[rank])

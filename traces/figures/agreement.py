@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from traces.figures.style import MUTED, new_figure, safe
+from traces.figures.style import MUTED, make_room_for_legend, new_figure, safe
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6D31", "#525252")
 SYMBOLS = ("circle", "square", "diamond", "cross")
@@ -27,9 +27,10 @@ def plot_agreement(points: Sequence[Mapping[str, object]]) -> go.Figure:
         figure.add_trace(_markers(name, number, own))
     if points:
         figure.add_trace(_diagonal([_ms(point, key) for point in points for key in ("measured_s", "predicted_s")]))
-    figure.update_xaxes(type="log", title="measured, ms")
-    figure.update_yaxes(type="log", title="predicted, ms")
+    figure.update_xaxes(type="log", title_text="measured (ms)")
+    figure.update_yaxes(type="log", title_text="predicted (ms)")
     figure.update_layout(showlegend=True)
+    make_room_for_legend(figure)
     return figure
 
 

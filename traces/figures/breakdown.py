@@ -11,11 +11,21 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from traces.display import Unit, format_ns, time_unit
-from traces.figures.colours import IDLE, colour_of, readable
-from traces.figures.style import BAR_HEIGHT, add_lengths, label_rows, new_figure, row_pixels, safe, wrapped_name
+from traces.figures.colours import IDLE, colour_of, group_of, leader_of, readable
+from traces.figures.style import (
+    BAR_HEIGHT,
+    add_lengths,
+    label_rows,
+    make_room_for_legend,
+    new_figure,
+    row_pixels,
+    safe,
+    wrapped_name,
+)
 
 # A share in words only in segments that are wide enough for it at 800 pixels.
 LABEL_FROM = 0.08
+LISTED = 8
 
 Parts = Mapping[str, int]
 Segment = tuple[str, str]
@@ -39,6 +49,7 @@ def plot_breakdown(rows: Sequence[Mapping[str, object]]) -> go.Figure:
     label_rows(figure, [float(i) for i in range(len(names))], names)
     add_lengths(figure, totals_ns, [format_ns(total) for total in totals_ns], unit)
     figure.update_layout(barmode="stack", legend_traceorder="normal")
+    make_room_for_legend(figure)
     return figure
 
 
@@ -55,8 +66,9 @@ def _segments(parts: Sequence[Parts]) -> list[Segment]:
 
 
 def _segment_of(key: str) -> Segment:
+    """Category, and the kind whose colour is shown: kinds of a layer are one segment as they are one in the legend."""
     category, _, rest = key.partition("/")
-    return category, rest.split("/")[0] or category
+    return category, leader_of(rest.split("/")[0] or category)
 
 
 def _segment_bars(segment: Segment, parts: Sequence[Parts], unit: Unit) -> go.Bar:
@@ -64,7 +76,7 @@ def _segment_bars(segment: Segment, parts: Sequence[Parts], unit: Unit) -> go.Ba
     chosen = [{key: value for key, value in each.items() if _segment_of(key) == segment} for each in parts]
     longest_ns = max(sum(each.values()) for each in parts)
     prefix = "exposed " if category == "communication" else ""
-    name = prefix + readable(kind)
+    name = prefix + group_of(kind)
     return go.Bar(
         name=safe(name),
         orientation="h",
@@ -92,6 +104,15 @@ def _share_text(time_ns: int, total_ns: int, longest_ns: int) -> str:
 
 def _segment_text(name: str, chosen: Parts, total_ns: int) -> str:
     time_ns = sum(chosen.values())
-    phases = [f"<br>{safe(key.split('/')[2])} {format_ns(value)}" for key, value in chosen.items() if key != "idle"]
+    parts = [(_part_name(key, name), value) for key, value in chosen.items() if key != "idle"]
+    least_ns = sorted((value for _, value in parts), reverse=True)[:LISTED][-1] if parts else 0
+    lines = [f"<br>{safe(part)} {format_ns(value)}" for part, value in parts if value >= least_ns][:LISTED]
     share = time_ns / total_ns if total_ns else 0
-    return f"<b>{safe(name)}</b><br>{format_ns(time_ns)} ({share:.1%})" + "".join(phases if len(phases) > 1 else ())
+    return f"<b>{safe(name)}</b><br>{format_ns(time_ns)} ({share:.1%})" + "".join(lines if len(lines) > 1 else ())
+
+
+def _part_name(key: str, name: str) -> str:
+    """The phase, and in a group of kinds which."""
+    _, kind, phase = key.split("/")
+    own = readable(kind)
+    return phase if name.endswith(own) else f"{own}, {phase}"

@@ -31,13 +31,27 @@ COMMUNICATION = {
     "all_reduce": "#F0E442",
     "reduce_scatter": "#663300",
 }
+GROUPS = {
+    "gemm": ("matrix products", ("linear", "linear_dx", "linear_dw", "experts", "experts_dx", "experts_dw")),
+    "elementwise": (
+        "norms and pointwise",
+        (
+            "rms_norm", "rms_norm_dx", "rms_norm_dw", "rope", "append", "swiglu", "swiglu_backward", "gelu",
+            "gelu_backward", "split", "join", "regroup", "bias", "bias_dw", "row_lengths", "scale", "length_dw", "add",
+            "embed", "embed_dw", "take_tokens", "join_tokens", "drop_tokens", "cross_entropy", "cross_entropy_join",
+            "cross_entropy_backward", "sequence_sum", "preference",
+        ),
+    ),
+}  # fmt: skip
+"""Kinds of a layer by the kind whose colour they have, and what these are called together."""
 OTHER_KINDS = {
     "compute": ("#1965B0", "#1B7A9C", "#4477AA", "#004488", "#6699CC", "#88CCEE", "#222255", "#00A5A8"),
     "communication": ("#FFB000", "#DDAA33", "#AAAA00", "#997700", "#E08214", "#8C510A"),
     "copy": ("#7F8B99",),
     "host": ("#B4BDC9",),
 }
-_KNOWN = COMPUTE | COMMUNICATION
+_GROUP_OF = {kind: group for group, (_, kinds) in GROUPS.items() for kind in kinds}
+_KNOWN = COMPUTE | COMMUNICATION | {kind: COMPUTE[group] for kind, group in _GROUP_OF.items()}
 
 
 def colour_of(kind: str, category: str) -> str:
@@ -50,6 +64,25 @@ def colour_of(kind: str, category: str) -> str:
         return _KNOWN[kind]
     family = OTHER_KINDS[category]
     return family[crc32(kind.encode()) % len(family)]
+
+
+def group_of(kind: str) -> str:
+    """What a legend calls a kind: its group, or itself.
+
+    >>> group_of("linear_dx"), group_of("row_dot")
+    ('matrix products', 'row dot')
+    """
+    leader = leader_of(kind)
+    return GROUPS[leader][0] if leader in GROUPS else readable(kind)
+
+
+def leader_of(kind: str) -> str:
+    """The kind that a kind shares colour and legend with, most often itself.
+
+    >>> leader_of("linear_dx"), leader_of("row_dot")
+    ('gemm', 'row_dot')
+    """
+    return _GROUP_OF.get(kind, kind)
 
 
 def readable(kind: str) -> str:

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from traces.display import format_ns, format_tokens
 from traces.figures.palette import looks_of
-from traces.figures.style import new_figure, safe
+from traces.figures.style import make_room_for_legend, new_figure, safe
 
 CELL_PIXELS, LEAST_PIXELS = 44, 220
 NAMED_COLUMNS, NAMED_CHARACTERS = 9, 14
@@ -44,9 +44,10 @@ def plot_crossover(rows: Sequence[Row], link: str = "link") -> go.Figure:
         figure.add_trace(_legend_entry(safe(name), look.colour))
     if None in winners.values():
         figure.add_trace(_legend_entry("nothing fits", NOBODY))
-    figure.update_xaxes(title="sequence length (tokens)", type="category", showgrid=False, rangemode="normal")
-    figure.update_yaxes(title=f"{link} bandwidth (times today's)", type="category", showgrid=False)
+    figure.update_xaxes(title_text="sequence length (tokens)", type="category", showgrid=False, rangemode="normal")
+    figure.update_yaxes(title_text=f"{link} bandwidth (times today's)", type="category", showgrid=False)
     figure.update_layout(showlegend=True, legend_itemclick=False, legend_itemdoubleclick=False)
+    make_room_for_legend(figure)
     return figure
 
 

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from traces.display import byte_unit, format_bytes, format_ns, time_unit
 from traces.figures.palette import Look, looks_of, short_names
-from traces.figures.style import MUTED, new_figure, safe
+from traces.figures.style import MUTED, make_room_for_legend, new_figure, safe
 
 PLOT_PIXELS = 340
 
@@ -38,9 +38,10 @@ def plot_pareto(rows: Sequence[Row], front: Sequence[int], capacity_bytes: int |
     if capacity_bytes is not None and largest > capacity_bytes / 2:
         text = f"device {format_bytes(capacity_bytes)}"
         figure.add_hline(capacity_bytes / byte_size, line={"color": MUTED, "dash": "dash"}, annotation_text=text)
-    figure.update_xaxes(title=f"time ({time_name})")
-    figure.update_yaxes(title=f"peak memory ({byte_name})", rangemode="tozero")
+    figure.update_xaxes(title_text=f"time ({time_name})")
+    figure.update_yaxes(title_text=f"peak memory ({byte_name})", rangemode="tozero")
     figure.update_layout(showlegend=True)
+    make_room_for_legend(figure)
     return figure
 
 

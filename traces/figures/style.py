@@ -19,6 +19,8 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 NOTE_CHARACTERS, NAME_CHARACTERS = 80, 30
 NAME_LINE_PIXELS, ROW_PADDING_PIXELS, BAR_HEIGHT = 17, 16, 0.56
 TITLE_PIXELS, NOTE_LINE_PIXELS, FOOT_PIXELS = 46, 18, 96
+NARROW_PIXELS, LEGEND_LINE_PIXELS, LEGEND_MARK_PIXELS, LEGEND_CHARACTER_PIXELS = 660, 20, 46, 7
+"""Width of a figure on a screen of 800 pixels, and what a legend takes."""
 
 
 def new_figure(title: str, note: str, plot_pixels: int) -> go.Figure:
@@ -32,7 +34,10 @@ def new_figure(title: str, note: str, plot_pixels: int) -> go.Figure:
     """
     lines = textwrap.wrap(note, NOTE_CHARACTERS)
     top = TITLE_PIXELS + NOTE_LINE_PIXELS * len(lines)
-    axis = {"gridcolor": GRID, "zeroline": False, "automargin": True, "linecolor": GRID, "ticks": ""}
+    axis = {
+        "gridcolor": GRID, "zeroline": False, "automargin": True, "linecolor": GRID, "ticks": "",
+        "title": {"font": {"size": 13, "color": MUTED}},
+    }  # fmt: skip
     # Made at once: plotly takes ten times as long for the same in steps.
     layout = {
         "template": "none",
@@ -40,13 +45,21 @@ def new_figure(title: str, note: str, plot_pixels: int) -> go.Figure:
         "margin": {"l": 12, "r": 24, "t": top, "b": 56},
         "font": {"family": FONT, "size": 13, "color": TEXT},
         "title": _title(title, lines),
-        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "xanchor": "left"},
+        "legend": {
+            "orientation": "h",
+            "yref": "container",
+            "y": 0,
+            "yanchor": "bottom",
+            "x": 0,
+            "xref": "container",
+            "xanchor": "left",
+        },
         "hoverlabel": {"align": "left", "bgcolor": "white", "font": {"family": FONT, "size": 13, "color": TEXT}},
         "plot_bgcolor": "white",
         "paper_bgcolor": "white",
         "xaxis": axis | {"rangemode": "tozero"},
         "yaxis": axis,
-    }
+    }  # fmt: skip
     return go.Figure(layout=layout)
 
 
@@ -76,6 +89,15 @@ def row_pixels(labels: list[str]) -> int:
     return NAME_LINE_PIXELS * max(lines, 2) + ROW_PADDING_PIXELS
 
 
+def make_room_for_legend(figure: go.Figure) -> None:
+    """Make a figure higher where its legend has more than one line on a narrow screen."""
+    names = [str(trace.name) for trace in figure.data if trace.showlegend is not False]
+    longest = max((len(name) for name in names), default=0)
+    columns = max(NARROW_PIXELS // (LEGEND_MARK_PIXELS + LEGEND_CHARACTER_PIXELS * max(longest, 1)), 1)
+    lines = -(-len(names) // columns)
+    figure.update_layout(height=figure.layout.height + LEGEND_LINE_PIXELS * max(lines - 1, 0))
+
+
 def label_rows(figure: go.Figure, positions: list[float], labels: list[str]) -> None:
     """Name the rows of a horizontal chart, the first on top."""
     figure.update_yaxes(
@@ -97,7 +119,7 @@ def add_lengths(figure: go.Figure, lengths_ns: Sequence[float], texts: Sequence[
         annotations=[{"x": end / unit[1], "y": row, "text": text, **look} for row, (end, text) in texts_at]
     )
     longest = max(lengths_ns, default=0) or 1
-    figure.update_xaxes(title=f"time ({unit[0]})", range=[0, 1.16 * longest / unit[1]])
+    figure.update_xaxes(title_text=f"time ({unit[0]})", range=[0, 1.16 * longest / unit[1]])
 
 
 def _title(title: str, note_lines: list[str]) -> dict[str, object]:
@@ -107,10 +129,10 @@ def _title(title: str, note_lines: list[str]) -> dict[str, object]:
         "font": {"size": 16},
         "subtitle": {"text": note, "font": {"size": 13, "color": MUTED}},
         "x": 0,
-        "xref": "paper",
+        "xref": "container",
         "xanchor": "left",
         "y": 1,
         "yref": "container",
         "yanchor": "top",
-        "pad": {"t": 12},
+        "pad": {"t": 12, "l": 12},
     }

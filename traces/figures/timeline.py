@@ -12,9 +12,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from traces.display import Unit, format_bytes, format_ns, time_unit
-from traces.figures.colours import EXPOSED, colour_of, readable
+from traces.figures.colours import EXPOSED, colour_of, group_of, readable
 from traces.figures.ranks import choose_ranks
-from traces.figures.style import label_rows, new_figure, safe
+from traces.figures.style import label_rows, make_room_for_legend, new_figure, safe
 from traces.figures.thinning import Bars, Thinned, thin
 from traces.figures.tracks import EXPOSED_KIND, Chart, Kind, Track, lay_out
 from traces.metrics import critical_rank
@@ -48,7 +48,8 @@ def plot_timeline(timeline: Timeline, ranks: Sequence[int] | None = None, max_ba
     _add_bars(figure, timeline, chart, thinned.bars, unit)
     label_rows(figure, [track.position for track in chart.tracks], _labels(timeline, chart.tracks))
     figure.update_layout(barmode="overlay", bargap=0, dragmode="zoom")
-    figure.update_xaxes(title=f"time ({unit[0]})", range=[0, max(timeline.makespan_ns, 1) / unit[1]])
+    figure.update_xaxes(title_text=f"time ({unit[0]})", range=[0, max(timeline.makespan_ns, 1) / unit[1]])
+    make_room_for_legend(figure)
     return figure
 
 
@@ -80,14 +81,18 @@ def _labels(timeline: Timeline, tracks: list[Track]) -> list[str]:
 def _add_bars(figure: go.Figure, timeline: Timeline, chart: Chart, bars: Bars, unit: Unit) -> None:
     """A trace per kind, the shading under the rest."""
     positions = np.array([track.position for track in chart.tracks])
+    named: set[str] = set()
     for number in (len(chart.kinds) - 1, *range(len(chart.kinds) - 1)):
         chosen = Bars(*(column[bars.kind == number] for column in bars))
         if not len(chosen.track):
             continue
         category, kind = chart.kinds[number]
         shading = (category, kind) == EXPOSED_KIND
+        group = _name(chart.kinds[number]) if shading else group_of(kind)
         figure.add_bar(
-            name=safe(_name(chart.kinds[number])),
+            name=safe(group),
+            legendgroup=group,
+            showlegend=group not in named,
             orientation="h",
             y=positions[chosen.track],
             base=chosen.start_ns / unit[1],
@@ -99,6 +104,7 @@ def _add_bars(figure: go.Figure, timeline: Timeline, chart: Chart, bars: Bars, u
             meta={"category": category, "kind": kind},
             legendrank=len(CATEGORIES) if shading else CATEGORIES.index(category),
         )
+        named.add(group)
 
 
 def _name(kind: Kind) -> str:

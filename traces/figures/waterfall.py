@@ -13,6 +13,8 @@ from traces.figures.colours import IDLE, colour_of, readable
 from traces.figures.style import BAR_HEIGHT, MUTED, add_lengths, label_rows, new_figure, safe
 
 ROW_PIXELS, LABEL_ROOM = 34, 1.4
+MOST_STEPS, SMALL = 12, 0.01
+"""Steps up to which each has a bar, and the share of the time below which the small ones of more share one."""
 ORDER = ("compute", "communication", "copy", "host", "idle")
 
 
@@ -32,7 +34,7 @@ def plot_waterfall(parts: Mapping[str, int]) -> go.Figure:
     ----------
     parts : nanoseconds by ``category/kind/phase``, as :func:`traces.metrics.breakdown` returns them.
     """
-    steps = [_step(key, value) for key, value in parts.items() if value]
+    steps = _without_small([_step(key, value) for key, value in parts.items() if value])
     steps.sort(key=lambda step: ORDER.index(step.category))
     total_ns = sum(step.time_ns for step in steps)
     ends = list(accumulate(step.time_ns for step in steps))
@@ -50,6 +52,21 @@ def plot_waterfall(parts: Mapping[str, int]) -> go.Figure:
     figure.update_xaxes(range=[0, LABEL_ROOM * (total_ns or 1) / unit[1]])
     figure.update_layout(barmode="overlay", showlegend=False)
     return figure
+
+
+def _without_small(steps: list[Step]) -> list[Step]:
+    """Where there are many, those that nobody would see are one step per category."""
+    if len(steps) <= MOST_STEPS:
+        return steps
+    least_ns = SMALL * sum(step.time_ns for step in steps)
+    kept = [step for step in steps if step.time_ns >= least_ns or step.category == "idle"]
+    for category in dict.fromkeys(step.category for step in steps):
+        small = [step for step in steps if step.category == category and step not in kept]
+        if small:
+            name = f"{len(small)} smaller, {category}" if len(small) > 1 else small[0].name
+            kept.append(Step(category, small[0].kind if len(small) == 1 else category, name,
+                             sum(step.time_ns for step in small)))  # fmt: skip
+    return kept
 
 
 def _step(key: str, time_ns: int) -> Step:

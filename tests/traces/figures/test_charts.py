@@ -62,7 +62,7 @@ def test_idle_is_last_and_parts_that_are_nothing_are_left_out():
         {"schedule": "a", "parts": {"compute/merge/forward": 0, "idle": 5}},
         {"schedule": "b", "parts": {"communication/exchange/forward": 7, "compute/gemm/forward": 1, "idle": 0}},
     ])  # fmt: skip
-    assert [trace.name for trace in figure.data] == ["gemm", "exposed exchange", "idle"]
+    assert [trace.name for trace in figure.data] == ["matrix products", "exposed exchange", "idle"]
     assert [list(trace.x) for trace in figure.data] == [[0, 1], [0, 7], [5, 0]]
 
 
@@ -129,7 +129,7 @@ def test_memory_steps_at_each_operation():
     assert curve.line.shape == "hv"
     assert curve.hovertext[1] == "<b>attention</b><br>3 GiB"
     assert figure.layout.yaxis.title.text == "in use (GiB)"
-    assert figure.layout.title.subtitle.text == "Peak 3 GiB at attention."
+    assert figure.layout.title.subtitle.text == "Peak 3 GiB, at attention."
 
 
 def test_limit_of_the_device_is_drawn_where_it_is_near():
@@ -138,7 +138,7 @@ def test_limit_of_the_device_is_drawn_where_it_is_near():
     assert near.layout.annotations[0].text == "device 80 GiB"
     far = plot_memory([("a", GIB)], 80 * GIB)
     assert len(far.layout.shapes) == 0
-    assert far.layout.title.subtitle.text == "Peak 1 GiB of 80 GiB at a."
+    assert far.layout.title.subtitle.text == "Peak 1 GiB of 80 GiB, at a."
 
 
 def test_limit_that_is_exceeded_is_drawn_below_the_peak():
