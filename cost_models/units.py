@@ -14,6 +14,8 @@ _BINARY = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 _COUNT = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:([kmg])i?)?", re.IGNORECASE)
 
 DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "fp64": 8, "int32": 4, "int64": 8}
+DTYPE_BYTES |= {"packed-int8": 1, "packed-int4": 1, "packed-fp8": 1}
+"""Of an element; a packed row (`cost_models.packing`) is one of bytes."""
 
 MAX_COUNT = 2**63 - 1
 """Largest count, as NumPy's int64 holds it."""

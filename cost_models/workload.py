@@ -20,7 +20,7 @@ from traces.errors import InputError
 MAX_TENSOR_BYTES = 2**53
 """Largest Q over all ranks: sums over a model's tensors stay within int64."""
 
-FLOAT_DTYPES = tuple(name for name in DTYPE_BYTES if not name.startswith("int"))
+FLOAT_DTYPES = tuple(name for name in DTYPE_BYTES if not name.startswith(("int", "packed")))
 
 
 @dataclass(frozen=True)

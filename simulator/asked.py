@@ -114,6 +114,23 @@ class StepFields:
         None, float | None, "BITS", "Of a stored weight (prefill, decode). Default: the type's."
     )
     kv_block: int | None = _option(None, int | None, "TOKENS", "Tokens of a page of the KV cache (decode).")
+    kv_dtype: str | None = _option(
+        None, str | None, "int8|int4|fp8", "Packed KV cache (prefill, decode). Default: the type's."
+    )
+    mla: str | None = _option(
+        None, str | None, "absorbed|expanded", "Attention to latent rows, or to keys made of them. Default: absorbed "
+        "in decode, expanded in prefill.",
+    )  # fmt: skip
+    prefill_chunk: int | None = _option(None, int | None, "TOKENS", "Prefill in chunks of so many tokens.")
+    cached_prefix: int = _option(0, int, "TOKENS", "Tokens at the prompt's start whose keys are cached (prefill).")
+    new_tokens: int = _option(1, int, "N", "Tokens decoded one after the other.")
+    cuda_graphs: bool = _option(
+        False, bool, None, "Decode: launch a token's kernels as one CUDA graph, not one by one.",
+        "--cuda-graphs/--no-cuda-graphs",
+    )  # fmt: skip
+    stage_link: str | None = _option(
+        None, str | None, "TIME,RATE", "Wide-area link between pipeline stages (prefill, decode), as 40ms,100Mbit/s."
+    )
     ep: int = _option(1, int, "N", "Ranks over which experts are spread.")
     routing: str = _option("uniform", str, "uniform|zipf:exponent=,seed=|@FILE", "Tokens per expert.")
     capacity: float | None = _option(

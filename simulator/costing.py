@@ -36,6 +36,7 @@ from cost_models.network import (
 from cost_models.topology import ClusterTopology
 from simulator.program.lowered import LoweringSet
 from simulator.program.operations import (
+    PROPAGATION,
     Attention,
     Collective,
     Column,
@@ -75,13 +76,17 @@ class CostModel:
         self._priced_splits: list[IntArray] = []  # kept, so that an id names one matrix only
         self._tables: dict[Hashable, tuple[LoweringSet, IntArray]] = {}
         host = profile.host
-        self._kernel_ns, self._exchange_ns, self._collective_ns = map(
-            to_ns, (host.kernel_s, host.exchange_s, host.collective_s)
+        self._kernel_ns, self._exchange_ns, self._collective_ns, self._graph_ns, self._node_ns = map(
+            to_ns, (host.kernel_s, host.exchange_s, host.collective_s, host.graph_s, host.graph_node_s)
         )
 
     def host_ns(self, operation: Operation) -> Column:
         """Time the host needs to issue an operation, on each rank."""
         work = operation.work
+        if operation.kind == PROPAGATION:
+            return 0
+        if "graphed" in operation.options:
+            return cast(IntArray, operation.options["graphed"]) * self._graph_ns + self._node_ns
         if isinstance(work, Exchange):
             return self._exchange_ns
         if isinstance(work, Collective):
@@ -104,6 +109,8 @@ class CostModel:
 
     def _device_ns(self, operation: Operation) -> Column:
         work = operation.work
+        if operation.kind == PROPAGATION:
+            return to_ns(cast(float, operation.options["seconds"]))
         if isinstance(work, Attention):
             return self._attention(work, self._worked.before_s(operation))
         if isinstance(work, Elementwise):
@@ -233,6 +240,8 @@ class CostModel:
         assert isinstance(work, Collective)
         if work.splits is not None:
             return [None] * (int(group_numbers(work, n_ranks).max()) + 1)
+        if isinstance(work, Transfer) and work.bytes_per_s is not None:
+            return [None] * (int(group_numbers(work, n_ranks).max()) + 1)
         if isinstance(work, Transfer):
             sent = exchange_demands(self._topology, self._profile, np.arange(n_ranks), work.to, work.bytes)
             groups = group_numbers(work, n_ranks).tolist()
@@ -254,11 +263,14 @@ class CostModel:
 
     def _transfer(self, work: Transfer) -> Column:
         """All pairs send at once; both ends of a pair are done at the same time."""
-        size = int(np.max(work.bytes))
-        key = ("send", size, work.to.tobytes())
+        size, rate = int(np.max(work.bytes)), work.bytes_per_s
+        key = ("send", size, rate, work.to.tobytes())
         if key not in self._priced:
             source = np.flatnonzero(work.to != np.arange(len(work.to)))
-            seconds = estimate_exchange_s(self._topology, self._profile, source, work.to[source], size)
+            if rate is None:
+                seconds = estimate_exchange_s(self._topology, self._profile, source, work.to[source], size)
+            else:
+                seconds = np.full(len(source), size / rate)
             column = np.zeros(len(work.to), dtype=np.int64)
             column[source] = column[work.to[source]] = array_to_ns(seconds)
             self._priced[key] = column
@@ -286,7 +298,9 @@ def _exchange_key(work: Exchange) -> Hashable:
 
 def attention_shape(work: Attention) -> AttentionShape:
     """What an attention kernel's price depends on besides its calls."""
-    return AttentionShape(work.batch, work.heads, work.kv_heads, work.head_dim, work.v_head_dim, work.dtype)
+    return AttentionShape(
+        work.batch, work.heads, work.kv_heads, work.head_dim, work.v_head_dim, work.dtype, work.row_bytes
+    )
 
 
 def group_numbers(work: Collective, n_ranks: int) -> IntArray:

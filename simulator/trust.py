@@ -25,7 +25,9 @@ RELATIVE_ERROR = {"calibrated": 0.05, "published": 0.15, "datasheet": 0.25, "est
 EXTRAPOLATED = 2.0
 """How much wider the band of a term is beyond what it was measured on."""
 
-PRODUCTS = ("score", "linear", "linear_dx", "linear_dw", "experts", "experts_dx", "experts_dw")
+PRODUCTS = (
+    "score", "linear", "linear_dx", "linear_dw", "experts", "experts_dx", "experts_dw", "absorb", "latent_values",
+)  # fmt: skip
 """Kinds of operations that are matrix products."""
 
 _BASES = tuple(RELATIVE_ERROR)

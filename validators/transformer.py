@@ -111,13 +111,22 @@ def _attend_heads(shape: ModelShape, w: Weights, at: str, n: Tensor, allowed: Te
     return attend(rotate(q, shape.head_dim), rotate(k, shape.head_dim), v, allowed)
 
 
+def cached(shape: ModelShape, w: Weights, at: str, n: Tensor) -> dict[str, Tensor]:
+    """What a cache holds of normed hidden states: keys (rotated) and values [B, S, K, D], or latent rows."""
+    if shape.mla:
+        low, shared = (n @ w[at + "kv_a_proj"].T).split([shape.mla.kv_lora, shape.mla.rope], dim=-1)
+        normed = rms_norm(low, w[at + "kv_a_norm"])[:, :, None]
+        return {"latents": torch.cat([normed, rotate(shared[:, :, None], shape.mla.rope)], dim=-1)}
+    keys, values = [(n @ w[at + name].T).unflatten(2, (shape.kv_heads, -1)) for name in ("k_proj", "v_proj")]
+    return {"keys": rotate(keys, shape.head_dim), "values": values}
+
+
 def prefill(shape: ModelShape, w: Weights, ids: Tensor, allowed: Tensor) -> dict[str, Tensor]:
-    """Logits [B, V] after the last token, and every layer's keys (rotated) and values [B, S, K, D]."""
+    """Logits [B, V] after the last token, and what a cache holds of every layer."""
     x, found = w["embed_tokens"][ids], {}
     for index in range(shape.layers):
         at, n = f"layers.{index}.", rms_norm(x, w[f"layers.{index}.input_norm"])
-        found[f"keys {index}"] = rotate((n @ w[at + "k_proj"].T).unflatten(2, (shape.kv_heads, -1)), shape.head_dim)
-        found[f"values {index}"] = (n @ w[at + "v_proj"].T).unflatten(2, (shape.kv_heads, -1))
+        found |= {f"{name} {index}": rows for name, rows in cached(shape, w, at, n).items()}
         x = dense_layer(shape, w, at, x, allowed)
     last = rms_norm(x[:, -1], w["norm"])
     return {**found, "logits": last @ w["embed_tokens" if shape.tied_embeddings else "lm_head"].T}

@@ -151,11 +151,17 @@ class GemmCosts(Terms):
 
 
 class HostCosts(Terms):
-    """Time the host needs to issue one kernel, one grouped send and receive, one collective."""
+    """Time the host needs to issue one kernel, one grouped send and receive, one collective, and a CUDA graph.
+
+    A graph of n kernels in a row takes ``graph_s + n graph_node_s``; the defaults are NVIDIA's figures for CUDA 12.6
+    (developer blog of 2024-09, "Constant Time Launch for Straight-Line CUDA Graphs"), which nobody here has measured.
+    """
 
     kernel_s: Seconds
     exchange_s: Seconds
     collective_s: Seconds
+    graph_s: Seconds = 2.5e-6
+    graph_node_s: Seconds = 1e-9
 
 
 class InterferenceTerms(Terms):

@@ -155,7 +155,7 @@ def _bytes(rows: int, columns: int, shape: AttentionShape, direction: str) -> fl
     """Least that the main kernel moves: Q, K, V, O, LSE; backward also dO, delta, the fp32 dQ twice, dK and dV."""
     e, d, dv = shape.element_bytes, shape.head_dim, shape.v_head_dim
     queries, keys = rows * shape.problems, columns * shape.batch * shape.kv_heads
-    forward = queries * ((d + dv) * e + 4) + keys * (d + dv) * e
+    forward = queries * ((d + dv) * e + 4) + keys * shape.key_bytes
     if direction == "forward":
         return forward
     return forward + queries * (4 + 8 * d) + columns * shape.problems * (d + dv) * e

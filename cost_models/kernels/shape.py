@@ -9,7 +9,11 @@ from cost_models.units import dtype_bytes
 
 @dataclass(frozen=True, slots=True)
 class AttentionShape:
-    """Batch, heads, head dims and dtype of one rank's attention call; kv heads divide heads."""
+    """Batch, heads, head dims and dtype of one rank's attention call; kv heads divide heads.
+
+    ``row_bytes`` are those that a kernel reads of a key with its value, of one kv head, where they are not (D + Dv)
+    elements: packed rows (`cost_models.packing`), or values that are part of the key (latent attention).
+    """
 
     batch: int
     heads: int
@@ -17,6 +21,14 @@ class AttentionShape:
     head_dim: int
     v_head_dim: int
     dtype: str
+    row_bytes: int | None = None
+
+    @property
+    def key_bytes(self) -> int:
+        """Bytes of a key with its value, of one kv head, as a forward kernel reads them."""
+        if self.row_bytes is not None:
+            return self.row_bytes
+        return (self.head_dim + self.v_head_dim) * self.element_bytes
 
     @property
     def problems(self) -> int:

@@ -14,7 +14,12 @@ this table with option ``accumulate`` is a gradient that is added to.
 | rms_norm_dx | Elementwise | dy, x, g, rstd -> dx |
 | rms_norm_dw | Elementwise | dy, x, rstd (, dg) -> dg |
 | rope | Elementwise | x -> x in place: last `dims` features rotated by their token's position; `inverse` |
-| append | Elementwise | rows, cache -> cache: the rows at its end, on the last rank of a context parallel group |
+| append | Elementwise | rows, cache -> cache: the rows, `before` its end, on the `last` context parallel rank |
+| store_rows | Elementwise | rows -> their place in a cache |
+| absorb | Gemm | q, w of the expanding product -> q by which heads attend to latent rows, scaled for their dim |
+| latent_values | Gemm | o over latent rows, w -> o of the heads |
+| best_word | Elementwise | logits -> the largest of this rank's words, and its number; the first is number `offset` |
+| choose_word | Elementwise | those of all parts -> the number of the largest |
 | swiglu, swiglu_backward | Elementwise | gate, up -> silu(gate) up; dh, gate, up -> dgate, dup |
 | gelu, gelu_backward | Elementwise | x -> gelu(x) (exact); dy, x -> dx |
 | split, join | Elementwise | features of x cut into several tensors, and put together again |

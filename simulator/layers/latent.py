@@ -3,6 +3,15 @@
     c_q = rms_norm(W_qa x),  q = W_qb c_q             (or q = W_q x)        rope on the last d_r features of q
     c, p = split(W_kva x),   k_nope, v = W_kvb rms_norm(c),   k = [k_nope | rope(p)], p shared by all heads
 
+A cache holds the row [rms_norm(c) | rope(p)], 576 values for DeepSeek, and no head's keys. Attention to it is one of
+
+    expanded    k and v of all heads are made of the rows first: 2 Rkv H (nope + Dv) FLOP a row, each time they are read
+    absorbed    q_nope k_nope = (q_nope W_uk) c: with queries [q_nope W_uk | q_rope] all heads attend to the rows
+                themselves, v = c, and W_uv comes after: 2 H (2 Rkv + rope) FLOP a pair, not 2 H (nope + rope + Dv)
+
+The scale stays 1 / sqrt(nope + rope). Absorbed is right for decoding, which reads every row for one token; expanded for
+prefill, where pairs are many to a row.
+
 The compressing products and their norms are computed on every tensor parallel rank; each has gradients from its own
 heads only, which are summed with those of other weights that all ranks have. Backward sums dp over heads.
 Source: DeepSeek-V2 (arXiv 2405.04434) section 2.1; names as in transformers' modeling_deepseek_v3.py.
@@ -11,11 +20,11 @@ Source: DeepSeek-V2 (arXiv 2405.04434) section 2.1; names as in transformers' mo
 from __future__ import annotations
 
 from cost_models.models.shape import MlaShape
-from simulator.layers.linear import linear
+from simulator.layers.linear import linear, token_rows
 from simulator.layers.net import Net, Var
 from simulator.layers.pointwise import rms_norm, rope
 from simulator.layers.weights import WeightMaker, Weights
-from simulator.program.operations import Elementwise
+from simulator.program.operations import Elementwise, Gemm
 from simulator.program.tape import Tensor
 
 Positions = tuple[int, int] | None
@@ -45,17 +54,61 @@ def latent_projections(
     net: Net, weights: Weights, mla: MlaShape, x: Var, heads: int, positions: Positions
 ) -> tuple[Var, Var, Var]:
     """Q, K and V of this rank's heads, rotated."""
+    q = latent_queries(net, weights, mla, x, heads, positions)
+    return q, *expand(net, weights, mla, compress(net, weights, mla, x, positions), heads)
+
+
+def latent_queries(
+    net: Net, weights: Weights, mla: MlaShape, x: Var, heads: int, positions: Positions
+) -> Var:  # fmt: skip
+    """Q of this rank's heads, rotated."""
     if "q_a_proj" in weights:
         low = rms_norm(net, linear(net, x, weights["q_a_proj"], "latent q"), weights["q_a_norm"])
         q = linear(net, low, weights["q_b_proj"], "q", heads)
         del low
     else:
         q = linear(net, x, weights["q_proj"], "q", heads)
-    q = rope(net, q, mla.rope, positions)
+    return rope(net, q, mla.rope, positions)
+
+
+def compress(net: Net, weights: Weights, mla: MlaShape, x: Var, positions: Positions) -> tuple[Var, Var]:
+    """The latent vectors, normed, and the shared keys, rotated."""
     latent, shared = split(net, linear(net, x, weights["kv_a_proj"], "latent kv"), mla.kv_lora)
     shared = rope(net, shared, mla.rope, positions)
-    expanded = linear(net, rms_norm(net, latent, weights["kv_a_norm"]), weights["kv_b_proj"], "expanded kv", heads)
-    return q, *_keys_values(net, expanded, shared, mla.nope)
+    return rms_norm(net, latent, weights["kv_a_norm"]), shared
+
+
+def expand(net: Net, weights: Weights, mla: MlaShape, parts: tuple[Var, Var], heads: int) -> tuple[Var, Var]:
+    """K and V of this rank's heads, from latent vectors and shared keys."""
+    expanded = linear(net, parts[0], weights["kv_b_proj"], "expanded kv", heads)
+    return _keys_values(net, expanded, parts[1], mla.nope)
+
+
+def join_latent(net: Net, parts: tuple[Var, Var]) -> Tensor:
+    """Latent vector and shared key in one row, as a cache holds them."""
+    b, both = parts[0].tensor.buffer, [each.tensor for each in parts]
+    whole = _like(net, both[0], "latents", 1, b.dim + both[1].buffer.dim)
+    net.r.emit("join", Elementwise("copy", whole.buffer.bytes, whole.buffer.bytes), both, (whole,))
+    return whole
+
+
+def absorb(net: Net, weights: Weights, mla: MlaShape, q: Tensor) -> Tensor:
+    """Queries of latent rows: [q_nope W_uk | q_rope], by which every head attends to the same row of the cache."""
+    b, weight = q.buffer, weights["kv_b_proj"]
+    absorbed = _like(net, q, "q", b.heads, mla.kv_lora + mla.rope)
+    work = Gemm(token_rows(q), ((b.heads * mla.kv_lora, mla.nope),), b.dtype, weight_bits=weight.bits)
+    net.r.emit("absorb", work, (q, weight.held), (absorbed,), nope=mla.nope)
+    return absorbed
+
+
+def values_of_latents(net: Net, weights: Weights, mla: MlaShape, o: Tensor) -> Tensor:
+    """O from weighted sums of latent vectors: the values' part of the expanding matrix comes after attention."""
+    b, weight = o.buffer, weights["kv_b_proj"]
+    dim = weight.rows // b.heads - mla.nope
+    out = _like(net, o, "o", b.heads, dim)
+    work = Gemm(token_rows(o), ((b.heads * dim, mla.kv_lora),), b.dtype, weight_bits=weight.bits)
+    net.r.emit("latent_values", work, (o, weight.held), (out,), nope=mla.nope)
+    return out
 
 
 def split(net: Net, x: Var, first: int) -> tuple[Var, Var]:

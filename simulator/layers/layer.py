@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from cost_models.models import ModelShape
 from simulator.layers.adapters import bottleneck, project
 from simulator.layers.cache import KvCache
+from simulator.layers.cached import CachedAttention
 from simulator.layers.core import Kept, attention_core
 from simulator.layers.experts import Experts
 from simulator.layers.latent import latent_projections
@@ -39,6 +40,7 @@ class Context:
     parallel : tensor parallel ranks.
     home : which tokens each rank of a context parallel group has.
     routing : of so many tokens on each rank to experts.
+    absorbed : whether latent attention attends to latent rows, not to keys and values made of them.
     """
 
     shape: ModelShape
@@ -46,6 +48,7 @@ class Context:
     parallel: TensorParallel
     home: Layout
     routing: Callable[[Column], Routing] | None = None
+    absorbed: bool = False
 
 
 def transformer_layer(
@@ -61,21 +64,22 @@ def attention_block(
 ) -> Var:
     """Projections around a schedule, or around attention to a cache."""
     shape, parallel = context.shape, context.parallel
-    x, positions = parallel.enter(net, x, context.home), cache.positions if cache else None
+    x = parallel.enter(net, x, context.home)
     heads, kv_heads = shape.heads // parallel.size, shape.kv_heads // parallel.size
+    if cache is not None:
+        cached = CachedAttention(net, weights, context.schedule, shape.mla, (heads, kv_heads), shape.head_dim,
+                                 absorbed=context.absorbed)  # fmt: skip
+        o = cached(x, cache)
+        del x
+        return _leave(net, context, weights, "attention", project(net, weights, "o_proj", o, "x"))
     if shape.mla:
-        q, k, v = latent_projections(net, weights, shape.mla, x, heads, positions)
+        q, k, v = latent_projections(net, weights, shape.mla, x, heads, None)
     else:
-        q = rope(net, project(net, weights, "q_proj", x, "q", heads), shape.head_dim, positions)
-        k = rope(net, project(net, weights, "k_proj", x, "k", kv_heads), shape.head_dim, positions)
+        q = rope(net, project(net, weights, "q_proj", x, "q", heads), shape.head_dim)
+        k = rope(net, project(net, weights, "k_proj", x, "k", kv_heads), shape.head_dim)
         v = project(net, weights, "v_proj", x, "v", kv_heads)
     del x
-    if cache is not None and cache.filled:
-        o = Var(cache.attend(net, q.tensor, k.tensor, v.tensor), None)
-    else:
-        o = attention_core(net, context.schedule, q, k, v, kept)
-        if cache is not None:
-            cache.keep(net, k.tensor, v.tensor, context.schedule.repeated_rows(net.r.setup))
+    o = attention_core(net, context.schedule, q, k, v, kept)
     del q, k, v
     return _leave(net, context, weights, "attention", project(net, weights, "o_proj", o, "x"))
 

@@ -11,6 +11,8 @@ computed or sent, never how long it takes: costing prices its ``work``, executor
 | merge | Elementwise | running (o, lse) <- LSE-weighted sum with a partial one, on the rows the partial one covers |
 | accumulate | Elementwise | a += b, on the rows the kernels wrote; with option `by_token`, row by row of the same token, of which b may have several |
 | row_dot | Elementwise | delta <- rowsum(dO * O) |
+| pack_rows, unpack_rows | Elementwise | values to rows of codes and scales, and back (`cost_models.packing`) |
+| attention_cached | Attention | o, lse <- (q, k, v) or (q, k), v the first features of k; rows may be packed |
 | cast | Elementwise | b <- a in another dtype, or contiguous; with `covered`, zero outside what its kernels wrote |
 | reorder | Elementwise | b <- the rows of a of the same tokens (layouts `have`, `want`), zero where a lacks one |
 | place | Elementwise | b <- a at the heads from `first_head` on, zero elsewhere |
@@ -27,6 +29,7 @@ computed or sent, never how long it takes: costing prices its ``work``, executor
 | all_to_all_v | Collective | rows for each rank one after the other, as many as `splits` says |
 | all_reduce, reduce_scatter | Collective | as in NCCL, sums; several buffers in one launch are flat, or along `axis` |
 | send | Transfer | one rank of each group of two sends to the other (pipeline stages) |
+| propagation | Elementwise | nothing, on a communication lane: what was sent is under way for `seconds` |
 | synchronize | Elementwise | on the host lane: the host waits for the compute lane and for what has written what it reads |
 | wait | Elementwise | nothing; the compute lane waits until communication has written what is read |
 
@@ -52,7 +55,7 @@ IntArray = NDArray[np.int64]
 Column = int | IntArray
 
 HOST, COMPUTE = "host", "compute"
-SYNCHRONIZE = "synchronize"
+SYNCHRONIZE, PROPAGATION = "synchronize", "propagation"
 CATEGORY = {
     "exchange": "communication",
     "all_to_all": "communication",
@@ -66,6 +69,7 @@ CATEGORY = {
     "gather": "communication",
     "scatter": "communication",
     "barrier": "communication",
+    PROPAGATION: "communication",
     "communication": "communication",
     "memcpy": "copy",
     "memset": "copy",
@@ -116,7 +120,10 @@ class Buffer:
 
 @dataclass(slots=True, eq=False)
 class Attention:
-    """Attention kernels of one step: which calls, from the two layouts and the mask."""
+    """Attention kernels of one step: which calls, from the two layouts and the mask.
+
+    ``row_bytes`` are those of a key with its value where they are not (D + Dv) elements, as in `AttentionShape`.
+    """
 
     lowering: LoweringColumn
     direction: str
@@ -127,6 +134,7 @@ class Attention:
     v_head_dim: int
     dtype: str
     precomputed_delta: bool = False
+    row_bytes: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -195,9 +203,13 @@ class Collective:
 
 @dataclass(slots=True, eq=False)
 class Transfer(Collective):
-    """A send inside groups of two ranks: ``to`` is where each rank sends, itself where it does not."""
+    """A send inside groups of two ranks: ``to`` is where each rank sends, itself where it does not.
+
+    ``bytes_per_s`` of a link of its own, outside the cluster's; None where it uses those.
+    """
 
     to: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    bytes_per_s: float | None = None
 
 
 Work = Stencil | Attention | Elementwise | Gemm | Exchange | Collective
@@ -229,6 +241,11 @@ class Operation:
     def category(self) -> str:
         """``compute``, ``communication``, ``copy`` or ``host``."""
         return CATEGORY.get(self.kind, "compute")
+
+    @property
+    def communicates(self) -> bool:
+        """Whether ranks have a part in it together; of communication all but the time that data are under way."""
+        return isinstance(self.work, Exchange | Collective)
 
     @property
     def bytes_sent(self) -> Column:

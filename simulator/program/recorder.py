@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cost_models.masks import Lowering
+from cost_models.packing import packed_form
 from cost_models.units import dtype_bytes
 from simulator.program.communication import Communicator
 from simulator.program.lowered import LoweringColumn, LoweringTable, column_of, lowering_table
@@ -70,9 +71,10 @@ class Recorder(Communicator):
 
         ``lowerings`` gives each rank's kernels where rows and keys are not the sequence's under the workload's mask.
         ``into`` is a result that the kernels take up and continue, instead of a merge afterwards; ``out`` is where o
-        and lse are to be.
+        and lse are to be. Packed keys and values are unpacked first.
         """
         lowering = column_of(lowerings) if lowerings is not None else self._lower(q.layout, k.layout)
+        k, v = self.unpacked(k), self.unpacked(v)
         b, work = q.buffer, _work(lowering, "forward", q, k, v)
         if into is not None:
             total = Partial(self.cast(into.o, "fp32"), into.lse, into.lowering)
@@ -83,6 +85,23 @@ class Recorder(Communicator):
             self.tensor("lse_i", b.layout, b.heads, 1, "fp32", tokens=b.tokens),
         )
         self.emit("attention_forward", work, (q, k, v), (o, lse), lowering=lowering)
+        return Partial(o, lse, lowering)
+
+    def attention_cached(
+        self, q: Tensor, cached: Sequence[Tensor], v_head_dim: int, lowerings: Sequence[Lowering]
+    ) -> Partial:
+        """Attend few queries to rows as a cache holds them: a kernel that unpacks what it reads.
+
+        ``cached`` is keys and values, or keys alone, whose first ``v_head_dim`` features are the values.
+        """
+        b, keys, lowering = q.buffer, cached[0].buffer, column_of(lowerings)
+        row = sum([each.buffer.dim * dtype_bytes(each.buffer.dtype) for each in cached])
+        work = Attention(
+            lowering, "forward", b.batch, b.heads, keys.heads, b.dim, v_head_dim, b.dtype, row_bytes=row
+        )  # fmt: skip
+        o = self.tensor("o_i", None, b.heads, v_head_dim, b.dtype, tokens=b.tokens)
+        lse = self.tensor("lse_i", None, b.heads, 1, "fp32", tokens=b.tokens)
+        self.emit("attention_cached", work, (q, *cached), (o, lse), lowering=lowering)
         return Partial(o, lse, lowering)
 
     def attention_backward(
@@ -178,6 +197,22 @@ class Recorder(Communicator):
         if tensor.buffer.dtype == dtype:
             return tensor
         return self.copy("cast", (tensor,), self.like(tensor, tensor.buffer.name, dtype=dtype), "copy")
+
+    def packed(self, tensor: Tensor, dtype: str) -> Tensor:
+        """The tensor as packed rows."""
+        b, form = tensor.buffer, packed_form(dtype)
+        assert form is not None
+        rows = self.tensor(b.name, b.layout, b.heads, form.row_bytes(b.dim), dtype, tokens=b.tokens, batch=b.batch)
+        return self.copy("pack_rows", (tensor,), rows, "reduce")
+
+    def unpacked(self, tensor: Tensor) -> Tensor:
+        """The values of packed rows; any other tensor itself."""
+        b, form = tensor.buffer, packed_form(tensor.buffer.dtype)
+        if form is None:
+            return tensor
+        dtype, dim = self.setup.workload.dtype, form.values(b.dim)
+        values = self.tensor(b.name, b.layout, b.heads, dim, dtype, tokens=b.tokens, batch=b.batch)
+        return self.copy("unpack_rows", (tensor,), values, "copy")
 
     def copy(self, kind: str, source: Iterable[Tensor], target: Tensor, pattern: str, **options: Any) -> Tensor:
         """Fill ``target`` from ``source`` by a memory-bound kernel."""

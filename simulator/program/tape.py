@@ -167,14 +167,14 @@ class Tape:
         rows: tuple[Column, Column] | None = None, layout: Layout | None = None,
     ) -> Tensor:  # fmt: skip
         """Part of a tensor, without a copy: (first, number) of its heads or rows, which ``layout`` describes."""
-        b = tensor.buffer
-        assert b.base is None, "a view of a whole tensor"
+        b, whole = tensor.buffer, tensor.base or tensor
         first_head, n_heads = heads if heads is not None else (0, b.heads)
         first_row, tokens = rows if rows is not None else (0, b.tokens)
         buffer = Buffer(b.id, name, b.batch, tokens, n_heads, b.dim, b.dtype,
                         tokens * (b.batch * n_heads * b.dim * DTYPE_BYTES[b.dtype]),
-                        layout or b.layout, base=b, first_head=first_head, first_row=first_row)  # fmt: skip
-        return Tensor(self, buffer, tensor)
+                        layout or b.layout, base=whole.buffer, first_head=b.first_head + first_head,
+                        first_row=b.first_row + first_row)  # fmt: skip
+        return Tensor(self, buffer, whole)
 
     def unmute(self) -> None:
         """From here on everything reaches the sink; what the schedule still refers to becomes an input."""

@@ -75,7 +75,7 @@ class AllGather(Schedule):
         for group in r.steps(w.kv_heads // own):
             keys, heads = arriving, (group * own * per_kv, own * per_kv)
             arriving = self._start(r, k, v, group + 1)
-            k_all, v_all = [in_order(r, each, q.layout) for each in keys]
+            k_all, v_all = [in_order(r, each, k.layout) for each in keys]
             out = r.view(o, "o", heads=heads), r.view(lse, "lse", heads=heads)
             r.merge(None, r.attention(r.view(q, "q", heads=heads), k_all, v_all, out=out))
             del keys, k_all, v_all

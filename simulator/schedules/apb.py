@@ -21,9 +21,10 @@ from typing import ClassVar, Self
 import numpy as np
 
 from cost_models.masks import Lowering, TokenRange, apb_mask, lower
+from cost_models.packing import packed_form
 from simulator.program.operations import IntArray
 from simulator.program.partition import Partition
-from simulator.program.recorder import Recorder
+from simulator.program.recorder import Partial, Recorder
 from simulator.program.setup import Setup
 from simulator.program.tape import Tensor
 from simulator.schedules.base import Saved, Schedule
@@ -52,6 +53,10 @@ class Apb(Schedule):
     name: ClassVar[str] = "apb"
     exact: ClassVar[bool] = False
     source: ClassVar[str] = "Huang et al. 2025, arXiv 2502.12085, Algorithms 2 and 3; github thunlp/APB"
+    asks_again: ClassVar[bool] = True
+    whole_prompt: ClassVar[str] = (
+        "its hosts hold a block of the whole prompt each, and pass on what is best of all of a block"
+    )
 
     def resolve(self, setup: Setup) -> Self:
         """Fill in the lengths of the paper's nearest row, as far as half of a host's block and the rest of it allow."""
@@ -157,11 +162,28 @@ def decode(r: Recorder, q: Tensor, k: Tensor, v: Tensor) -> Saved:
     The mask is causal on the last host, whose keys hold the queries' own, and full on the others (the released code
     is causal everywhere, which hides up to t - 1 context keys per host; for t = 1 both are the same).
     """
+    return combine_partials(r, attend_own(r, q, (k, v)))
+
+
+def attend_own(
+    r: Recorder, q: Tensor, rows: tuple[Tensor, ...], v_head_dim: int | None = None, *, missing: int = 0
+) -> Partial:
+    """Each host's part of :func:`decode`.
+
+    Parameters
+    ----------
+    rows : keys and values, of which either may be packed; or keys whose first ``v_head_dim`` features are the values.
+    missing : rows at the last host's end that have not come yet.
+    """
     tokens, ranks = int(np.max(q.buffer.tokens)), r.setup.n_ranks
-    held = np.broadcast_to(np.asarray(k.buffer.tokens), (ranks,)).tolist()
-    lowerings = [_lower_queries(tokens, keys, last=host == ranks - 1) for host, keys in enumerate(held)]
-    part = r.merge(None, r.attention(q, k, v, lowerings))
-    return combine_partials(r, part)
+    held = np.broadcast_to(np.asarray(rows[0].buffer.tokens), (ranks,)).copy()
+    held[-1] -= missing
+    lowerings = [_lower_queries(tokens, keys, last=host == ranks - 1) for host, keys in enumerate(held.tolist())]
+    form = packed_form(rows[-1].buffer.dtype)
+    if form is None and v_head_dim is None:
+        return r.merge(None, r.attention(q, rows[0], rows[1], lowerings))
+    dim = v_head_dim or (form.values(rows[-1].buffer.dim) if form else 0)
+    return r.merge(None, r.attention_cached(q, rows, dim, lowerings))
 
 
 def _lower_queries(tokens: int, keys: int, *, last: bool) -> Lowering:

@@ -23,6 +23,7 @@ from simulator.program.partitioners import build_partition
 from simulator.program.recorder import Recorder
 from simulator.program.setup import Setup
 from simulator.program.tape import Tensor
+from simulator.schedules.chunk import Chunk
 from traces.errors import InputError
 
 Saved = tuple[Tensor, ...]
@@ -38,11 +39,15 @@ class Schedule(ABC):
     name : as users write it.
     exact : whether it computes dense attention under the workload's mask.
     source : paper and section, or code, that it follows.
+    whole_prompt : why it cannot take a prompt in chunks; nothing where it can.
+    asks_again : whether prefill ends with the query once more, exactly.
     """
 
     name: ClassVar[str]
     exact: ClassVar[bool] = True
     source: ClassVar[str]
+    whole_prompt: ClassVar[str] = ""
+    asks_again: ClassVar[bool] = False
 
     @abstractmethod
     def resolve(self, setup: Setup) -> Self:
@@ -81,6 +86,18 @@ class Schedule(ABC):
         """Leading rows of each rank's part that other ranks have too (anchors): not kept for decoding."""
         partition = self.input_partition(setup)
         return np.maximum(partition.stop[:, 0] - partition.start[:, 0], 0) if partition.name == "anchored" else 0
+
+    def cached_layout(self, chunk: Chunk, heads: int) -> Layout:
+        """Which tokens, and which of so many heads, each rank keeps of a chunk's keys: as they come."""
+        return Layout.home(chunk.shifted(self.input_partition(chunk.setup)))
+
+    def cached_rows(self, r: Recorder, tensor: Tensor, chunk: Chunk) -> Tensor:
+        """A chunk's keys or values as each rank keeps them."""
+        return tensor
+
+    def attend_cached(self, r: Recorder, q: Tensor, k: Tensor, v: Tensor, chunk: Chunk) -> Tensor:
+        """O of a chunk's queries, from the keys and values kept of it and of all chunks before."""
+        return self.forward(r, q, k, v)[0]
 
     @property
     def has_backward(self) -> bool:

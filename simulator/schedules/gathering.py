@@ -28,7 +28,8 @@ def start_gather(r: Recorder, tensor: Tensor, home: Layout) -> Tensor:
 def in_order(r: Recorder, gathered: Tensor, home: Layout) -> Tensor:
     """What `start_gather` brought, in the order of the sequence."""
     b, setup = gathered.buffer, r.setup
-    together, whole = home.gathered(setup.all_ranks()), Layout.whole(setup.workload.seq_len, setup.n_ranks)
+    tokens = min(setup.workload.seq_len, int(home.partition.stop.max()))  # fewer where chunks are yet to come
+    together, whole = home.gathered(setup.all_ranks()), Layout.whole(tokens, setup.n_ranks)
     if setup.n_ranks == 1:
         return gathered
     if b.batch == setup.workload.batch and same_order(together, whole):

@@ -57,6 +57,7 @@ class HybridCp(Schedule):
 
     name: ClassVar[str] = "hybrid-cp"
     source: ClassVar[str] = "Megatron-LM, hybrid context parallel; LongCA-bench, arXiv 2510.17896; cp_benchmark.md"
+    whole_prompt: ClassVar[str] = "it assigns whole sequences to ranks"
 
     def resolve(self, setup: Setup) -> Self:
         """Fill in the tokens."""

@@ -55,6 +55,7 @@ class LightSeq(Schedule):
 
     name: ClassVar[str] = "lightseq"
     source: ClassVar[str] = "Li et al. 2023, arXiv 2310.03294, section 3"
+    whole_prompt: ClassVar[str] = "its helpers are paired over the triangle of a whole prompt"
 
     def resolve(self, setup: Setup) -> Self:
         """No option depends on the setup."""

@@ -45,6 +45,7 @@ class Magi(Schedule):
 
     name: ClassVar[str] = "magi"
     source: ClassVar[str] = "github SandAI-org/MagiAttention; LongCA-bench, arXiv 2510.17896, section 2.2"
+    whole_prompt: ClassVar[str] = "what its ranks send is solved for the mask of a whole prompt"
 
     def resolve(self, setup: Setup) -> Self:
         """Fill in the chunk."""

@@ -60,6 +60,7 @@ class MInference(Schedule):
     name: ClassVar[str] = "minference"
     exact: ClassVar[bool] = False
     source: ClassVar[str] = "Jiang et al. 2024, arXiv 2407.02490, section 3.2; github microsoft/MInference"
+    whole_prompt: ClassVar[str] = "it chooses columns and diagonals by the last queries of the prompt"
 
     def resolve(self, setup: Setup) -> Self:
         """Fill in columns and diagonals."""

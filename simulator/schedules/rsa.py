@@ -32,6 +32,7 @@ class Rsa(Schedule):
 
     name: ClassVar[str] = "rsa"
     source: ClassVar[str] = "Li et al. 2021, arXiv 2105.13120, section 3.2"
+    whole_prompt: ClassVar[str] = "its scores are those of a whole prompt"
 
     def resolve(self, setup: Setup) -> Self:
         """There are no options."""

@@ -39,6 +39,8 @@ class Star(Schedule):
     name: ClassVar[str] = "star"
     exact: ClassVar[bool] = False
     source: ClassVar[str] = "Acharya et al. 2024, arXiv 2411.17116, section 2; github NVIDIA/Star-Attention"
+    asks_again: ClassVar[bool] = True
+    whole_prompt: ClassVar[str] = "its hosts hold a block of the whole prompt each"
 
     def resolve(self, setup: Setup) -> Self:
         """Fill in the anchor."""

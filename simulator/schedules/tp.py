@@ -42,6 +42,7 @@ class TensorParallel(Schedule):
 
     name: ClassVar[str] = "tp"
     source: ClassVar[str] = "Shoeybi et al. 2019, arXiv 1909.08053; Korthikanti et al. 2022, arXiv 2205.05198"
+    whole_prompt: ClassVar[str] = "it gathers the tokens of a whole prompt"
 
     def resolve(self, setup: Setup) -> Self:
         """No option depends on the setup."""

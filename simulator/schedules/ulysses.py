@@ -19,7 +19,8 @@ from simulator.program.recorder import Recorder
 from simulator.program.setup import Setup
 from simulator.program.tape import Tensor
 from simulator.schedules.base import Saved, Schedule, split_sequence
-from simulator.schedules.heads import check_heads, gather_heads, scatter_heads
+from simulator.schedules.chunk import Chunk
+from simulator.schedules.heads import check_heads, gather_heads, scatter_heads, with_heads
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,20 @@ class Ulysses(Schedule):
         o_heads, lse = r.finish(r.merge(None, r.attention(q_heads, k_heads, v_heads)))
         o = gather_heads(r, o_heads, "o", q.layout, r.setup.workload.heads, ranks)
         return o, lse, o_heads, q_heads, k_heads, v_heads
+
+    def cached_layout(self, chunk: Chunk, heads: int) -> Layout:
+        """All tokens, of own heads."""
+        return with_heads(chunk.together(), chunk.setup.all_ranks(), heads)
+
+    def cached_rows(self, r: Recorder, tensor: Tensor, chunk: Chunk) -> Tensor:
+        """Scattered by head."""
+        return scatter_heads(r, tensor, chunk.together(), r.setup.all_ranks())
+
+    def attend_cached(self, r: Recorder, q: Tensor, k: Tensor, v: Tensor, chunk: Chunk) -> Tensor:
+        """Scatter the queries' heads, attend, gather heads."""
+        q_heads = scatter_heads(r, q, chunk.together(), r.setup.all_ranks())
+        o_heads, _ = r.finish(r.merge(None, r.attention(q_heads, k, v)))
+        return gather_heads(r, o_heads, "o", q.layout, r.setup.workload.heads, r.setup.all_ranks())
 
     def backward(
         self, r: Recorder, q: Tensor, k: Tensor, v: Tensor, saved: Saved, do: Tensor

@@ -16,13 +16,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-from simulator.program.partition import Partition
+from simulator.program.partition import Layout, Partition
 from simulator.program.partitioners import PARTITIONERS
 from simulator.program.recorder import Recorder
 from simulator.program.setup import Setup
 from simulator.program.tape import Tensor
 from simulator.schedules.base import Saved, Schedule, check_choice, default_partition, split_sequence
-from simulator.schedules.heads import check_heads, gather_heads, scatter_heads
+from simulator.schedules.chunk import Chunk
+from simulator.schedules.heads import check_heads, gather_heads, scatter_heads, with_heads
 from simulator.schedules.mesh import Mesh, build_mesh
 from simulator.schedules.ring import Ring, circulate, circulate_back
 from traces.errors import InputError
@@ -78,6 +79,20 @@ class Usp(Schedule):
         """The ring's parts, each cut among a head group."""
         return self._mesh(setup).input_partition(self._context(setup))
 
+    def cached_layout(self, chunk: Chunk, heads: int) -> Layout:
+        """Own heads of what the head group holds together."""
+        return cached_layout_2d(self._mesh(chunk.setup), self._context(chunk.setup), chunk, heads)
+
+    def cached_rows(self, r: Recorder, tensor: Tensor, chunk: Chunk) -> Tensor:
+        """Scattered by head."""
+        mesh = self._mesh(r.setup)
+        return scatter_heads(r, tensor, mesh.together(chunk.shifted(self._context(chunk.setup))), mesh.heads)
+
+    def attend_cached(self, r: Recorder, q: Tensor, k: Tensor, v: Tensor, chunk: Chunk) -> Tensor:
+        """Scatter the queries' heads, go round the ring, gather heads."""
+        context = chunk.shifted(self._context(chunk.setup))
+        return attend_cached_2d(r, self._mesh(r.setup), context, q, k, v, Ring(grad=self.grad))
+
     def forward(self, r: Recorder, q: Tensor, k: Tensor, v: Tensor) -> Saved:
         """Scatter heads, go round the ring, gather heads."""
         return attend_2d(r, self._mesh(r.setup), self._context(r.setup), q, k, v, Ring(grad=self.grad))
@@ -98,6 +113,20 @@ def attend_2d(
     o_heads, lse = circulate(r, (mesh.inner, mesh.outer), q_heads, k_heads, v_heads, how)
     o = gather_heads(r, o_heads, "o", q.layout, r.setup.workload.heads, mesh.heads)
     return o, lse, o_heads, q_heads, k_heads, v_heads
+
+
+def cached_layout_2d(mesh: Mesh, context: Partition, chunk: Chunk, heads: int) -> Layout:
+    """What each rank keeps of a chunk's keys: own heads of its head group's part."""
+    return with_heads(mesh.together(chunk.shifted(context)), mesh.heads, heads)
+
+
+def attend_cached_2d(
+    r: Recorder, mesh: Mesh, context: Partition, q: Tensor, k: Tensor, v: Tensor, how: Ring
+) -> Tensor:  # fmt: skip
+    """O of a chunk's queries; keys and values are scattered by head already."""
+    q_heads = scatter_heads(r, q, mesh.together(context), mesh.heads)
+    o_heads, _ = circulate(r, (mesh.inner, mesh.outer), q_heads, k, v, how)
+    return gather_heads(r, o_heads, "o", q.layout, r.setup.workload.heads, mesh.heads)
 
 
 def attend_2d_back(

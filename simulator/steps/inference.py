@@ -1,32 +1,36 @@
 """Prefill and decode of a model.
 
-    prefill   all tokens through all layers, under any schedule; every rank keeps the keys and values of its tokens
-    decode    one token of each sequence, at the end of a context whose keys and values lie spread over the ranks
+    prefill   a prompt through all layers, under any schedule; every rank keeps the rows of its tokens (keys and
+              values, or latents). In chunks of c tokens, each attends to what the chunks before left in the caches,
+              so that activations are those of c tokens; a cached prefix is a first chunk that is there already
+    decode    one token of each sequence, or several one after the other, at the end of a context whose rows lie spread
+              over the ranks: from the number of the last token to that of the next, which the first stage has again
 
-Schedules that approximate (APB, Star) process the query once more after the prompt, exactly, attending to the keys of
-all ranks: prefill of theirs ends when that has ended. Pipeline stages pass microbatches on, one after the other; data
-parallel ranks are replicas that serve other sequences. Weights are replicated over context and data parallel ranks.
+Schedules that approximate a context (APB, Star) process the query once more after the prompt, exactly, with the keys
+of all ranks: prefill of theirs ends when that has ended. Pipeline stages pass microbatches and chunks on, one after
+the other; data parallel ranks are replicas that serve other sequences. Weights are replicated over context and data
+parallel ranks. Decoding is launched kernel by kernel, as PyTorch does, unless as a CUDA graph (`graphs`).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
-from simulator.layers.cache import KvCache
+from simulator.layers.cache import KvCache, Prompt
 from simulator.layers.layer import Context
-from simulator.layers.linear import embed
 from simulator.layers.model import Model
 from simulator.layers.net import Net, Var
+from simulator.layers.sampling import best_word
 from simulator.layers.tensor_parallel import TensorParallel
 from simulator.layers.weights import WeightMaker
 from simulator.program.partition import Layout
-from simulator.program.partitioners import build_partition
 from simulator.program.tape import Sink, Tensor
+from simulator.steps.caches import Caches
+from simulator.steps.graphs import Graphed
 from simulator.steps.parameters import ParameterStore
 from simulator.steps.plan import Plan
 from simulator.steps.ranks import Ranks
+from simulator.steps.serving import check_pass
 
 QUERY_TOKENS = 50
 """Tokens of the query that approximate schedules process again (the authors' scripts of APB take the last 50)."""
@@ -43,16 +47,17 @@ class InferenceStep:
 
     def __init__(self, plan: Plan, sink: Sink) -> None:
         self.plan, self._ranks = plan, Ranks(plan, sink)
-        self.r, context = self._ranks.r, self._ranks.context
+        self.r, context = self._ranks.r, replace(self._ranks.context, absorbed=plan.options.mla == "absorbed")
         self.net = Net(self.r, training=False)
         maker, options = WeightMaker(plan.shape, context.parallel, plan.dtype), plan.options
         self.model = Model(context, maker, None, options.parsed_method, options.ep)
-        whole = replace(context, parallel=TensorParallel(plan.grid, version=1))
-        self._on_all = replace_context(self.model, whole)
+        whole = TensorParallel(plan.grid, version=1)
+        absorbed = plan.options.mla != "expanded"
+        self._on_all = replace_context(self.model, replace(context, parallel=whole, absorbed=absorbed))
         self.store = ParameterStore(self.r, plan.grid, 0, None)
-        self._stages = plan.grid.pp
-        self.logits: list[Tensor] = []
-        self._unused: list[Tensor] = []
+        self._stages = [self.model.stage_layers(stage, plan.grid.pp) for stage in range(plan.grid.pp)]
+        self._caches = Caches(plan, self._ranks)
+        self.outputs: dict[str, Tensor] = {}
 
     def prefill(self) -> None:
         """Record prefill of all microbatches."""
@@ -60,96 +65,105 @@ class InferenceStep:
         caches = []
         for microbatch in range(self.plan.options.microbatches):
             caches.append(self._prompt(microbatch))
-            if not self.plan.schedule.exact:
-                self._new_tokens(microbatch, caches[-1], min(QUERY_TOKENS, self.plan.seq_len // self.plan.grid.cp))
+            if self.plan.schedule.asks_again:
+                query = min(QUERY_TOKENS, self.plan.seq_len // self.plan.grid.cp)
+                self._query(microbatch, caches[-1], query)
         self._close(caches)
 
     def decode(self) -> None:
-        """Record one token of every sequence."""
+        """Record new tokens of every sequence."""
         self._hold_weights()
-        caches = [self._context_cache(index) for index in range(self.plan.options.microbatches)]
-        for microbatch, cache in enumerate(caches):
-            self._new_tokens(microbatch, cache, 1)
+        count, options = self.plan.options.microbatches, self.plan.options
+        caches = [self._caches.holding(index, self._stages) for index in range(count)]
+        self._ranks.on(0)
+        ids = [self._last_ids(index, 1) for index in range(count)]
+        for token in range(options.new_tokens):
+            for microbatch in self.r.steps(count):
+                end = self.plan.seq_len - options.new_tokens + token + 1
+                logits = self._new_tokens(ids[microbatch], caches[microbatch], end - 1, end)
+                ids[microbatch] = self._next_ids(logits)
+                self.outputs[f"logits {microbatch}"] = logits
+                self.outputs[f"ids {microbatch}"] = ids[microbatch]
+                del logits
         self._close(caches)
 
     def _hold_weights(self) -> None:
-        model = self.model
-        for stage in range(self._stages):
+        model, last = self.model, len(self._stages) - 1
+        for stage, layers in enumerate(self._stages):
             self._ranks.on(stage)
-            units = [model.layers[index] for index in model.stage_layers(stage, self._stages)]
-            held = [each for unit in units for each in unit.values()]
+            held = [each for index in layers for each in model.layers[index].values()]
             for each in held:
                 each.bits = self.plan.options.weight_bits if each.rows > 1 and each.planes == 1 else each.bits
             held += [model.ends["embed_tokens"]] if stage == 0 else []
-            held += [model.ends["norm"], model.ends["lm_head"]] if stage == self._stages - 1 else []
+            held += [model.ends["norm"], model.ends["lm_head"]] if stage == last else []
             self.store.hold(held)
 
     def _prompt(self, microbatch: int) -> list[KvCache]:
-        caches = [KvCache() for _ in self.model.layers]
-        self._ranks.on(0)
-        x = self.model.embed(self.net, self._ranks.ids("ids", microbatch))
-        x = self._through(self.model, x, caches)
-        self.logits.append(self.model.last_logits(self.net, x))
+        options = self.plan.options
+        chunked = bool(options.prefill_chunk or options.cached_prefix)
+        prompt = Prompt(self.plan.schedule, self.plan.chunks, options.cached_prefix > 0) if chunked else None
+        caches = self._caches.empty(microbatch, self._stages, prompt)
+        for index in range(int(prompt.cached), len(prompt.chunks)) if prompt else [0]:
+            for cache in caches:
+                cache.index = index
+            self._chunk(microbatch, caches, prompt, index)
         return caches
 
-    def _new_tokens(self, microbatch: int, caches: list[KvCache], tokens: int) -> None:
-        """Tokens at the end of the context, the same on all ranks of a context parallel group."""
-        end, model = self.plan.seq_len, self._on_all
-        for cache in caches:
-            cache.positions = end - tokens, end
+    def _chunk(self, microbatch: int, caches: list[KvCache], prompt: Prompt | None, index: int) -> None:
+        """A chunk of the prompt, or all of it; logits come after the last."""
+        model, home = self.model, self._ranks.context.home
+        if prompt is not None:
+            chunk = prompt.chunks[index]
+            home = Layout.home(chunk.shifted(self.plan.schedule.input_partition(chunk.setup)))
+            model = replace_context(model, replace(model.context, home=home))
         self._ranks.on(0)
-        rows = (self._ranks.sequences(microbatch),)
-        ids = self.r.tensor("last ids", None, 1, 1, "int64", tokens=tokens, is_input=True, slices=rows)
-        table = model.ends["embed_tokens"]
-        offset = self.plan.grid.coordinate("tp") * table.rows
-        x = model.context.parallel.leave(self.net, embed(self.net, ids, table, self.plan.shape.hidden, offset))
+        x = model.embed(self.net, self._ranks.ids("ids", microbatch, home))
         x = self._through(model, x, caches)
-        self.logits.append(model.last_logits(self.net, x))
+        if prompt is None or index == len(prompt.chunks) - 1:
+            self.outputs[f"logits {len(self.outputs)}"] = model.last_logits(self.net, x)
+
+    def _query(self, microbatch: int, caches: list[KvCache], tokens: int) -> None:
+        """The last tokens of the prompt once more."""
+        self._ranks.on(0)
+        end, ids = self.plan.seq_len, self._last_ids(microbatch, tokens)
+        self.outputs[f"logits {len(self.outputs)}"] = self._new_tokens(ids, caches, end - tokens, end)
+
+    def _last_ids(self, microbatch: int, tokens: int) -> Tensor:
+        """Numbers of tokens at the end of the context, the same on all ranks of a context parallel group."""
+        rows = (self._ranks.sequences(microbatch),)
+        return self.r.tensor("last ids", None, 1, 1, "int64", tokens=tokens, is_input=True, slices=rows)
+
+    def _new_tokens(self, ids: Tensor, caches: list[KvCache], start: int, end: int) -> Tensor:
+        """Logits after some tokens of the context, on the last stage."""
+        for cache in caches:
+            cache.positions, cache.missing, cache.prompt = (start, end), self.plan.seq_len - end, None
+        model = self._on_all
+        self._ranks.on(0)
+        x = self._through(model, model.embed(self.net, ids), caches)
+        return model.last_logits(self.net, x)
+
+    def _next_ids(self, logits: Tensor) -> Tensor:
+        """Numbers of the most likely words, where the next tokens are computed: on the first stage."""
+        ids = best_word(self.net, self._on_all.context.parallel, logits)
+        last = len(self._stages) - 1
+        return self._ranks.send(ids, last, 0) if last else ids
 
     def _through(self, model: Model, x: Var, caches: list[KvCache]) -> Var:
         """All layers, stage after stage."""
-        for stage in range(self._stages):
+        for stage, layers in enumerate(self._stages):
             if stage:
                 x = Var(self._ranks.send(x.tensor, stage - 1, stage), None)
             self._ranks.on(stage)
-            for index in model.stage_layers(stage, self._stages):
+            for index in layers:
                 x = model.layer(self.net, index, x, cache=caches[index])
         return x
 
-    def _context_cache(self, microbatch: int) -> list[KvCache]:
-        """Caches that hold a whole context already."""
-        workload, caches = self.plan.setup.workload, []
-        layout = Layout.home(build_partition("contiguous", self.plan.seq_len, self.plan.grid.cp))
-        slices = (self._ranks.sequences(microbatch), self._ranks.heads(workload.kv_heads))
-        for stage in range(self._stages):
-            self._ranks.on(stage)
-            for index in self.model.stage_layers(stage, self._stages):
-                keys, values = [
-                    self.r.tensor(f"{name} {index}", layout, workload.kv_heads, dim, self.plan.dtype, is_input=True,
-                                  slices=slices)
-                    for name, dim in (("keys", workload.head_dim), ("values", workload.v_head_dim))
-                ]  # fmt: skip
-                caches.append(KvCache(keys, values))
-                self._unused += self._rest_of_pages(keys, values)
-        return caches
-
-    def _rest_of_pages(self, *cached: Tensor) -> list[Tensor]:
-        """What is allocated and holds nothing: the end of every sequence's last page."""
-        block, found = self.plan.options.kv_block or 1, []
-        for each in cached:
-            b = each.buffer
-            rest = -np.asarray(b.tokens) % block
-            if rest.any():
-                found.append(self.r.tensor(f"{b.name}, unused", None, b.heads, b.dim, b.dtype, tokens=int(rest.max()),
-                                           batch=b.batch))  # fmt: skip
-        return found
-
     def _close(self, caches: list[list[KvCache]]) -> None:
-        outputs = {f"logits {index}": tensor for index, tensor in enumerate(self.logits)}
+        outputs, names = dict(self.outputs), ("latents",) if self.plan.shape.mla else ("keys", "values")
         for microbatch, cache in enumerate(caches):
             for index, each in enumerate(cache):
-                assert each.keys is not None and each.values is not None
-                outputs |= {f"keys {microbatch}.{index}": each.keys, f"values {microbatch}.{index}": each.values}
+                rows = zip(names, each.rows, strict=True)
+                outputs |= {f"{name} {microbatch}.{index}": tensor for name, tensor in rows}
         self.r.close(outputs)
 
 
@@ -169,11 +183,12 @@ def record_prefill(plan: Plan, sink: Sink) -> None:
         Where the plan cannot run.
     """
     plan.check(training=False)
+    check_pass(plan, "prefill")
     InferenceStep(plan.resolved(), sink).prefill()
 
 
 def record_decode(plan: Plan, sink: Sink) -> None:
-    """Record the decoding of one token of every sequence.
+    """Record the decoding of new tokens of every sequence.
 
     Raises
     ------
@@ -181,4 +196,5 @@ def record_decode(plan: Plan, sink: Sink) -> None:
         Where the plan cannot run.
     """
     plan.check(training=False)
-    InferenceStep(plan.resolved(), sink).decode()
+    check_pass(plan, "decode")
+    InferenceStep(plan.resolved(), Graphed(sink, plan.ranks) if plan.options.cuda_graphs else sink).decode()

@@ -16,7 +16,9 @@ from simulator.layers.routing import Routing, build_routing
 from simulator.program.operations import Column
 from simulator.program.setup import Setup
 from simulator.schedules.base import Schedule
+from simulator.schedules.chunk import Chunk, cut_prompt
 from simulator.steps.parameters import OPTIMIZERS
+from simulator.steps.serving import check_options
 from traces.errors import InputError
 
 
@@ -42,9 +44,10 @@ class StepOptions(StepFields):
             raise InputError("weight_bits is out of range", got=self.weight_bits, expected="1 to 16")
         if self.capacity is not None and not 0 < self.capacity <= 1000:
             raise InputError("capacity is out of range", got=self.capacity, expected="above 0, at most 1000")
-        for name in ("tp", "dp", "pp", "ep", "microbatches", "loss_chunks", "kv_block"):
+        check_options(self)
+        for name in ("tp", "dp", "pp", "ep", "microbatches", "loss_chunks"):
             value = getattr(self, name)
-            if name in ("loss_chunks", "kv_block") and value is None:
+            if name == "loss_chunks" and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} is not a positive whole number", got=repr(value))
@@ -123,10 +126,10 @@ class Plan:
                 f"heads of {shape.name} are not divisible by the tensor parallel ranks",
                 got=f"{shape.heads} heads and {shape.kv_heads} kv heads / {tp}",
             )
-        workload = AttentionWorkload(
-            self.sequences, self.seq_len, shape.heads // tp, shape.kv_heads // tp, shape.head_dim, shape.v_head_dim,
-            self.dtype, self.mask,
-        )  # fmt: skip
+        dims = shape.kv_heads // tp, shape.head_dim, shape.v_head_dim
+        if shape.mla and self.options.mla == "absorbed":
+            dims = 1, shape.mla.kv_lora + shape.mla.rope, shape.mla.kv_lora
+        workload = AttentionWorkload(self.sequences, self.seq_len, shape.heads // tp, *dims, self.dtype, self.mask)
         return Setup(workload, self.grid.cp, self.grid.context_per_node(self.ranks_per_node))
 
     @cached_property
@@ -134,11 +137,16 @@ class Plan:
         """The same workload, on all ranks."""
         return Setup(self.setup.workload, self.ranks, self.ranks_per_node)
 
+    @cached_property
+    def chunks(self) -> list[Chunk]:
+        """The prompt's chunks, of which the first is cached where a prefix is."""
+        return cut_prompt(self.setup, self.options.prefill_chunk, self.options.cached_prefix)
+
     def check(self, *, training: bool) -> None:
         """Refuse what cannot run, with the reason."""
         if training and not self.schedule.has_backward:
             raise InputError(f"{self.schedule.name} is for inference only: it has no backward pass",
-                             remedy="ask for prefill or decode")  # fmt: skip
+                             remedy="ask for the forward pass of a layer, or for a model's prefill")  # fmt: skip
         if self.schedule.name == "tp":
             raise InputError(
                 "tp as a schedule is for attention alone", remedy="give layers and models --tp, and another"
@@ -159,8 +167,6 @@ class Plan:
                 if value:
                     raise InputError(f"{name} does not go with {method.name}: its gradient needs all logits of a pair",
                                      remedy=f"leave {name} out")  # fmt: skip
-        if training and (self.options.weight_bits is not None or self.options.kv_block is not None):
-            raise InputError("weight_bits and kv_block are for prefill and decode", remedy="train with method qlora")
         if method.name == "merged" and training:
             raise InputError("merged adapters are served, not trained", remedy="ask for prefill or decode")
         local = self.setup.workload.seq_len // self.grid.cp

@@ -8,11 +8,15 @@ from simulator.layers.layer import Context
 from simulator.layers.routing import Routing
 from simulator.layers.tensor_parallel import TensorParallel
 from simulator.program.lift import Lift
-from simulator.program.operations import Column, Slices, Transfer
+from simulator.program.operations import PROPAGATION, Column, Elementwise, Slices, Transfer
 from simulator.program.partition import Layout
 from simulator.program.recorder import Recorder
 from simulator.program.tape import Sink, Tensor
 from simulator.steps.plan import Plan
+from simulator.steps.serving import stage_link
+
+MOST_AWAY = 64
+"""Messages of wide-area links that may be under way at once."""
 
 
 class Ranks:
@@ -31,6 +35,7 @@ class Ranks:
         home = Layout.home(plan.schedule.input_partition(plan.setup))
         parallel = TensorParallel(grid, plan.options.tp_version)
         self._routings: dict[int, Routing] = {}
+        self._link, self._sent = stage_link(plan.options), 0
         self.context = Context(plan.shape, plan.schedule, parallel, home, self._routing)
 
     def _routing(self, tokens: Column) -> Routing:
@@ -45,11 +50,10 @@ class Ranks:
         if self._lift is not None:
             self._lift.stages = stages
 
-    def ids(self, name: str, microbatch: int) -> Tensor:
-        """Token ids or labels of a microbatch, each rank's tokens of its sequences."""
-        return self.r.tensor(
-            name, self.context.home, 1, 1, "int64", is_input=True, slices=(self.sequences(microbatch),)
-        )
+    def ids(self, name: str, microbatch: int, home: Layout | None = None) -> Tensor:
+        """Token ids or labels of a microbatch, each rank's tokens of its sequences (or of those of a chunk)."""
+        rows = (self.sequences(microbatch),)
+        return self.r.tensor(name, home or self.context.home, 1, 1, "int64", is_input=True, slices=rows)
 
     def sequences(self, microbatch: int) -> Slices:
         """The sequences of a microbatch that each rank has."""
@@ -73,7 +77,16 @@ class Ranks:
         groups = np.unique(numbers, return_inverse=True)[1].reshape(-1)
         sends = stage == source
         to = np.arange(grid.n_ranks) + np.where(sends, (target - source) * grid.stride("pp"), 0)
-        work = Transfer("send", b.bytes, np.where(sends, b.bytes, 0), groups, to=to)
+        link = self._link
+        rate = link.bytes_per_s * grid.pp / grid.n_ranks if link else None  # the ranks of a stage share it
+        work = Transfer("send", b.bytes, np.where(sends, b.bytes, 0), groups, to=to, bytes_per_s=rate)
         lane = f"comm:pp-{'down' if target > source else 'up'}"
         self.r.emit("send", work, (tensor,), (received,), lane=lane)
+        if link and link.latency_s:
+            self.on(target)
+            self._sent += 1
+            # A lane of its own: what is under way does not keep the next message from being sent.
+            lane = f"comm:pp-away-{self._sent % MOST_AWAY}"
+            self.r.emit(PROPAGATION, Elementwise("copy", 0, 0), (received,), (received,), lane=lane,
+                        seconds=link.latency_s)  # fmt: skip
         return received

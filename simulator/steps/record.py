@@ -15,6 +15,7 @@ from simulator.schedules import Ring, Schedule
 from simulator.steps.inference import record_decode, record_prefill
 from simulator.steps.layer_pass import record_layer
 from simulator.steps.plan import Plan
+from simulator.steps.serving import check_pass
 from simulator.steps.train import record_training_step
 
 MODEL_PASSES = {"step": record_training_step, "prefill": record_prefill, "decode": record_decode}
@@ -68,6 +69,7 @@ def subject_of(schedule: Schedule, resolved: ResolvedRequest) -> Subject:
         return Subject(filled, plan.world, pass_, plan.grid.tp, lambda sink: record_layer(plan, pass_, sink), what)
     pass_ = request.pass_ or "step"
     plan.check(training=pass_ == "step")
+    check_pass(plan, pass_)
     method = plan.options.parsed_method
     passes = 2 if pass_ == "step" and isinstance(method, Dpo) and method.where != "stored" else 1
     copies = passes * plan.shape.layers * plan.grid.dp * plan.grid.tp * plan.options.microbatches

@@ -78,7 +78,8 @@ def test_every_option_reaches_the_request(simulator: Simulator, run: Run, tmp_pa
         "hardware": "h100-sxm", "topology": "dgx-h100", "batch": 3, "dtype": "fp16", "mask": "full",
         "layers": "attention", "pass_": "backward", "kernel": "flash3", "engine": "des", "model": "m.json",
         "tp": 2, "dp": 4, "pp": 2, "placement": "cp-tp-dp-pp", "tp_version": 3, "zero": 1, "checkpoint": "full",
-        "weight_bits": 4.5, "kv_block": 16,
+        "weight_bits": 4.5, "kv_block": 16, "kv_dtype": "fp8", "mla": "absorbed", "prefill_chunk": 2048,
+        "cached_prefix": 1024, "new_tokens": 2, "stage_link": "5ms,1Gbit/s",
         "microbatches": 5, "loss_chunks": 6, "optimizer": "adamw-8bit", "method": "lora:rank=8", "ep": 2,
         "routing": "zipf:seed=1", "capacity": 1.5, "lost_rank": "1", "jitter": 0.1, "seed": 3, "draws": 7,
         "what_if": "net=2",
@@ -87,9 +88,10 @@ def test_every_option_reaches_the_request(simulator: Simulator, run: Run, tmp_pa
     several |= {"nccl": ("NCCL_P2P_LEVEL=SYS", "NCCL_ALGO=Ring,Tree")}
     arguments = [text for name, value in values.items() for text in (_flag(name), str(value))]
     arguments += [text for name, texts in several.items() for each in texts for text in (_flag(name), each)]
-    assert run("simulate", *arguments, "--no-interference")[0] == 0
-    assert simulator.requests == [SimulationRequest(**values, **several, interference=False, timeline=False)]
-    assert {*values, *several, "interference", "peers", "timeline"} == set(SimulationRequest.__dataclass_fields__)
+    assert run("simulate", *arguments, "--no-interference", "--cuda-graphs")[0] == 0
+    asked = {"interference": False, "cuda_graphs": True, "timeline": False}
+    assert simulator.requests == [SimulationRequest(**values, **several, **asked)]
+    assert {*values, *several, *asked, "peers"} == set(SimulationRequest.__dataclass_fields__)
 
 
 def _flag(name: str) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from simulator.program.operations import Attention, Operation
 from validators.executors.local import LocalOperations, Slices, gaps, join_slices
+from validators.executors.packing import readable
 from validators.executors.store import Piece
 from validators.kernels import fused
 from validators.kernels.fused import merge_into
@@ -25,10 +26,21 @@ from validators.kernels.fused import merge_into
 
 def attention_forward(local: LocalOperations, operation: Operation) -> None:
     """o, lse <- the launches of this rank."""
-    q, k, v = local.reads(operation)
     if "into" in operation.options:
         _continue(local, operation)
         return
+    _launch(local, operation, *local.reads(operation))
+
+
+def attention_cached(local: LocalOperations, operation: Operation) -> None:
+    """The same, of rows as a cache holds them."""
+    q, *cached = local.reads(operation)
+    rows = [readable(each, buffer, q.dtype) for each, buffer in zip(cached, operation.reads[1:], strict=True)]
+    values = rows[1] if len(rows) == 2 else rows[0][..., : operation.writes[0].dim]
+    _launch(local, operation, q, rows[0], values)
+
+
+def _launch(local: LocalOperations, operation: Operation, q: Tensor, k: Tensor, v: Tensor) -> None:
     o: list[Piece] = []
     lse: list[Piece] = []
     for call in local.lowering(operation).calls:

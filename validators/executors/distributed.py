@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from simulator.program.operations import Buffer, Operation
+from simulator.program.operations import PROPAGATION, Buffer, Operation
 from simulator.program.program import Program
 from validators.executors.communication import Communication
 from validators.executors.kinds import perform
@@ -60,7 +60,7 @@ class RankExecutor:
         self._groups = {
             operation.id: self._communication.prepare(operation)
             for operation in program.operations
-            if operation.category == "communication"
+            if operation.communicates
         }
         self._load_input = load_input
         self._inputs: dict[int, Tensor] = {}
@@ -118,11 +118,11 @@ class RankExecutor:
 
     def operation(self, operation: Operation) -> None:
         """Issue it, if this rank takes part."""
-        if operation.ranks is not None and not operation.ranks[self._world.rank]:
+        if operation.kind == PROPAGATION or operation.ranks is not None and not operation.ranks[self._world.rank]:
             return
         waits = self._waits.issue(operation)
         lanes = self._world.lanes
-        if operation.category != "communication":
+        if not operation.communicates:
             lanes.compute(operation.id, waits, partial(perform, self._local, operation))
             return
         reads = [_contiguous(self._store.whole(buffer)) for buffer in operation.reads]

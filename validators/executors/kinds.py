@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from simulator.program.operations import Operation
-from validators.executors import attending, convolving, layering, moving, routing, selecting, unfused, vertical_slash
+from validators.executors import (
+    attending,
+    convolving,
+    layering,
+    moving,
+    packing,
+    routing,
+    selecting,
+    unfused,
+    vertical_slash,
+)
 from validators.executors.local import LocalOperations, Perform
 
 KINDS: dict[str, Perform] = {
     "attention_forward": attending.attention_forward,
+    "attention_cached": attending.attention_cached,
     "attention_backward": attending.attention_backward,
     "merge": attending.merge,
     "clear": attending.clear,
@@ -32,7 +43,9 @@ KINDS: dict[str, Perform] = {
     "vertical_slash_select": vertical_slash.vertical_slash_select,
     "attention_sparse": vertical_slash.attention_sparse,
     **convolving.KINDS,
+    "propagation": layering.wait,
     **layering.KINDS,
+    **packing.KINDS,
     **routing.KINDS,
 }
 

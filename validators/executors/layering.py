@@ -151,10 +151,48 @@ def add(local: LocalOperations, operation: Operation) -> None:
 
 
 def append(local: LocalOperations, operation: Operation) -> None:
-    """New rows at the end of the last rank's cache."""
+    """New rows where the context has come to, in the last rank's cache."""
     (rows, _), (cache,) = local.reads(operation), local.writes(operation)
     if typing.cast(Sequence[int], operation.options["last"])[local.store.rank]:
-        cache[:, cache.shape[1] - rows.shape[1] :] = rows
+        stop = cache.shape[1] - typing.cast(int, operation.options["before"])
+        cache[:, stop - rows.shape[1] : stop] = rows
+
+
+def store_rows(local: LocalOperations, operation: Operation) -> None:
+    """To their place."""
+    local.writes(operation)[0].copy_(local.reads(operation)[0])
+
+
+def absorb(local: LocalOperations, operation: Operation) -> None:
+    """[q_nope W_uk | q_rope], scaled as the head's own dim asks."""
+    (q, w), (absorbed,) = local.reads(operation), local.writes(operation)
+    nope = typing.cast(int, operation.options["nope"])
+    keys = matrix(w).unflatten(0, (q.shape[2], -1))[:, :nope]
+    latent = torch.einsum("bthn,hnc->bthc", q[..., :nope], keys)
+    absorbed.copy_(torch.cat([latent, q[..., nope:]], dim=-1) * (absorbed.shape[-1] / q.shape[-1]) ** 0.5)
+
+
+def latent_values(local: LocalOperations, operation: Operation) -> None:
+    """W_uv o."""
+    (o, w), (out,) = local.reads(operation), local.writes(operation)
+    values = matrix(w).unflatten(0, (o.shape[2], -1))[:, typing.cast(int, operation.options["nope"]) :]
+    out.copy_(torch.einsum("bthc,hvc->bthv", o, values))
+
+
+def best_word(local: LocalOperations, operation: Operation) -> None:
+    """Largest logit, and the number of its word."""
+    (logits,), (value, ids) = local.reads(operation), local.writes(operation)
+    best = logits.flatten(2).max(dim=-1)
+    value.copy_(best.values.view_as(value))
+    ids.copy_((best.indices + _offset(local, operation)).view_as(ids))
+
+
+def choose_word(local: LocalOperations, operation: Operation) -> None:
+    """The number that comes with the largest value."""
+    (values, numbers), (ids,) = local.reads(operation), local.writes(operation)
+    batch = ids.shape[0]
+    best = values.view(-1, batch).argmax(dim=0, keepdim=True)
+    ids.copy_(numbers.view(-1, batch).gather(0, best).view_as(ids))
 
 
 def wait(local: LocalOperations, operation: Operation) -> None:
@@ -324,6 +362,11 @@ KINDS: dict[str, Perform] = {
         gelu_backward,
         add,
         append,
+        store_rows,
+        absorb,
+        latent_values,
+        best_word,
+        choose_word,
         wait,
         bias,
         bias_dw,

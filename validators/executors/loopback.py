@@ -78,7 +78,7 @@ class Loopback:
 
     def operation(self, operation: Operation) -> None:
         """Do it, on every rank that takes part."""
-        if operation.category == "communication":
+        if operation.communicates:
             self._communicate(operation)
             return
         for rank, local in enumerate(self._ranks):

@@ -24,6 +24,9 @@ DTYPES = {
     "fp16": torch.float16,
     "int32": torch.int32,
     "int64": torch.int64,
+    "packed-int8": torch.uint8,
+    "packed-int4": torch.uint8,
+    "packed-fp8": torch.uint8,
 }
 
 
@@ -113,7 +116,7 @@ class Store:
             whole.narrow(token_dim(buffer), piece.start, piece.stop - piece.start).copy_(piece.tensor)
 
     def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        if self._poison:
+        if self._poison and dtype.is_floating_point:
             return torch.full(shape, torch.nan, dtype=dtype, device=self.device)
         return torch.empty(shape, dtype=dtype, device=self.device)
 

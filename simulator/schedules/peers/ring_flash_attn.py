@@ -42,6 +42,7 @@ class RingFlashAttn(Schedule):
 
     name: ClassVar[str] = "ring-flash-attn"
     source: ClassVar[str] = "github zhuzilin/ring-flash-attention 0.1.8"
+    whole_prompt: ClassVar[str] = "its code knows no keys kept from earlier chunks"
 
     def resolve(self, setup: Setup) -> Self:
         """There are no defaults to fill in."""

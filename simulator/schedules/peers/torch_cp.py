@@ -45,6 +45,7 @@ class TorchCp(Schedule):
 
     name: ClassVar[str] = "torch-cp"
     source: ClassVar[str] = "PyTorch 2.11, torch.distributed.tensor.experimental.context_parallel"
+    whole_prompt: ClassVar[str] = "its code knows no keys kept from earlier chunks"
 
     def resolve(self, setup: Setup) -> Self:
         """There are no defaults to fill in."""

@@ -37,6 +37,7 @@ class YunChang(Schedule):
 
     name: ClassVar[str] = "yunchang"
     source: ClassVar[str] = "github feifeibear/long-context-attention 0.6.4"
+    whole_prompt: ClassVar[str] = "its code knows no keys kept from earlier chunks"
 
     def resolve(self, setup: Setup) -> Self:
         """Fill in the degrees."""

@@ -12,6 +12,7 @@ from cost_models.finetuning import Dpo
 from cost_models.masks import parse_mask
 from cost_models.models import ModelShape
 from cost_models.models.shape import MlaShape, MoeShape
+from cost_models.packing import FORMS
 from simulator.grid import Grid
 from simulator.layers.adapters import adapt, freeze_ends
 from simulator.layers.build import layer_weights
@@ -21,11 +22,13 @@ from simulator.layers.tensor_parallel import TensorParallel
 from simulator.layers.weights import WeightMaker
 from simulator.program.program import Program
 from simulator.schedules import parse_schedule
+from simulator.steps.inference import record_decode
 from simulator.steps.parameters import ADAMW
 from simulator.steps.plan import Plan, StepOptions
 from simulator.steps.train import record_training_step
 from tests.validators.executors.cases import mask_matrix
 from validators.executors.loopback import Loopback, execute
+from validators.executors.packing import pack
 from validators.executors.shards import cut, token_index
 from validators.transformer import draw_weights, model_loss, pair_loss
 
@@ -60,6 +63,24 @@ class StepCase:
         program = Program(self.plan.world)
         record_training_step(self.plan, program)
         return program
+
+    def decoding(self) -> Program:
+        """A Program that decodes."""
+        program = Program(self.plan.world)
+        record_decode(self.plan, program)
+        return program
+
+    def context(self) -> dict[str, torch.Tensor]:
+        """Weights, any keys and values, and the last token, of the whole model."""
+        generator = torch.Generator().manual_seed(5)
+        size = (self.batch, self.seq_len, self.shape.kv_heads, self.shape.head_dim)
+        caches = {
+            f"{name} {index}": torch.randn(size, generator=generator, dtype=torch.float64)
+            for index in range(self.shape.layers) for name in ("keys", "values")
+        }  # fmt: skip
+        if self.plan.options.kv_dtype:
+            caches = {name: pack(each, FORMS[self.plan.options.kv_dtype]).double() for name, each in caches.items()}
+        return {**self.weights(), **caches, "last ids": self.tokens()["ids"][:, :, -1:].double()}
 
     def parameters(self) -> dict[str, Parameter]:
         """Of the whole model."""

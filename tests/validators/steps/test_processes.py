@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from simulator.program.program import Program
 from tests.validators.steps.cases import EXPERTS, StepCase
 from validators.executors.distributed import RankExecutor, cut_input
+from validators.executors.loopback import execute
 from validators.executors.processes import run_ranks
 from validators.executors.world import World
 from validators.kernels.dense import DenseKernel
@@ -21,15 +23,24 @@ CASES = [
     StepCase("ring", 4, {"pp": 2, "microbatches": 2}, batch=2),
     StepCase("ring", 4, {"ep": 2, "dp": 2, "zero": 2, "routing": "zipf:seed=5"}, batch=2, shape=EXPERTS),
     StepCase("ulysses", 4, {"method": "lora:rank=2,targets=all", "tp": 2}),
+    StepCase("ring", 4, {"new_tokens": 2, "pp": 2, "kv_dtype": "int8", "stage_link": "1ms,1Gbit/s"}, batch=2),
 ]
+
+
+def prepare(case: StepCase) -> tuple[Program, dict[str, torch.Tensor]]:
+    """A training step; or decoding, where the options are of that."""
+    if "new_tokens" in case.options:
+        return case.decoding(), case.context()
+    return case.program(), case.inputs()
 
 
 def run_cases(world: World, cases: list[StepCase]) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     found = []
     for case in cases:
-        load = cut_input(case.inputs(), world.rank)
-        executor = RankExecutor(world, case.program(), DenseKernel(), load, dtype=torch.float64, poison=True)
+        program, inputs = prepare(case)
+        load = cut_input(inputs, world.rank)
+        executor = RankExecutor(world, program, DenseKernel(), load, dtype=torch.float64, poison=True)
         executor.call()
         found.append({name: tensor.numpy().copy() for name, tensor in executor.outputs.items()})
     return found
@@ -43,7 +54,7 @@ def runs() -> list[list[dict[str, Any]]]:
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[str(case) for case in CASES])
 def test_as_in_one_process(number: int) -> None:
-    looped = CASES[number].execute().shards
+    looped = execute(*prepare(CASES[number])).shards
     for rank in range(RANKS):
         outputs = runs()[rank][number]
         assert set(outputs) == set(looped)
