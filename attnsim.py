@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from simulator.planning.sweep import Row
     from simulator.progress import Progress
     from simulator.request import SimulationRequest
-    from simulator.result import Refused, SimulationResult
+    from simulator.result import Comparison, SimulationResult
 
 __version__ = "0.1.0"
 
@@ -89,8 +89,8 @@ def simulate(
 
 def compare(
     request: SimulationRequest | None = None, *, progress: Progress | None = None, **options: Any
-) -> list[SimulationResult | Refused]:
-    """Rank all schedules: exact ones by time, then approximate ones by time, then those refused.
+) -> Comparison:
+    """Rank all schedules: exact ones by time, then approximate ones by time, then those refused, as a list.
 
     Parameters
     ----------

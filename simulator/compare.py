@@ -6,7 +6,7 @@ from simulator.choices import list_choices
 from simulator.progress import Progress
 from simulator.recorded import Recordings
 from simulator.request import ResolvedRequest, SimulationRequest
-from simulator.result import Refused, SimulationResult
+from simulator.result import Comparison, Refused, SimulationResult
 from simulator.schedules import Schedule, parse_schedule
 from simulator.simulate import Run
 from simulator.steps.record import setup_of
@@ -22,7 +22,7 @@ PEER_CHOICES = (
 
 def compare(
     request: SimulationRequest, progress: Progress | None = None, *, recordings: Recordings | None = None
-) -> list[SimulationResult | Refused]:
+) -> Comparison:
     """Rank all schedules, with the variants of each that are worth comparing.
 
     Parameters
@@ -54,7 +54,7 @@ def compare(
         else:
             refused.append(outcome)
     results.sort(key=lambda result: (not result.exact, result.time_s))
-    return [*results, *refused]
+    return Comparison([*results, *refused])
 
 
 def _try(schedule: Schedule, resolved: ResolvedRequest, recordings: Recordings | None) -> SimulationResult | Refused:

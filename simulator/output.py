@@ -72,7 +72,7 @@ def print_comparison(outcomes: Outcomes, outputs: Outputs) -> None:
     results = [each for each in outcomes if isinstance(each, SimulationResult)]
     _print_line(console, describe_inputs(results[0].inputs))
     print_tables(compare_tables(outcomes, console.width), outputs)
-    print_warnings(_joined(dict.fromkeys(warning for result in results for warning in result.warnings)))
+    print_warnings(join_warnings(dict.fromkeys(warning for result in results for warning in result.warnings)))
 
 
 def print_tables(tables: Iterable[Table], outputs: Outputs) -> None:
@@ -89,10 +89,10 @@ def print_warnings(warnings: Iterable[str]) -> None:
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def _joined(warnings: Iterable[str]) -> list[str]:
+def join_warnings(warnings: Iterable[str]) -> list[str]:
     """Warnings that differ in one number of queries only, as one with their range.
 
-    >>> _joined(["a: 2,048 queries, measured were 8", "b", "a: 512 queries, measured were 8"])
+    >>> join_warnings(["a: 2,048 queries, measured were 8", "b", "a: 512 queries, measured were 8"])
     ['a: 512 to 2,048 queries, measured were 8', 'b']
     """
     numbers: dict[str, list[int]] = {}

@@ -179,6 +179,11 @@ class SimulationResult(JsonRecord):
                 "result is of another schema_version", got=self.schema_version, expected=str(SCHEMA_VERSION)
             )
 
+    def _repr_html_(self) -> str:
+        from simulator.notebook import result_html
+
+        return result_html(self)
+
 
 @dataclass(frozen=True)
 class Refused(JsonRecord):
@@ -186,6 +191,15 @@ class Refused(JsonRecord):
 
     schedule: str
     reason: str
+
+
+class Comparison(list["SimulationResult | Refused"]):
+    """What ``compare`` found, in its order; a notebook shows it as tables."""
+
+    def _repr_html_(self) -> str:
+        from simulator.notebook import comparison_html
+
+        return comparison_html(self)
 
 
 def json_fields(record: type[Any]) -> dict[str, Any]:
