@@ -106,6 +106,14 @@ def test_the_root_imports_nothing_heavy(arguments: list[str] | None, heavy: tupl
     assert not set(heavy) & set(done.stderr.split())
 
 
+@pytest.mark.parametrize("module", ["validation.worker", "bench.__main__", "record_trace"])
+def test_measuring_needs_no_more_than_a_gpu_node_has(module: str) -> None:
+    absent = ("pydantic", "plotly", "simpy", "typer", "dash")
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent!r})); import validators.{module}"
+    done = run_python(code, ROOT)
+    assert done.returncode == 0, done.stderr
+
+
 def test_public_names_that_are_there() -> None:
     assert set(attnsim.__all__) <= set(dir(attnsim))
     assert attnsim.load_model("yi-34b").heads == 56

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cost_models.hardware import HardwareProfile
 from cost_models.network.collectives import estimate_collective
 from cost_models.network.communicator import communicator
 from cost_models.network.exchange import flow_terms, link_weights
@@ -26,6 +25,9 @@ from cost_models.network.loads import all_to_all_loads, channel_loads
 from cost_models.network.node import Node
 from cost_models.network.search import RING
 from cost_models.topology import ClusterTopology
+
+if TYPE_CHECKING:
+    from cost_models.hardware import HardwareProfile
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cost_models.hardware import HardwareProfile
 from cost_models.network.algorithms import all_to_all_s, collective_s
 from cost_models.network.communicator import Communicator, communicator
 from cost_models.network.loads import all_to_all_loads, slowest_share
@@ -21,6 +21,9 @@ from cost_models.network.terms import Terms, terms_of
 from cost_models.network.tuner import COLLECTIVES, choose
 from cost_models.topology import ClusterTopology
 from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from cost_models.hardware import HardwareProfile
 
 IntArray = NDArray[np.int64]
 

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import permutations
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cost_models.hardware import HardwareProfile
 from cost_models.network.exchange import flow_terms, link_weights
 from cost_models.network.flows import route_flows
 from cost_models.topology import ClusterTopology
+
+if TYPE_CHECKING:
+    from cost_models.hardware import HardwareProfile
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

@@ -14,16 +14,20 @@ to another node in a group of 64 and more ranks reaches a part of its port only,
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cost_models.hardware import HardwareProfile
 from cost_models.network.communicator import NET_CHANNEL_GB_PER_S, Communicator, communicator
 from cost_models.network.fairness import max_min_rates
 from cost_models.network.flows import FlowRoutes, route_flows
 from cost_models.topology import ClusterTopology
 from cost_models.topology.links import GB_PER_S
 from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from cost_models.hardware import HardwareProfile
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

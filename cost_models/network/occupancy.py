@@ -8,15 +8,18 @@ Send and receive of one exchange are one kernel, whose channels serve both; fact
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cost_models.hardware import HardwareProfile
 from cost_models.network.collectives import estimate_collective
 from cost_models.network.exchange import group_sizes
 from cost_models.network.flows import route_flows
 from cost_models.topology import ClusterTopology
+
+if TYPE_CHECKING:
+    from cost_models.hardware import HardwareProfile
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

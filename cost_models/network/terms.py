@@ -14,11 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cost_models.hardware import HardwareProfile
 from cost_models.network.communicator import Communicator
 from cost_models.network.tuner import HOP_US, RING_BASE_US
+
+if TYPE_CHECKING:
+    from cost_models.hardware import HardwareProfile
 
 FIT_FILE = Path(__file__).with_name("data") / "fit.toml"
 _US = 1e-6

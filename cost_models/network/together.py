@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cost_models.hardware import HardwareProfile
 from cost_models.network.collectives import estimate_collective_s
 from cost_models.network.demands import Demand, collective_demand
 from cost_models.network.fairness import max_min_rates
 from cost_models.network.terms import Terms
 from cost_models.topology import ClusterTopology
+
+if TYPE_CHECKING:
+    from cost_models.hardware import HardwareProfile
 
 
 @dataclass(frozen=True)
