@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cost_models.kernels.schedule import dispatch_in_order, makespan_s
+from cost_models.kernels.schedule import makespan_in_order_s, makespan_s
 from cost_models.kernels.shape import AttentionShape
 from cost_models.kernels.split_keys import count_splits
 from cost_models.kernels.tiles import Visits, tiles_of_whole_grid, tiles_per_column_tile, tiles_per_row_tile
@@ -83,8 +83,7 @@ def count_pieces(
     weighted = parts + (curve.masked_tile_cost - 1) * cut + curve.skipped_tile_cost * skipped / splits
     durations = first_s + weighted * tile_s
     if curve.in_order:
-        places = curve.blocks_per_sm
-        busy = dispatch_in_order(durations, copies, sm_count, places, curve.alone_share).makespan_s
+        busy = makespan_in_order_s(durations, copies, sm_count, curve.blocks_per_sm, curve.alone_share)
     else:
         busy = makespan_s(durations, copies, slots, curve.longest_first)
     return Work(busy, shared_bytes(slots / len(tiles), calls, shape, direction))

@@ -105,10 +105,9 @@ def dispatch_in_order(
     >>> 3.3 < dispatch_in_order(durations[:1], 5, 2, 2, 0.5).makespan_s < 3.6
     True
     """
-    distinct, total, slots = len(durations_s), len(durations_s) * copies, sm_count * most
-    first = max(0, (total - SIMULATED_WAVES * slots) // slots) * slots
-    before = np.bincount(np.arange(first % distinct), minlength=distinct) + first // distinct
-    skipped = before / sm_count
+    distinct, total = len(durations_s), len(durations_s) * copies
+    first = _first_simulated(total, sm_count * most)
+    skipped = _before(first, distinct) / sm_count
     order = (first + np.arange(total - first)) % distinct
     rates = [rate_with(residents, most, alone) for residents in range(1, most + 1)]
     uneven = 1 + JITTER * (np.arange(len(order)) * GOLDEN % 1 - 0.5) if most > 1 else 1.0
@@ -117,6 +116,41 @@ def dispatch_in_order(
     pieces = np.bincount(order[last], minlength=distinct).astype(np.float64)
     done = float(pieces @ durations_s)
     return Dispatch(float(skipped @ durations_s) + end, pieces, skipped, np.array(shared) / done)
+
+
+def makespan_in_order_s(
+    durations_s: NDArray[np.float64], copies: int, sm_count: int, most: int, alone: float = 1.0
+) -> float:
+    """The makespan of :func:`dispatch_in_order` alone, for which it does not matter where blocks run.
+
+    >>> makespan_in_order_s(np.array([1.0, 2.0, 3.0]), 2, 2, 1)
+    7.0
+    """
+    if most > 1:
+        return dispatch_in_order(durations_s, copies, sm_count, most, alone).makespan_s
+    distinct, total = len(durations_s), len(durations_s) * copies
+    first = _first_simulated(total, sm_count)
+    skipped_s = float(_before(first, distinct) / sm_count @ durations_s) if first else 0.0
+    offset, once = first % distinct, durations_s.tolist()
+    work = (once * -(-(total - first + offset) // distinct))[offset:]
+    del work[total - first :]
+    if once.count(once[0]) == distinct:
+        return skipped_s + sum(work[: -(-len(work) // sm_count)])
+    free = work[:sm_count]
+    heapify(free)
+    for seconds in work[sm_count:]:
+        heapreplace(free, free[0] + seconds)
+    return skipped_s + max(free)
+
+
+def _first_simulated(total: int, slots: int) -> int:
+    """Number of the first block that is simulated."""
+    return max(0, (total - SIMULATED_WAVES * slots) // slots) * slots
+
+
+def _before(first: int, distinct: int) -> NDArray[np.int64]:
+    """How often each distinct block comes before it."""
+    return np.bincount(np.arange(first % distinct), minlength=distinct) + first // distinct
 
 
 def _spread_alone(work: list[float], places: int) -> tuple[float, list[int], list[float]]:

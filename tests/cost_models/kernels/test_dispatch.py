@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cost_models.kernels import schedule
-from cost_models.kernels.schedule import dispatch_in_order, rate_with
+from cost_models.kernels.schedule import dispatch_in_order, makespan_in_order_s, rate_with
 
 
 def plain_makespan(durations: np.ndarray, copies: int, places: int) -> float:
@@ -57,3 +57,12 @@ def test_a_block_alone_runs_slower_than_its_share_of_a_full_multiprocessor() -> 
 def test_what_the_slowest_multiprocessor_ran() -> None:
     got = dispatch_in_order(np.array([1.0, 5.0]), 2, 2, 1)
     assert got.makespan_s == 7.0 and got.pieces.tolist() == [2.0, 1.0] and got.skipped.tolist() == [0.0, 0.0]
+
+
+@given(st.lists(st.sampled_from([0.5, 1.0, 3.3]), min_size=1, max_size=40), st.integers(1, 60), st.integers(1, 9))
+@settings(max_examples=60)
+def test_the_makespan_alone_is_the_dispatchs(durations: list[float], copies: int, places: int) -> None:
+    given_s = np.array(durations)
+    for most, alone in ((1, 1.0), (2, 0.6)):
+        got = makespan_in_order_s(given_s, copies, places, most, alone)
+        assert got == pytest.approx(dispatch_in_order(given_s, copies, places, most, alone).makespan_s, rel=1e-12)
