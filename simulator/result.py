@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from types import UnionType
 from typing import Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
@@ -202,6 +203,7 @@ class Comparison(list["SimulationResult | Refused"]):
         return comparison_html(self)
 
 
+@cache
 def json_fields(record: type[Any]) -> dict[str, Any]:
     """Names and types of the fields that are in JSON."""
     hints = get_type_hints(record)

@@ -21,6 +21,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cost_models.kernels.schedule import makespan_in_order_s, makespan_s
 from cost_models.kernels.shape import AttentionShape
@@ -59,34 +60,48 @@ def count_pieces(
     calls : one, unless the kernel takes general masks.
     splits : parts of each piece's inner loop that are pieces of their own (`split_keys`).
     """
-    visits = _visits(curve, whole_grid, calls, direction)
-    tiles, masked = (counts[visits.tiles > 0] for counts in visits)
-    if not len(tiles):
+    weights = _weigh_pieces(curve, whole_grid, calls, shape, direction, splits)
+    if not len(weights):
         return Work(0.0, 1.0)
     copies = shape.problems * splits
-    sharing = min(curve.blocks_per_sm, -(-len(tiles) * copies // sm_count))
+    sharing = min(curve.blocks_per_sm, -(-len(weights) * copies // sm_count))
     slots = sm_count * sharing
     if curve.in_order:
         sharing = 1
     flop = curve.tile_rows * curve.tile_columns * shape.flop_per_pair(direction)
     efficiency = curve.efficiency_at((shape.head_dim + shape.v_head_dim) / 2)
     tile_s = flop * sharing * sm_count / (efficiency * flop_per_s)
-    masked = tiles if curve.masks_window_tiles and calls[0].left is not None else masked
     first_s = curve.prologue_s + (curve.varlen_s if len(calls[0].segments) > 1 else 0.0)
-    inner = curve.tile_columns if direction == "forward" else curve.tile_rows
-    skipped = (
-        np.maximum(-(-_longest(calls, direction, whole=whole_grid) // inner) - tiles, 0)
-        if curve.skipped_tile_cost
-        else 0
-    )
-    parts, cut = -(-tiles // splits), np.minimum(masked, -(-tiles // splits))
-    weighted = parts + (curve.masked_tile_cost - 1) * cut + curve.skipped_tile_cost * skipped / splits
-    durations = first_s + weighted * tile_s
+    durations = first_s + weights * tile_s
     if curve.in_order:
         busy = makespan_in_order_s(durations, copies, sm_count, curve.blocks_per_sm, curve.alone_share)
     else:
         busy = makespan_s(durations, copies, slots, curve.longest_first)
-    return Work(busy, shared_bytes(slots / len(tiles), calls, shape, direction))
+    return Work(busy, shared_bytes(slots / len(weights), calls, shape, direction))
+
+
+@lru_cache(maxsize=8192)
+def _weigh_pieces(
+    curve: KernelPass,
+    whole_grid: bool,
+    calls: tuple[KernelCall, ...],
+    shape: AttentionShape,
+    direction: str,
+    splits: int,
+) -> NDArray[np.float64]:
+    """How many tiles' time each piece takes besides its prologue: the same on a GPU with fewer multiprocessors."""
+    visits = _visits(curve, whole_grid, calls, direction)
+    tiles, masked = (counts[visits.tiles > 0] for counts in visits)
+    if not len(tiles):
+        return np.zeros(0)
+    masked = tiles if curve.masks_window_tiles and calls[0].left is not None else masked
+    parts = -(-tiles // splits)
+    weights = parts + (curve.masked_tile_cost - 1) * np.minimum(masked, parts)
+    if not curve.skipped_tile_cost:
+        return np.asarray(weights)
+    inner = curve.tile_columns if direction == "forward" else curve.tile_rows
+    skipped = np.maximum(-(-_longest(calls, direction, whole=whole_grid) // inner) - tiles, 0)
+    return np.asarray(weights + curve.skipped_tile_cost * skipped / splits)
 
 
 def choose_splits(

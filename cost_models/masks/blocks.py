@@ -111,15 +111,16 @@ def count_pairs_array(
     """
     columns = BlockColumns.of((blocks,)) if isinstance(blocks, Block) else blocks
     step = np.asarray(stride, dtype=np.int64)
-    first_q, rows = _clip_array(q_start, q_stop, columns.q_start, columns.q_stop, step)
-    first_k, width = _clip_array(k_start, k_stop, columns.k_start, columns.k_stop, step)
+    first_q, rows = clip_array(q_start, q_stop, columns.q_start, columns.q_stop, step)
+    first_k, width = clip_array(k_start, k_stop, columns.k_start, columns.k_stop, step)
     ahead = first_q - first_k
     return count_in_band_array(rows, width, -((ahead - columns.lo) // step), (columns.hi - ahead) // step)
 
 
-def _clip_array(
-    start: IntArray, stop: IntArray, low: IntArray, high: IntArray, stride: IntArray
+def clip_array(
+    start: IntArray, stop: IntArray, low: IntArray, high: IntArray, stride: IntArray | int
 ) -> tuple[IntArray, IntArray]:
+    """First token kept and tokens kept of each range in its [low, high)."""
     first = start + np.maximum(-((start - low) // stride), 0) * stride
     return first, np.maximum(-((first - np.minimum(stop, high)) // stride), 0)
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from cost_models.masks.blocks import UNBOUNDED, Block, clip_range, local_band
-from cost_models.masks.counting import count_in_band
+import numpy as np
+
+from cost_models.masks.blocks import UNBOUNDED, Block, BlockColumns, clip_array, clip_range, local_band
+from cost_models.masks.counting import IntArray, count_in_band, count_in_band_array
 from cost_models.masks.tokens import TokenRange
 from traces.errors import InputError
 
@@ -54,6 +56,36 @@ def build_cell(block: Block, q: TokenRange, k: TokenRange, q_offset: int, k_offs
         lo, hi = _all_or_none(block, nearest, farthest)
     shift = q_start - k_start
     return _tighten(q_start, q_start + rows, k_start, k_start + columns, lo + shift, hi + shift)
+
+
+def cell_columns(blocks: BlockColumns, rows: IntArray, columns: IntArray, stride: int) -> IntArray:
+    """`build_cell` for arrays: one column for each cell, its rows the fields of `Cell`; empty ones are left out.
+
+    Parameters
+    ----------
+    blocks : one for each element, of up to 2^30 tokens.
+    rows, columns : (first token, stop, position of the first) of the query and of the key range of each element.
+    stride : distance of neighbouring tokens, in all ranges.
+
+    >>> blocks = BlockColumns.of((Block(0, 8, 0, 8, lo=0), Block(0, 8, 8, 16, lo=0)))
+    >>> cell_columns(blocks, np.array([[0, 0], [8, 8], [0, 0]]), np.array([[0, 8], [8, 16], [0, 8]]), 1).T
+    array([[ 0,  8,  0,  8,  0,  7, 36]])
+    """
+    first_q, n_rows = clip_array(rows[0], rows[1], blocks.q_start, blocks.q_stop, stride)
+    first_k, n_columns = clip_array(columns[0], columns[1], blocks.k_start, blocks.k_stop, stride)
+    q_start, k_start = rows[2] + (first_q - rows[0]) // stride, columns[2] + (first_k - columns[0]) // stride
+    q_stop, k_stop, ahead = q_start + n_rows, k_start + n_columns, first_q - first_k
+    shift = q_start - k_start
+    lo = np.maximum(shift - (ahead - blocks.lo) // stride, q_start - k_stop + 1)
+    hi = np.minimum(shift + (blocks.hi - ahead) // stride, q_stop - 1 - k_start)
+    tight = (
+        np.maximum(q_start, k_start + lo), np.minimum(q_stop, k_stop + hi),
+        np.maximum(k_start, q_start - hi), np.minimum(k_stop, q_stop - lo), lo, hi,
+    )  # fmt: skip
+    q_start, q_stop, k_start, k_stop, lo, hi = np.array(tight)[:, (n_rows > 0) & (n_columns > 0) & (lo <= hi)]
+    shift = q_start - k_start
+    pairs = count_in_band_array(q_stop - q_start, k_stop - k_start, lo - shift, hi - shift)
+    return np.array((q_start, q_stop, k_start, k_stop, lo, hi, pairs))
 
 
 def _all_or_none(block: Block, nearest: int, farthest: int) -> tuple[int, int]:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
-from cost_models.masks.cells import Cell, build_cell, merge_cells
+from cost_models.masks.cells import Cell, merge_cells
 from cost_models.masks.launches import KernelCall, pack_cells
 from cost_models.masks.mask import Mask
 from cost_models.masks.tokens import TokenRange, join_ranges
@@ -57,19 +56,9 @@ def lower(mask: Mask, q_ranges: Sequence[TokenRange], k_ranges: Sequence[TokenRa
     >>> lower(CausalMask(), rank_1_of_2, rank_0_of_2, 16).calls
     (KernelCall(segments=(Segment(q_start=0, q_stop=8, k_start=0, k_stop=4),), left=None, right=None),)
     """
-    cells = _find_cells(mask, join_ranges(q_ranges), join_ranges(k_ranges), seq_len)
+    cells = mask.block_table(seq_len).cells(join_ranges(q_ranges), join_ranges(k_ranges))
     calls = _pack_fewest(cells)
     return Lowering(calls, sum(cell.pairs for cell in cells), len(calls) <= MAX_LAUNCHES)
-
-
-def _find_cells(mask: Mask, q_ranges: list[TokenRange], k_ranges: list[TokenRange], seq_len: int) -> list[Cell]:
-    q_offset = list(accumulate(map(len, q_ranges), initial=0))
-    k_offset = list(accumulate(map(len, k_ranges), initial=0))
-    cells = (
-        build_cell(block, q_ranges[i], k_ranges[j], q_offset[i], k_offset[j])
-        for block, i, j in mask.block_table(seq_len).meetings(q_ranges, k_ranges)
-    )
-    return [cell for cell in cells if cell]
 
 
 def _pack_fewest(cells: list[Cell]) -> tuple[KernelCall, ...]:

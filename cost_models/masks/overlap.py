@@ -9,11 +9,12 @@ those of one rank.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import accumulate, product
 
 import numpy as np
 
 from cost_models.masks.blocks import Block, BlockColumns, count_pairs, count_pairs_array
+from cost_models.masks.cells import Cell, build_cell, cell_columns
 from cost_models.masks.counting import IntArray
 from cost_models.masks.tokens import TokenRange
 
@@ -24,8 +25,16 @@ EXACT_IN_INT64 = 1 << 30
 """Tokens up to which counts of pairs cannot overflow int64."""
 
 
+Bounds = tuple[IntArray, IntArray]
+"""Starts and stops of ranges."""
+
+
 class BlockTable:
     """The blocks of a mask, indexed by their query and key intervals.
+
+    Attributes
+    ----------
+    exact : no count of pairs can overflow int64.
 
     >>> table = BlockTable((Block(0, 4, 0, 4, lo=0), Block(4, 8, 4, 8, lo=0)))
     >>> table.count_pairs([TokenRange(2, 6)], [TokenRange(0, 8)])
@@ -36,12 +45,12 @@ class BlockTable:
         self.blocks = tuple(sorted(blocks, key=lambda block: (block.q_start, block.k_start)))
         self._columns = BlockColumns.of(self.blocks)
         self._rows = _Intervals(self._columns.q_start, self._columns.q_stop)
-        self._exact = max((max(block.q_stop, block.k_stop) for block in blocks), default=0) <= EXACT_IN_INT64
+        self.exact = max((max(block.q_stop, block.k_stop) for block in blocks), default=0) <= EXACT_IN_INT64
 
     @property
     def area(self) -> int:
         """Pairs of all blocks."""
-        if not self._exact:
+        if not self.exact:
             return sum(block.area for block in self.blocks)
         c = self._columns
         return int(count_pairs_array(c, c.q_start, c.q_stop, c.k_start, c.k_stop).sum())
@@ -50,7 +59,7 @@ class BlockTable:
         """Pairs with a query in ``q_ranges`` and a key in ``k_ranges``."""
         block, q, k = self._triples(q_ranges, k_ranges)
         strides = {tokens.stride for tokens in (*q_ranges, *k_ranges)}
-        if len(block) > FEW and len(strides) == 1 and self._exact:
+        if len(block) > FEW and len(strides) == 1 and self.exact:
             (q_start, q_stop), (k_start, k_stop) = _bounds(q_ranges), _bounds(k_ranges)
             bounds = q_start[q], q_stop[q], k_start[k], k_stop[k]
             return int(count_pairs_array(self._columns.take(block), *bounds, strides.pop()).sum())
@@ -64,11 +73,31 @@ class BlockTable:
         block, q, k = self._triples(q_ranges, k_ranges)
         return [(self.blocks[b], i, j) for b, i, j in zip(block.tolist(), q.tolist(), k.tolist(), strict=True)]
 
+    def cells(self, q_ranges: Sequence[TokenRange], k_ranges: Sequence[TokenRange]) -> list[Cell]:
+        """What each block leaves between each two ranges, on positions in their concatenations (`cells`)."""
+        strides = {tokens.stride for tokens in (*q_ranges, *k_ranges)}
+        if len(self.blocks) * len(q_ranges) * len(k_ranges) > FEW and len(strides) == 1 and self.exact:
+            columns = self.cell_columns(_bounds(q_ranges), _bounds(k_ranges), strides.pop())
+            return [Cell(*each) for each in columns.T.tolist()]
+        q_offset, k_offset = (list(accumulate(map(len, ranges), initial=0)) for ranges in (q_ranges, k_ranges))
+        found = self.meetings(q_ranges, k_ranges)
+        cells = [build_cell(block, q_ranges[i], k_ranges[j], q_offset[i], k_offset[j]) for block, i, j in found]
+        return [cell for cell in cells if cell]
+
+    def cell_columns(self, queries: Bounds, keys: Bounds, stride: int) -> IntArray:
+        """`cells` as an array, for ranges of one stride given by their starts and stops (where ``exact``)."""
+        block, q, k = self._meeting(queries, keys)
+        rows, columns = (np.array((start, stop, _offsets(start, stop, stride))) for start, stop in (queries, keys))
+        return cell_columns(self._columns.take(block), rows[:, q], columns[:, k], stride)
+
     def _triples(
         self, q_ranges: Sequence[TokenRange], k_ranges: Sequence[TokenRange]
     ) -> tuple[IntArray, IntArray, IntArray]:
-        q, block = self._rows.meeting(*_bounds(q_ranges))
-        start, stop = _bounds(k_ranges)
+        return self._meeting(_bounds(q_ranges), _bounds(k_ranges))
+
+    def _meeting(self, queries: Bounds, keys: Bounds) -> tuple[IntArray, IntArray, IntArray]:
+        q, block = self._rows.meeting(*queries)
+        start, stop = keys
         order = np.argsort(start, kind="stable")
         of_pair, k = _Intervals(start[order], stop[order]).meeting(
             self._columns.k_start[block], self._columns.k_stop[block]
@@ -92,6 +121,12 @@ class _Intervals:
         return queried, np.arange(len(queried)) + (first - before)[queried]
 
 
-def _bounds(ranges: Sequence[TokenRange]) -> tuple[IntArray, IntArray]:
+def _offsets(start: IntArray, stop: IntArray, stride: int) -> IntArray:
+    """Position of each range's first token in their concatenation."""
+    length = np.maximum(-((start - stop) // stride), 0)
+    return np.asarray(np.cumsum(length) - length)
+
+
+def _bounds(ranges: Sequence[TokenRange]) -> Bounds:
     bounds = np.array([(tokens.start, tokens.stop) for tokens in ranges], dtype=np.int64).reshape(-1, 2)
     return bounds[:, 0], bounds[:, 1]

@@ -34,6 +34,9 @@ MAX_CODES = 1 << 16
 """Largest look-up table of class numbers; beyond it the dictionary is used."""
 
 
+MANY_RANGES = 16
+"""Ranges of a part, from which on their cells are looked up before they are lowered."""
+
 NO_CLASS = -1
 """Stands for the class of two parts of which one has no tokens."""
 
@@ -163,6 +166,7 @@ class LoweringTable(LoweringSet):
         self._queries, self._keys = queries, keys
         self._index_of_pair: dict[tuple[int, int], int] = {}
         self._index_of_class: dict[int, int] = {}
+        self._index_of_cells: dict[bytes, int] = {}
         self._needed: dict[int, IntArray] = {}
         self._column_of_shifts: dict[tuple[int, int], LoweringColumn] = {}
         self._parts = [(each.extends or each).parts for each in (queries, keys)]
@@ -202,13 +206,28 @@ class LoweringTable(LoweringSet):
     def _lower_pair(self, query_part: int, key_part: int) -> int:
         key = (query_part, key_part)
         if key not in self._index_of_pair:
-            if self._apart(query_part, key_part):
-                lowering = NOTHING
-            else:
-                ranges = self._queries.ranges(query_part), self._keys.ranges(key_part)
-                lowering = lower(self._mask, *ranges, self._seq_len)
-            self._index_of_pair[key] = self.add(lowering)
+            apart = self._apart(query_part, key_part)
+            self._index_of_pair[key] = self.add(NOTHING) if apart else self._lower_cells(query_part, key_part)
         return self._index_of_pair[key]
+
+    def _lower_cells(self, query_part: int, key_part: int) -> int:
+        """Parts of many ranges are compared first: most pairs of parts leave cells that others have left before."""
+        cells = self._cells(query_part, key_part)
+        if cells is None or cells not in self._index_of_cells:
+            ranges = self._queries.ranges(query_part), self._keys.ranges(key_part)
+            index = self.add(lower(self._mask, *ranges, self._seq_len))
+            if cells is None:
+                return index
+            self._index_of_cells[cells] = index
+        return self._index_of_cells[cells]
+
+    def _cells(self, query_part: int, key_part: int) -> bytes | None:
+        """What two parts leave of the mask, as a key; None where looking it up takes as long as lowering it."""
+        queries, keys, table = self._queries, self._keys, self._mask.block_table(self._seq_len)
+        if queries.start.shape[1] < MANY_RANGES or queries.stride != keys.stride or not table.exact:
+            return None
+        bounds = [(each.start[part], each.stop[part]) for each, part in ((queries, query_part), (keys, key_part))]
+        return table.cell_columns(bounds[0], bounds[1], queries.stride).tobytes()
 
     def _apart(self, query_part: int, key_part: int) -> bool:
         """Whether these queries see none of these keys: under masks with documents most parts do not meet."""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cost_models.masks import Lowering, Mask, TokenRange, gather_tokens, lower, parse_mask
-from simulator.program.lowered import LoweringColumn, LoweringTable, column_of, len_of_union
+from simulator.program.lowered import MANY_RANGES, LoweringColumn, LoweringTable, column_of, len_of_union
 from simulator.program.partition import Layout, Partition
 from simulator.program.partitioners import build_partition
 from tests.cost_models.masks.examples import allowed_matrix, document_lengths, times_computed
@@ -163,3 +163,21 @@ def test_a_column_of_given_lowerings() -> None:
 def test_length_of_a_union(slices: list[tuple[int, int]]) -> None:
     bounds = [(start, start + length) for start, length in slices]
     assert len_of_union(bounds) == len({i for start, stop in bounds for i in range(start, stop)})
+
+
+@pytest.mark.parametrize(
+    "text", ["document:lengths=40+8+64+16+32+24+56+8+72+16,causal=true", "sliding-window:window=9"]
+)
+def test_parts_of_many_ranges_are_lowered_once_for_all_that_leave_the_same_cells(text: str) -> None:
+    """Documents cut into zigzag chunks of each: few of the pairs of parts differ, and each has what it has alone."""
+    seq_len, parts = 336, 4
+    mask = parse_mask(text, seq_len)
+    documents = parse_mask(DOCUMENTS, seq_len)
+    partition = build_partition("document-zigzag", seq_len, parts, documents)
+    assert partition.start.shape[1] >= MANY_RANGES
+    table = LoweringTable(mask, seq_len, partition, partition)
+    for q, k in product(range(parts), range(parts)):
+        layouts = Layout.home(partition), rotated(partition, k - q, as_shift=False)
+        assert table.column(*layouts).of(q) == lower(mask, partition.ranges(q), partition.ranges(k), seq_len)
+    if "document" in text:
+        assert len(table.lowerings) < parts**2 / 2
