@@ -165,9 +165,10 @@ def test_length_of_a_union(slices: list[tuple[int, int]]) -> None:
     assert len_of_union(bounds) == len({i for start, stop in bounds for i in range(start, stop)})
 
 
-@pytest.mark.parametrize(
-    "text", ["document:lengths=40+8+64+16+32+24+56+8+72+16,causal=true", "sliding-window:window=9"]
-)
+DOCUMENTS = "document:lengths=40+8+64+16+32+24+56+8+72+16,causal=true"
+
+
+@pytest.mark.parametrize("text", [DOCUMENTS, "sliding-window:window=9"])
 def test_parts_of_many_ranges_are_lowered_once_for_all_that_leave_the_same_cells(text: str) -> None:
     """Documents cut into zigzag chunks of each: few of the pairs of parts differ, and each has what it has alone."""
     seq_len, parts = 336, 4
