@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
 from types import UnionType
 from typing import Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
@@ -203,11 +202,15 @@ class Comparison(list["SimulationResult | Refused"]):
         return comparison_html(self)
 
 
-@cache
+_FIELDS: dict[type[Any], dict[str, Any]] = {}
+
+
 def json_fields(record: type[Any]) -> dict[str, Any]:
     """Names and types of the fields that are in JSON."""
-    hints = get_type_hints(record)
-    return {each.name: hints[each.name] for each in fields(record) if each.metadata.get("json", True)}
+    if record not in _FIELDS:
+        hints = get_type_hints(record)
+        _FIELDS[record] = {each.name: hints[each.name] for each in fields(record) if each.metadata.get("json", True)}
+    return _FIELDS[record]
 
 
 def _encode(value: object) -> object:
