@@ -131,7 +131,7 @@ def makespan_in_order_s(
     distinct, total = len(durations_s), len(durations_s) * copies
     first = _first_simulated(total, sm_count)
     skipped_s = float(_before(first, distinct) / sm_count @ durations_s) if first else 0.0
-    offset, once = first % distinct, durations_s.tolist()
+    offset, once = first % distinct, [float(each) for each in durations_s.tolist()]
     work = (once * -(-(total - first + offset) // distinct))[offset:]
     del work[total - first :]
     if once.count(once[0]) == distinct:
