@@ -27,8 +27,9 @@ STEPS = (
 MARKERS = {
     "gpu": ("square", "#56B4E9"), "nvs": ("hexagon2", "#009E73"), "cpu": ("diamond", "#F0E442"),
     "switch": ("triangle-up", "#B4BDC9"), "nic": ("circle", "#D55E00"), "port": ("circle-open", "#D55E00"),
-    "leaf": ("hexagon", "#7F8B99"), "spine": ("hexagon", "#52606D"),
+    "mem": ("square-open", "#52606D"), "leaf": ("hexagon", "#7F8B99"), "spine": ("hexagon", "#52606D"),
 }  # fmt: skip
+OTHER = ("circle-open", "#52606D")
 
 
 def plot_topology(
@@ -38,7 +39,7 @@ def plot_topology(
 
     Parameters
     ----------
-    devices : ``name``, ``kind`` (a key of ``MARKERS``), ``x`` and ``y`` from 0 to 1.
+    devices : ``name``, ``kind`` (best a key of ``MARKERS``), ``x`` and ``y`` from 0 to 1.
     links : ``source`` and ``target`` (names of devices), ``load`` (share of capacity, 0 to 1), ``text`` to hover over.
     title, note : what it shows.
     """
@@ -104,7 +105,7 @@ def _hover_points(links: Sequence[Mapping[str, object]], places: Mapping[str, tu
 
 
 def _markers(kind: str, devices: Sequence[Mapping[str, object]]) -> go.Scatter:
-    symbol, colour = MARKERS[kind]
+    symbol, colour = MARKERS.get(kind, OTHER)
     named = kind in ("gpu", "cpu", "leaf", "spine") or len(devices) <= 16
     return go.Scatter(
         x=[_number(device["x"]) for device in devices],

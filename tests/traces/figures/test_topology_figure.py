@@ -39,3 +39,8 @@ def test_devices_and_texts():
     shown = figure.to_json()
     assert "<b>" not in named["switch"].customdata[0]
     assert "full &lt;i&gt;" in shown.replace("\\u0026", "&").replace("\\u003c", "<")
+
+
+def test_a_device_of_another_kind_is_drawn_too():
+    figure = plot_topology([*DEVICES, {"name": "odd:0", "kind": "odd", "x": 0.2, "y": 0.2}], LINKS, "Load", "")
+    assert any(trace.name == "odd" and len(trace.x) == 1 for trace in figure.data)
