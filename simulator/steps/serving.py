@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from cost_models.wide_area import WideAreaLink, parse_link
 from cost_models.packing import FORMS, PACKED
+from cost_models.wide_area import WideAreaLink, parse_link
 from simulator.asked import StepFields
 from simulator.schedules.base import Schedule
 from simulator.schedules.chunk import Chunk
