@@ -37,10 +37,12 @@ class ContendedCosts(CostModel):
     Attributes
     ----------
     memory_bytes_per_s : what the GPU's memory sustains.
+    stream_priority : whether communication gets its multiprocessors before the blocks of running kernels.
     """
 
     def __init__(self, topology: ClusterTopology, profile: HardwareProfile, kernel: str) -> None:
         super().__init__(topology, profile, kernel)
+        self.stream_priority = profile.interference.stream_priority
         self.memory_bytes_per_s = profile.hbm_bytes_per_s * profile.elementwise.efficiency["copy"]
         self._with_fewer: dict[int, CostModel] = {}
         self._occupied: dict[Hashable, Occupancy] = {}
@@ -73,6 +75,10 @@ class ContendedCosts(CostModel):
             return work.bytes_read + work.bytes_written
         occupied = self._occupancy(operation)
         return occupied.traffic_bytes.astype(np.int64) if occupied else 0
+
+    def tail_ns(self, operation: Operation) -> Column:
+        """What is left of a kernel, alone, when it has handed out its last blocks."""
+        return 0
 
     def _attention_bytes(self, work: Attention) -> Column:
         shape, direction = attention_shape(work), work.direction

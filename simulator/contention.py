@@ -2,7 +2,8 @@
 
 SimPy follows transfers that share links through time. It is chosen where links are shared and the Program has fewer
 than `MOST_EVENTS` (rank, operation)s; else max-plus, in which each transfer is priced with what its own operation puts
-on the links, as if all of that started together. Interference is in both.
+on the links, as if all of that started together. Interference is in both; in max-plus ranks that are alike are followed
+once, up to `MOST_FOLLOWED` (class, operation)s.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from cost_models.topology import ClusterTopology
 from simulator.contended import ContendedCosts
+from simulator.engines.alike import find_alike
 from simulator.engines.costs import Observer
 from simulator.engines.des import DiscreteEvents
 from simulator.engines.maxplus import MaxPlus
@@ -21,7 +23,6 @@ from simulator.engines.stalls import StalledError
 from simulator.engines.stretch import Stretched
 from simulator.faults import FaultOptions
 from simulator.jitter import draw_step_times
-from simulator.program.operations import HOST
 from simulator.program.program import Program
 from simulator.result import SaturatedLink, SlowedTransfer, StepTimes
 from traces.errors import InputError
@@ -29,8 +30,8 @@ from traces.errors import InputError
 MOST_EVENTS = 200_000
 """(rank, operation)s up to which SimPy is chosen for shared links."""
 
-MOST_STRETCHED = 4_000_000
-"""(rank, operation)s up to which max-plus looks for interference: it keeps some twenty numbers of each."""
+MOST_FOLLOWED = 1_000_000
+"""(class of ranks, operation)s up to which max-plus looks for interference: some 80,000 take a second."""
 
 MOST_RANKS = 256
 """Ranks up to which Programs are kept."""
@@ -40,7 +41,12 @@ LISTED_STALLS = 12
 
 NOT_KEPT = (
     f"above {MOST_RANKS} ranks each operation has its fair share of links as if its transfers started together; what "
-    "operations take from each other, of links and of GPUs, is neglected"
+    "operations on different lanes take from each other of links is neglected"
+)
+
+NO_INTERFERENCE = (
+    "what kernels and communication take from each other on a GPU is neglected: more than "
+    f"{MOST_FOLLOWED:,} operations on ranks that are not alike"
 )
 
 
@@ -74,32 +80,39 @@ def run_program(
     """
     sharing = Sharing.find(program, costs, topology.link_capacities_bytes_per_s.tolist())
     events = len(program.operations) * program.setup.n_ranks
-    waits = any(operation.lane == HOST for operation in program.operations)
-    loss = faults.loss(program.setup.n_ranks)
-    if asked == "des" or loss or (asked == "auto" and sharing.tight and events < MOST_EVENTS and not waits):
+    loss, jitter = faults.loss(program.setup.n_ranks), faults.jitter
+    by_events = asked == "des" or loss or (asked == "auto" and sharing.tight and events < MOST_EVENTS)
+    stretched = _find_interference(program, costs) if interference and (jitter or not by_events) else None
+    neglected = (NO_INTERFERENCE,) if interference and stretched is None and (jitter or not by_events) else ()
+    if by_events:
         engine = DiscreteEvents(program, costs, observer, sharing, costs if interference else None, loss)
         _run_to_the_end(engine, loss)
-        ran = Ran("des", (), list_saturated(engine.saturation, topology))
+        ran = Ran("des", neglected, list_saturated(engine.saturation, topology))
     else:
-        ran = _run_maxplus(program, costs, observer, len(sharing.tight), interference and events <= MOST_STRETCHED)
-        if interference and events > MOST_STRETCHED:
-            ran = replace(
-                ran, warnings=(*ran.warnings, "what kernels and communication take from each other is neglected")
-            )
-    if not faults.jitter:
+        _tell(program, costs, stretched, observer)
+        tight = len(sharing.tight)
+        ran = Ran("maxplus", (*neglected, *((_neglected_sharing(tight),) if tight else ())))
+    if not jitter:
         return ran
-    stretched = Stretched(program, costs)
-    if interference and events <= MOST_STRETCHED:
-        stretched.run()
-    return replace(ran, step_times=draw_step_times(program, stretched, faults.jitter, faults.seed, faults.draws))
+    return replace(ran, step_times=draw_step_times(program, stretched or costs, jitter, faults.seed, faults.draws))
 
 
-def _run_maxplus(program: Program, costs: ContendedCosts, observer: Observer, tight: int, interference: bool) -> Ran:
-    if interference:
-        Stretched(program, costs).run(observer)
-    else:
+def _find_interference(program: Program, costs: ContendedCosts) -> Stretched | None:
+    """Times beside other work; None where there is too much to follow."""
+    alike = find_alike(program, costs, most_classes(len(program.operations)))
+    return None if alike is None else Stretched(program, costs, alike)
+
+
+def most_classes(operations: int) -> int:
+    """Classes of ranks up to which a Program of so many operations is followed."""
+    return MOST_FOLLOWED // max(operations, 1)
+
+
+def _tell(program: Program, costs: ContendedCosts, stretched: Stretched | None, observer: Observer) -> None:
+    if stretched is None:
         program.replay(MaxPlus(program.setup.n_ranks, costs, observer))
-    return Ran("maxplus", (_neglected_sharing(tight),) if tight else ())
+    else:
+        stretched.report(observer)
 
 
 def _run_to_the_end(engine: DiscreteEvents, loss: tuple[int, int] | None) -> None:

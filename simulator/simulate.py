@@ -16,16 +16,26 @@ import numpy as np
 from cost_models.hardware import HardwareProfile
 from cost_models.kernels import choose_kernel
 from simulator.contended import ContendedCosts
-from simulator.contention import MOST_RANKS, NOT_KEPT, Ran, check_kept, run_program
+from simulator.contention import (
+    MOST_RANKS,
+    NO_INTERFERENCE,
+    NOT_KEPT,
+    Ran,
+    check_kept,
+    most_classes,
+    run_program,
+)
+from simulator.engines.alike import Likeness
 from simulator.engines.balance import Balance
 from simulator.engines.details import Details
 from simulator.engines.loads import LinkLoads
 from simulator.engines.maxplus import MaxPlus
 from simulator.engines.memory import Memory
 from simulator.engines.rows import Rows
+from simulator.engines.stretch import Stretched
 from simulator.engines.traffic import Traffic
 from simulator.fanout import Fanout
-from simulator.program.program import Program
+from simulator.program.program import Program, Streamed
 from simulator.program.setup import Setup
 from simulator.program.tape import Sink
 from simulator.progress import Progress
@@ -42,6 +52,9 @@ from traces.display import format_ns
 from traces.errors import InputError
 from traces.metrics import breakdown, busy_ns, critical_rank, exposed_communication_ns, phase_split_ns
 from traces.timeline import Timeline
+
+MOST_CLASSES = 64
+"""Classes of ranks that are followed where Programs are not kept; more are not told apart."""
 
 KEPT_RANKS = MOST_RANKS
 """Ranks up to which a Program, and the timeline of all ranks, is kept."""
@@ -158,22 +171,32 @@ class Run:
         """Run the engine, after `follow`."""
         if stop_after_s is not None:
             self._stop_after(stop_after_s)
-        self.rows = self._all_rows()
         if self._keeps_program:
-            self.rows = self.rows or Rows(self.setup.n_ranks)
+            self.rows = Rows(self.setup.n_ranks)
             topology, request = self.resolved.topology, self.resolved.request
             self.ran = run_program(
-                self.engine, self._program, self._costs, topology, self.rows, interference=self._interference,
+                self.engine, self._program, self._costs, topology, self.rows, interference=request.interference,
                 faults=request.faults,
             )  # fmt: skip
             return
         check_kept(self.resolved.request.faults)
-        self.ran = Ran("maxplus", (NOT_KEPT,))
-        engine = MaxPlus(self.setup.n_ranks, self._costs, self.rows)
-        self._replay(self.memory, self.traffic, self.balance, engine)
-        if self.rows is None:
-            self.rows = Rows(self.setup.n_ranks, rank=int(np.argmax(engine.finish_ns)))
-            self._replay(MaxPlus(self.setup.n_ranks, self._costs, self.rows))
+        self._execute_streamed()
+
+    def _execute_streamed(self) -> None:
+        """Record anew for each run, and observe the critical rank."""
+        n, costs = self.setup.n_ranks, self._costs
+        engine, likeness = MaxPlus(n, costs), Likeness(n, costs, MOST_CLASSES)
+        interference = self.resolved.request.interference
+        self._replay(self.memory, self.traffic, self.balance, engine, *([likeness] if interference else []))
+        alike = likeness.result() if interference else None
+        if alike is not None and len(alike.first) <= most_classes(likeness.operations):
+            stretched = Stretched(Streamed(self.setup, self._replay), costs, alike)
+            self.ran, self.rows = Ran("maxplus", (NOT_KEPT,)), Rows(n, rank=int(np.argmax(stretched.finish_ns)))
+            stretched.report(self.rows)
+            return
+        self.ran = Ran("maxplus", (NOT_KEPT, NO_INTERFERENCE) if interference else (NOT_KEPT,))
+        self.rows = Rows(n, rank=int(np.argmax(engine.finish_ns)))
+        self._replay(MaxPlus(n, costs, self.rows))
 
     def _stop_after(self, limit_s: float) -> None:
         """Give up where operations alone take longer: what they take from each other only adds to it."""
@@ -182,14 +205,8 @@ class Run:
         self._replay(engine)
         self.on_step = None
 
-    @property
-    def _interference(self) -> bool:
-        """Not in whole models: the fixed point of max-plus does not settle over so many operations."""
-        return self.resolved.request.interference and self.resolved.request.layers != "model"
-
     def result(self) -> SimulationResult:
         """What came out."""
-        assert self.rows is not None
         timeline = self.rows.timeline({"schedule": str(self.schedule), "engine": self.ran.engine})
         trust = Trust(self.profile, self.kernel, self.setup.workload.head_dim, self.resolved.topology)
         peak = int(self.memory.peak_bytes.max())
@@ -202,7 +219,7 @@ class Run:
             inputs=self._inputs(),
             engine=self.ran.engine,
             provenance=trust.provenance(),
-            warnings=(*self.resolved.warnings, *beyond, *self.ran.warnings, *self._neglected()),
+            warnings=(*self.resolved.warnings, *beyond, *self.ran.warnings),
             **_times(timeline, self.pass_),
             peak_memory_bytes=peak,
             fits=not self.lacking_bytes,
@@ -224,11 +241,6 @@ class Run:
             topology=self.resolved.topology,
             link_shares=self._link_shares(timeline) if self.resolved.request.timeline and self._keeps_all else None,
         )
-
-    def _neglected(self) -> tuple[str, ...]:
-        if self._interference or not self.resolved.request.interference:
-            return ()
-        return ("what kernels and communication take from each other on a GPU is neglected in whole models",)
 
     def _memory_curve(self) -> Memory:
         rank = int(np.argmax(self.memory.peak_bytes))
@@ -255,9 +267,6 @@ class Run:
     @property
     def _keeps_all(self) -> bool:
         return self.setup.n_ranks <= KEPT_RANKS
-
-    def _all_rows(self) -> Rows | None:
-        return Rows(self.setup.n_ranks) if self._keeps_all else None
 
     @cached_property
     def _costs(self) -> ContendedCosts:

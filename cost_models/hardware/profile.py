@@ -176,10 +176,12 @@ class InterferenceTerms(Terms):
     Parameters
     ----------
     sms_per_channel : multiprocessors that a channel keeps from kernels.
+    stream_priority : whether communication gets them before blocks of kernels that run already.
     send_traffic, receive_traffic : bytes of memory traffic per byte sent and received, by kind of link.
     """
 
     sms_per_channel: Count = 1
+    stream_priority: bool = True
     send_traffic: dict[str, Positive] = {
         "nvlink": 1.0, "c2c": 1.0, "pcie": 1.0, "shm": 1.0, "net": 3.0, "socket": 1.0
     }  # fmt: skip

@@ -2,14 +2,15 @@
 
 A lane's process takes its operations in order. Whatever an operation waits for is some other lane of the same rank
 having finished some operation, so each lane publishes how far it is, and an event is made only where somebody must wait
-for it. The host issues without ever waiting for the device: its times are running sums, known before the run.
+for it. The host's times are running sums, known before the run, from its last wait for the device on.
 
 An exchange holds its lane from its own start. Its data moves once both ends have started, and it ends when what it
 sends and what it receives have both arrived; a collective ends one duration after the last of its group has started.
-Where transfers share links (`sharing`), a network of flows (`fluid`) says when they arrive: it is asked once per
-instant, after everything else that happens then. Where kernels and communication interfere (`interference`), kernels
-are flows too, and `devices` says how fast each may go. Times are integer nanoseconds. Without sharing and interference
-the result equals `maxplus`, row by row.
+Where transfers share links (`sharing`), a network of flows (`fluid`) says when they arrive; where kernels and
+communication interfere (`interference`), `devices` says how fast each may go, and when communication gets its SMs. Both
+are asked once per instant, after everything else that happens then. What happens at a time depends on what came before
+alone, so there is one answer and nothing to converge, however long the Program. Of ranks that are alike (`alike`) one
+is followed. Times are integer nanoseconds. Without sharing and interference the result equals `maxplus`, row by row.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import gc
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 
-import numpy as np
 import simpy
 from simpy.events import EventPriority
 
+from simulator.engines.alike import Alike
 from simulator.engines.costs import Costs, Observer
-from simulator.engines.devices import Devices, Kernel
+from simulator.engines.devices import Devices, Moving, SharedMoving, Work
 from simulator.engines.flows import Ask, Flow
 from simulator.engines.fluid import Network
 from simulator.engines.interference import SharedCosts
@@ -31,8 +32,8 @@ from simulator.engines.planner import Planner, Task
 from simulator.engines.saturation import Saturation
 from simulator.engines.sharing import Sharing
 from simulator.engines.stalls import StalledError, find_stalls
-from simulator.program.operations import COMPUTE
-from simulator.program.program import Program
+from simulator.program.operations import COMPUTE, HOST
+from simulator.program.program import Replayed
 
 Wait = Generator[simpy.Event, None, None]
 
@@ -111,11 +112,32 @@ class _Late(simpy.Event):
         env.schedule(self, priority=AFTER_ALL_ELSE)
 
 
+class _Due(simpy.Event):
+    """An event at a time that may change."""
+
+    def __init__(self, env: simpy.Environment, at_ns: int) -> None:
+        super().__init__(env)
+        self._ok, self._value = True, None
+        env.schedule(self, delay=at_ns - int(env.now))
+
+    def moved(self, at_ns: int) -> _Due:
+        """The same at another time; who waits for this one waits for that."""
+        other = _Due(self.env, at_ns)
+        other.callbacks, self.callbacks = self.callbacks, []
+        return other
+
+
 class Links:
-    """The network of flows, driven by the clock: settled at the end of an instant, woken when data arrive."""
+    """The network of flows, driven by the clock: settled at the end of an instant, woken when data arrive.
+
+    Attributes
+    ----------
+    devices : GPUs that may slow flows, settled before them.
+    """
 
     def __init__(self, env: simpy.Environment, capacities: list[float]) -> None:
         self._env, self.network = env, Network(capacities)
+        self.devices: Devices | None = None
         self._will_settle = False
         self._wakes: set[int] = set()
 
@@ -126,16 +148,28 @@ class Links:
         self.settle_later()
         return flow, arrived
 
+    @property
+    def now_ns(self) -> int:
+        """The time."""
+        return int(self._env.now)
+
+    def at(self, time_ns: int) -> _Due:
+        """An event then."""
+        return _Due(self._env, time_ns)
+
     def settle_later(self) -> None:
-        """Rates are to be found anew at the end of this instant."""
+        """Rates and speeds are to be found anew at the end of this instant."""
         if not self._will_settle:
             self._will_settle = True
             _Late(self._env).callbacks.append(self._settle)
 
     def _settle(self, _: simpy.Event) -> None:
+        if self.devices is not None:
+            self.devices.settle()
         self._will_settle = False
-        self.network.settle(int(self._env.now))
-        self._set_alarm()
+        if not self.network.is_idle:
+            self.network.settle(int(self._env.now))
+            self._set_alarm()
 
     def _set_alarm(self) -> None:
         next_ns = self.network.next_ns
@@ -163,22 +197,26 @@ class DiscreteEvents:
     sharing : transfers that share links; None where nothing is shared.
     shared : what operations take from others on their GPU; None where they do not interfere.
     lost : a rank that begins nothing any more, and from which nanosecond on.
+    alike : ranks that are alike; None where each is followed by itself, as shared links and a lost rank demand.
     """
 
     def __init__(
         self,
-        program: Program,
+        program: Replayed,
         costs: Costs,
         observer: Observer | None = None,
         sharing: Sharing | None = None,
         shared: SharedCosts | None = None,
         lost: tuple[int, int] | None = None,
+        alike: Alike | None = None,
     ) -> None:
-        self._n_ranks = program.setup.n_ranks
-        self._tasks = Planner(self._n_ranks, costs, sharing, shared).plan(program)
+        self._alike = alike or Alike.each(program.setup.n_ranks)
+        planner = Planner(self._alike, costs, sharing, shared)
+        program.replay(planner)
+        self.tasks = planner.tasks
         self._env = simpy.Environment(initial_time=0)
         self._links = Links(self._env, list(sharing.capacities) if sharing else [])
-        self._devices = Devices(self._n_ranks, self._links.network, shared.memory_bytes_per_s) if shared else None
+        self._devices = self._links.devices = self._make_devices(shared) if shared else None
         self._progress: dict[str, list[_Progress]] = {}
         self._started: dict[int, list[_Flag]] = {}
         self._arrived: dict[int, list[_Flag]] = {}
@@ -198,7 +236,7 @@ class DiscreteEvents:
             Where operations wait for each other in a circle, or for a lost rank.
         """
         by_lane: dict[str, list[Task]] = {COMPUTE: []}
-        for task in self._tasks:
+        for task in self.tasks:
             by_lane.setdefault(task.operation.lane, []).append(task)
             if task.to:
                 self._started[task.operation.id] = self._flags()
@@ -206,74 +244,118 @@ class DiscreteEvents:
                 self._arrived[task.operation.id] = self._flags()
         self._progress = {lane: [_Progress() for _ in range(self._n_ranks)] for lane in by_lane}
         processes = [
-            self._env.process(self._lane(rank, tasks, self._progress[lane][rank]))
+            self._env.process(self._host(rank, tasks) if lane == HOST else self._lane(rank, lane, tasks))
             for lane, tasks in by_lane.items()
             for rank in range(self._n_ranks)
         ]
         with _without_collector():
             self._env.run()
         if any(process.is_alive for process in processes):
-            raise StalledError(find_stalls(self._tasks))
-        self._report()
-        return max((max(0, *task.end_ns) for task in self._tasks), default=0)
+            raise StalledError(find_stalls(self.tasks))
+        if self._observer is not None:
+            self.report(self._observer)
+        return max((max(0, *task.end_ns) for task in self.tasks if task.operation.lane != HOST), default=0)
+
+    @property
+    def _n_ranks(self) -> int:
+        return len(self._alike.first)
+
+    def _make_devices(self, shared: SharedCosts) -> Devices:
+        return Devices(self._n_ranks, self._links, shared.memory_bytes_per_s, shared.stream_priority)
 
     def _flags(self) -> list[_Flag]:
         return [_Flag() for _ in range(self._n_ranks)]
 
-    def _report(self) -> None:
-        if self._observer is not None:
-            for task in self._tasks:
-                self._observer.observe(task.operation, np.array(task.start_ns), np.array(task.end_ns))
+    def report(self, observer: Observer) -> None:
+        """Tell of every operation."""
+        spread = self._alike.spread
+        for task in self.tasks:
+            observer.observe(task.operation, spread(task.start_ns), spread(task.end_ns))
 
-    def _lane(self, rank: int, tasks: list[Task], progress: _Progress) -> Wait:
-        env, interfere = self._env, self._devices is not None
+    def _lane(self, rank: int, lane: str, tasks: list[Task]) -> Wait:
+        env, interfere, progress = self._env, self._devices is not None, self._progress[lane][rank]
         lanes = {lane: each[rank] for lane, each in self._progress.items()}
         for task in tasks:
-            ranks = task.operation.ranks
-            if ranks is not None and not ranks[rank]:
+            if task.present is not None and not task.present[rank]:
                 continue
             if self._lost is not None and rank == self._lost[0] and env.now >= self._lost[1]:
                 return
-            for lane, numbers in task.waits:
-                if lanes[lane].done < numbers[rank]:
-                    yield lanes[lane].wait(env, numbers[rank])
-            if task.issued_ns[rank] > env.now:
-                yield env.timeout(task.issued_ns[rank] - env.now)
-            task.start_ns[rank] = int(env.now)
+            for other, numbers in task.waits:
+                if lanes[other].done < numbers[rank]:
+                    yield lanes[other].wait(env, numbers[rank])
+            issued_ns = task.issued_ns[rank] if task.after is None else task.is_issued_ns(rank)
+            if issued_ns > env.now:
+                yield env.timeout(issued_ns - env.now)
+            task.ready_ns[rank] = task.start_ns[rank] = int(env.now)
             if task.to or task.group:
                 if interfere:
-                    self._hold(rank, task, 1)
-                yield from self._exchange(rank, task) if task.to else self._collective(rank, task)
-                if interfere:
-                    self._hold(rank, task, -1)
+                    yield from self._beside(rank, task)
+                else:
+                    yield from self._exchange(rank, task) if task.to else self._collective(rank, task)
             elif task.device_ns[rank]:
-                yield self._kernel(rank, task) if interfere else env.timeout(task.device_ns[rank])
+                if interfere:
+                    yield from self._kernel(rank, task)
+                else:
+                    yield env.timeout(task.device_ns[rank])
             task.end_ns[rank] = int(env.now)
             progress.advance(task.operation.id)
 
-    def _hold(self, rank: int, task: Task, sign: int) -> None:
-        """Communication takes its multiprocessors, or gives them back."""
-        assert self._devices is not None and task.use is not None
-        self._devices.take(rank, sign * task.use.sms[rank])
-        self._links.settle_later()
+    def _host(self, rank: int, tasks: list[Task]) -> Wait:
+        """The host of a rank, where it waits: from when it would issue until everything has arrived."""
+        env, progress = self._env, self._progress[HOST][rank]
+        lanes = {lane: each[rank] for lane, each in self._progress.items()}
+        for task in tasks:
+            if task.present is not None and not task.present[rank]:
+                continue
+            issued_ns = task.is_issued_ns(rank)
+            if issued_ns > env.now:
+                yield env.timeout(issued_ns - env.now)
+            task.ready_ns[rank] = task.start_ns[rank] = int(env.now)
+            for other, numbers in task.waits:
+                if lanes[other].done < numbers[rank]:
+                    yield lanes[other].wait(env, numbers[rank])
+            yield env.timeout(task.device_ns[rank])
+            task.end_ns[rank] = int(env.now)
+            progress.advance(task.operation.id)
 
-    def _kernel(self, rank: int, task: Task) -> simpy.Event:
+    def _beside(self, rank: int, task: Task) -> Wait:
+        """Communication, which takes its multiprocessors as soon as kernels leave it any, and gives them back."""
+        devices, use = self._devices, task.use
+        assert devices is not None and use is not None
+        sms = use.sms[rank]
+        if sms:
+            if not devices.stream_priority:
+                yield _Late(self._env)
+                room = devices.room(rank)
+                if room is not None:
+                    yield room
+                task.start_ns[rank] = int(self._env.now)
+            devices.take(rank, sms)
+        yield from self._exchange(rank, task) if task.to else self._collective(rank, task)
+        if sms:
+            devices.give_back(rank, sms)
+
+    def _kernel(self, rank: int, task: Task) -> Wait:
         """A kernel that others on its GPU may slow."""
-        use, devices = task.use, self._devices
-        assert use is not None and devices is not None
-        ask = Ask(task.device_ns[rank], 0, 1.0, ())
-        flow, ended = self._links.send(ask, lambda _: devices.end_kernel(rank))
-        devices.start_kernel(rank, Kernel(flow, use.traffic[rank], lambda taken: use.slowdown(taken)[rank]))
-        return ended
+        assert task.use is not None and self._devices is not None
+        yield self._devices.start_kernel(rank, task.device_ns[rank], task.use).due
+        self._devices.end_kernel(rank)
 
     def _move(self, rank: int, task: Task, ask: Ask | None, ranks: Sequence[int]) -> simpy.Event:
-        """The data of a rank, or of its group, begin to move."""
+        """The data of a rank, or of its group, begin to move; the event of their arrival."""
         use, devices = task.use, self._devices
         if use is None or devices is None or not task.device_ns[rank]:
             return self._env.timeout(task.device_ns[rank]) if ask is None else self._links.send(ask)[1]
-        flow, arrived = self._links.send(ask or Ask(task.device_ns[rank], 0, 1.0, ()), devices.rest)
         busy = [rank] if task.to else ranks  # what a rank receives is counted with what it sends
-        devices.move(flow, [(each, use.traffic[each] if each in busy else 0.0) for each in ranks])
+        traffic = [(each, use.traffic[each] if each in busy else 0.0) for each in ranks]
+        if ask is None:
+            work = Work(task.device_ns[rank], self._links)
+            devices.move(work, traffic)
+            work.due.callbacks.append(lambda _: devices.rest(work))
+            return work.due
+        flow, arrived = self._links.send(ask, lambda _: devices.rest(moving))
+        moving: Moving = SharedMoving(flow, self._links.network)
+        devices.move(moving, traffic)
         return arrived
 
     def _exchange(self, rank: int, task: Task) -> Wait:
@@ -286,6 +368,7 @@ class DiscreteEvents:
             yield self._move(rank, task, task.asks[rank] if task.asks else None, tuple({rank, task.to[rank]}))
         else:
             yield self._env.timeout(task.device_ns[rank])
+        task.arrived_ns[rank] = int(self._env.now)
         arrived[rank].set()
         sender = arrived[task.source[rank]]
         if not sender.happened:
@@ -294,16 +377,22 @@ class DiscreteEvents:
     def _collective(self, rank: int, task: Task) -> Wait:
         group, met = task.group[rank], self._arrived[task.operation.id]
         ask = task.asks[group] if task.asks else None
+        members = self._members(task, group) if ask is not None or task.use is not None else []
+        together = ask is not None or self._is_even(task, members)
         task.missing[group] -= 1
         if task.missing[group]:
             yield met[group].wait(self._env)
         else:
-            if ask is not None:
-                yield self._move(rank, task, ask, self._members(task, group))
+            if together:
+                yield self._move(rank, task, ask, members)
             met[group].set()
-        if ask is None and task.device_ns[rank]:
+        if not together and task.device_ns[rank]:
             yield self._move(rank, task, None, (rank,))
 
     def _members(self, task: Task, group: int) -> list[int]:
-        ranks = task.operation.ranks
-        return [each for each, of in enumerate(task.group) if of == group and (ranks is None or ranks[each])]
+        here = task.present
+        return [each for each, of in enumerate(task.group) if of == group and (here is None or here[each])]
+
+    def _is_even(self, task: Task, members: list[int]) -> bool:
+        """Whether all of a group take as long: they then are one transfer."""
+        return bool(members) and len({task.device_ns[each] for each in members}) == 1

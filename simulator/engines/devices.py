@@ -1,32 +1,134 @@
 """The GPUs of a discrete-event run: who runs on each, and how fast (the law is `interference`'s).
 
-Every change on a GPU (a kernel or communication starts or ends, data begin or cease to move) gives the flows on it new
-ceilings. A transfer is as slow as the slowest GPU at its ends.
+Whatever is under way keeps the nanoseconds that it would still need alone, and a speed that changes only when something
+else on its GPUs begins or ends:
+
+    left' = left - (now - since) speed,     end = now + left / speed,       rounded to a nanosecond
+
+so that what is never slowed ends after exactly its time alone. All changes of an instant are taken together, after
+everything else that happens then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from simulator.engines.flows import Flow
 from simulator.engines.fluid import Network
+from simulator.engines.planner import Use
 
 
-@dataclass(slots=True)
-class Kernel:
-    """A kernel under way: its flow, memory traffic in bytes per second alone, and slowdown by SMs taken."""
+class Due(Protocol):
+    """An event at a time that may change."""
+
+    @property
+    def processed(self) -> bool:
+        """Whether it has happened."""
+
+    def moved(self, at_ns: int) -> Any:
+        """The same, at another time; those that wait for it wait for that."""
+
+
+class Clock(Protocol):
+    """What makes events."""
+
+    @property
+    def now_ns(self) -> int:
+        """The time."""
+
+    def at(self, time_ns: int) -> Any:
+        """A `Due` event."""
+
+    def settle_later(self) -> None:
+        """Have `Devices.settle` called at the end of this instant."""
+
+
+class Moving(Protocol):
+    """Communication whose data move."""
+
+    def set_speed(self, speed: float, now_ns: int) -> None:
+        """From now on it goes so fast, relative to alone."""
+
+
+class Work:
+    """A kernel, or a transfer that shares no links.
+
+    Attributes
+    ----------
+    due : its end.
+    left_ns, since_ns : time that it would still need alone, as of ``since_ns``.
+    """
+
+    __slots__ = ("due", "left_ns", "since_ns", "speed")
+
+    def __init__(self, alone_ns: int, clock: Clock) -> None:
+        self.left_ns: float = alone_ns
+        self.since_ns, self.speed = clock.now_ns, 1.0
+        self.due = clock.at(self.since_ns + alone_ns)
+
+    def set_speed(self, speed: float, now_ns: int) -> None:
+        """From now on it goes so fast."""
+        if speed != self.speed:
+            self.left_ns = self.left_at(now_ns)
+            self.since_ns, self.speed = now_ns, speed
+            self.due = self.due.moved(now_ns + max(round(self.left_ns / speed), 0))
+
+    def left_at(self, now_ns: int) -> float:
+        """Time that it would still need alone."""
+        return self.left_ns - (now_ns - self.since_ns) * self.speed
+
+
+class Kernel(Work):
+    """A kernel.
+
+    Attributes
+    ----------
+    use, rank : what it takes of its GPU, and which that is.
+    in_tail : multiprocessors taken since it handed out its last blocks, which slows those no more.
+    handed_out : when it does, if anybody waits for that.
+    """
+
+    __slots__ = ("handed_out", "in_tail", "rank", "start_ns", "use")
+
+    def __init__(self, alone_ns: int, clock: Clock, use: Use, rank: int) -> None:
+        super().__init__(alone_ns, clock)
+        self.use, self.rank, self.in_tail, self.start_ns = use, rank, 0, self.since_ns
+        self.handed_out: Any = None
+
+    def before_tail_ns(self, now_ns: int) -> float:
+        """Time alone until its last blocks are handed out; zero or less after that."""
+        if self.handed_out is not None and self.handed_out.processed:
+            return 0.0
+        return self.left_at(now_ns) - self.use.tail[self.rank]
+
+    def set_speed(self, speed: float, now_ns: int) -> None:
+        """From now on it goes so fast."""
+        if speed != self.speed:
+            super().set_speed(speed, now_ns)
+            before_ns = self.before_tail_ns(now_ns)
+            if self.handed_out is not None and before_ns > 0:
+                self.handed_out = self.handed_out.moved(now_ns + round(before_ns / speed))
+
+
+@dataclass(slots=True, eq=False)
+class SharedMoving:
+    """A flow on shared links, which its GPUs may slow."""
 
     flow: Flow
-    traffic: float
-    slowdown: Callable[[int], float]
+    network: Network
+
+    def set_speed(self, speed: float, _: int) -> None:
+        """From now on it may have so much."""
+        self.network.limit(self.flow, self.flow.ask.ceiling * speed)
 
 
 @dataclass(slots=True)
 class _Device:
     kernel: Kernel | None = None
     taken: int = 0
-    moving: dict[Flow, float] = field(default_factory=dict)
+    moving: dict[Moving, float] = field(default_factory=dict)
     stretch: float = 1.0
 
 
@@ -36,54 +138,95 @@ class Devices:
     Parameters
     ----------
     n_ranks : their number.
-    network : has the flows.
+    clock : makes events.
     memory_bytes_per_s : what a GPU's memory sustains.
+    stream_priority : whether communication gets its multiprocessors at once.
     """
 
-    def __init__(self, n_ranks: int, network: Network, memory_bytes_per_s: float) -> None:
-        self._network, self._memory = network, memory_bytes_per_s
+    def __init__(self, n_ranks: int, clock: Clock, memory_bytes_per_s: float, stream_priority: bool) -> None:
+        self._clock, self._memory, self.stream_priority = clock, memory_bytes_per_s, stream_priority
         self._devices = [_Device() for _ in range(n_ranks)]
-        self._ranks_of: dict[Flow, Sequence[int]] = {}
+        self._ranks_of: dict[Moving, Sequence[int]] = {}
+        self._changed: dict[int, None] = {}
 
-    def start_kernel(self, rank: int, kernel: Kernel) -> None:
+    def start_kernel(self, rank: int, alone_ns: int, use: Use) -> Kernel:
         """A kernel starts."""
-        self._devices[rank].kernel = kernel
-        self._refresh(rank)
+        kernel = Kernel(alone_ns, self._clock, use, rank)
+        device = self._devices[rank]
+        device.kernel = kernel
+        if device.taken or device.moving:
+            self._change(rank)
+        return kernel
 
     def end_kernel(self, rank: int) -> None:
         """The kernel has ended."""
-        self._devices[rank].kernel = None
-        self._refresh(rank)
+        device = self._devices[rank]
+        device.kernel = None
+        if device.moving:
+            self._change(rank)
+
+    def room(self, rank: int) -> Any:
+        """The event that a kernel hands out its last blocks, for which communication has to wait; None where not."""
+        kernel, now_ns = self._devices[rank].kernel, self._clock.now_ns
+        if kernel is None:
+            return None
+        before_ns = kernel.before_tail_ns(now_ns)
+        if before_ns <= 0:
+            return None
+        if kernel.handed_out is None:
+            kernel.handed_out = self._clock.at(now_ns + round(before_ns / kernel.speed))
+        return kernel.handed_out
 
     def take(self, rank: int, sms: int) -> None:
-        """Communication holds so many multiprocessors more (or fewer, below zero)."""
-        if sms:
-            self._devices[rank].taken += sms
-            self._refresh(rank)
-
-    def move(self, flow: Flow, traffic: Sequence[tuple[int, float]]) -> None:
-        """Data begin to move, with so much memory traffic (bytes per second alone) on each of these ranks."""
-        self._ranks_of[flow] = [rank for rank, _ in traffic]
-        for rank, rate in traffic:
-            self._devices[rank].moving[flow] = rate
-        for rank, _ in traffic:
-            self._refresh(rank)
-
-    def rest(self, flow: Flow) -> None:
-        """Data have arrived."""
-        ranks = self._ranks_of.pop(flow)
-        for rank in ranks:
-            del self._devices[rank].moving[flow]
-        for rank in ranks:
-            self._refresh(rank)
-
-    def _refresh(self, rank: int) -> None:
+        """Communication holds so many multiprocessors more."""
         device = self._devices[rank]
+        device.taken += sms
         kernel = device.kernel
-        wanted = sum(device.moving.values()) + (kernel.traffic if kernel else 0.0)
-        device.stretch = max(1.0, wanted / self._memory)
         if kernel is not None:
-            self._network.limit(kernel.flow, 1.0 / max(kernel.slowdown(device.taken), device.stretch))
-        for flow in device.moving:
-            slowest = max([self._devices[each].stretch for each in self._ranks_of[flow]])
-            self._network.limit(flow, flow.ask.ceiling / slowest)
+            now_ns = self._clock.now_ns
+            is_first = now_ns > kernel.start_ns or not self.stream_priority
+            if is_first and kernel.before_tail_ns(now_ns) <= 0:
+                kernel.in_tail += sms
+            self._change(rank)
+
+    def give_back(self, rank: int, sms: int) -> None:
+        """Communication no longer holds them."""
+        device = self._devices[rank]
+        device.taken -= sms
+        if device.kernel is not None:
+            device.kernel.in_tail = min(device.kernel.in_tail, device.taken)
+            self._change(rank)
+
+    def move(self, moving: Moving, traffic: Sequence[tuple[int, float]]) -> None:
+        """Data begin to move, with so much memory traffic (bytes per second alone) on each of these ranks."""
+        self._ranks_of[moving] = [rank for rank, _ in traffic]
+        for rank, rate in traffic:
+            self._devices[rank].moving[moving] = rate
+            self._change(rank)
+
+    def rest(self, moving: Moving) -> None:
+        """Data have arrived."""
+        for rank in self._ranks_of.pop(moving):
+            del self._devices[rank].moving[moving]
+            self._change(rank)
+
+    def _change(self, rank: int) -> None:
+        if not self._changed:
+            self._clock.settle_later()
+        self._changed[rank] = None
+
+    def settle(self) -> None:
+        """Give everything on GPUs that have changed in this instant its speed."""
+        now_ns, affected = self._clock.now_ns, dict[Moving, None]()
+        for rank in self._changed:
+            device = self._devices[rank]
+            kernel, wanted = device.kernel, sum(device.moving.values())
+            device.stretch = max(1.0, (wanted + kernel.use.traffic[rank] if kernel else wanted) / self._memory)
+            affected.update(dict.fromkeys(device.moving))
+            if kernel is not None:
+                slowdown = kernel.use.slowdown(device.taken - kernel.in_tail)[rank]
+                kernel.set_speed(1.0 / max(slowdown, device.stretch), now_ns)
+        for moving in affected:
+            slowest = max([self._devices[rank].stretch for rank in self._ranks_of[moving]])
+            moving.set_speed(1.0 / slowest, now_ns)
+        self._changed = {}

@@ -58,6 +58,11 @@ class Network:
         return True
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way, and nothing on its last way."""
+        return not self.under_way and not self._heap
+
+    @property
     def next_ns(self) -> int | None:
         """When something happens next by itself."""
         while self._heap and self._is_stale(self._heap[0]):

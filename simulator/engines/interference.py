@@ -5,10 +5,17 @@ kernel beside it has the rest: it goes d / d_s as fast, where d is its time alon
 waves counted anew. Memory is shared in proportion to what is asked: where kernel and communication together want u > 1
 times what memory sustains, all of them go 1 / u as fast,
 
-    u = max(1, sum of traffic_i / time_i / memory rate),   kernel: min(d / d_s, 1 / u),   communication: 1 / u.
+    u = max(1, sum of traffic_i / time_i / memory rate),   kernel: min(d / d_s, 1 / u),   communication: 1 / u,
 
-Communication is taken to get its SMs at once: a kernel that fills the GPU would keep them until its blocks end.
-Source: NVIDIA/nccl issues 689 (a channel keeps its SM), 1433 (both slow down through memory bandwidth).
+no traffic_i / time_i more than the memory rate. A transfer is as slow as the slower of its ends, a collective as its
+slowest rank.
+
+Communication gets its SMs when a running kernel has handed out its last blocks: a multiprocessor that becomes free goes
+to the blocks of the kernel that was there first. A kernel of the compute lane that may start at the same time as
+communication is first, as NCCL's stream waits for an event where the compute stream goes on by itself. Where
+communication's stream has the higher priority, it gets its SMs at once.
+Source: NVIDIA/nccl issues 689 (a channel keeps its SM), 1433 (both slow down through memory bandwidth); CUDA C++
+programming guide, stream priorities; NVIDIA/Megatron-LM issues 533 and 827 (communication starts behind the kernel).
 """
 
 from __future__ import annotations
@@ -26,6 +33,10 @@ class SharedCosts(Costs, Protocol):
     def memory_bytes_per_s(self) -> float:
         """What a GPU's memory sustains."""
 
+    @property
+    def stream_priority(self) -> bool:
+        """Whether communication gets its multiprocessors before the blocks of kernels that run already."""
+
     def sms(self, operation: Operation) -> Column:
         """Multiprocessors that communication keeps from kernels, on each rank."""
 
@@ -34,3 +45,6 @@ class SharedCosts(Costs, Protocol):
 
     def slower_ns(self, operation: Operation, taken: int) -> Column:
         """Time of a kernel alone with so many multiprocessors less."""
+
+    def tail_ns(self, operation: Operation) -> Column:
+        """What is left of a kernel, alone, when it has handed out its last blocks; all where it fills no GPU."""

@@ -1,25 +1,27 @@
 """From a Program to tasks for a discrete-event engine: prices, and what each waits for, by lane and operation.
 
 The rules are those of `simulator.program.tape`, said in terms of how far other lanes of the same rank are: a task may
-start once each (lane, number) it names has finished operation ``number``.
+start once each (lane, number) it names has finished operation ``number``. Where the host waits (rule 6), what it issues
+after that counts its time from the end of the wait.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import compress
 
 import numpy as np
 
+from simulator.engines.alike import Alike
 from simulator.engines.costs import Costs
 from simulator.engines.flows import Ask
 from simulator.engines.interference import SharedCosts
 from simulator.engines.sharing import Sharing
-from simulator.program.operations import COMPUTE, HOST, Collective, Column, Exchange, IntArray, Operation
-from simulator.program.program import Program
-from traces.errors import InputError
+from simulator.program.operations import COMPUTE, HOST, Buffer, Collective, Exchange, Operation
+from simulator.program.tape import Ignore
 
 
 @dataclass(slots=True)
@@ -29,12 +31,14 @@ class Use:
     Attributes
     ----------
     sms : multiprocessors that communication holds.
-    traffic : bytes per second to and from memory, alone.
+    traffic : bytes per second to and from memory, alone; no more than memory sustains.
+    tail : nanoseconds left of a kernel alone when it has handed out its last blocks.
     slowdown : how much longer a kernel takes with so many multiprocessors less.
     """
 
     sms: list[int]
     traffic: list[float]
+    tail: list[int]
     slowdown: Callable[[int], list[float]]
 
 
@@ -44,9 +48,13 @@ class Task:
 
     Attributes
     ----------
-    issued_ns, device_ns : when the host has issued it, and its time alone, by rank.
-    start_ns, end_ns : when it ran, by rank; -1 where it has not.
+    issued_ns : when the host has issued it, by rank: from the start, or from the end of ``after``.
+    device_ns : its time alone, by rank.
     waits : lanes of the same rank, and the operation that each must have finished, by rank.
+    ready_ns, start_ns, end_ns : when it could run and when it ran, by rank; -1 where it has not.
+    arrived_ns : of an exchange, when what a rank sends has arrived.
+    present : whether each rank takes part; None where all do.
+    after : by rank, the task in which the host waited last, and after which it issued this one.
     to, source : of an exchange, by rank.
     group, missing : of a collective: group of each rank, and the ranks of each group that have yet to start.
     asks : what an exchange (by rank) or a collective (by group) asks of shared links; empty where nothing is shared.
@@ -57,8 +65,12 @@ class Task:
     issued_ns: list[int]
     device_ns: list[int]
     waits: list[tuple[str, list[int]]]
+    ready_ns: list[int]
     start_ns: list[int]
     end_ns: list[int]
+    arrived_ns: list[int] = field(default_factory=list)
+    present: list[bool] | None = None
+    after: Sequence[Task | None] | None = None
     to: list[int] = field(default_factory=list)
     source: list[int] = field(default_factory=list)
     group: list[int] = field(default_factory=list)
@@ -66,89 +78,132 @@ class Task:
     asks: Sequence[Ask | None] = ()
     use: Use | None = None
 
+    def is_issued_ns(self, rank: int) -> int:
+        """When the host has issued it, once what ``after`` names has ended."""
+        after = None if self.after is None else self.after[rank]
+        return self.issued_ns[rank] + (after.end_ns[rank] if after is not None else 0)
 
-class Planner:
-    """Makes tasks in issue order."""
+
+class Planner(Ignore):
+    """A sink that makes tasks, in issue order.
+
+    Parameters
+    ----------
+    alike : the ranks; of those that are alike one is planned, and "by rank" means by class.
+    costs : prices of operations.
+    sharing : transfers that share links.
+    shared : what operations take from others on their GPU.
+
+    Attributes
+    ----------
+    tasks : one per operation.
+    """
 
     def __init__(
-        self, n_ranks: int, costs: Costs, sharing: Sharing | None = None, shared: SharedCosts | None = None
+        self, alike: Alike, costs: Costs, sharing: Sharing | None = None, shared: SharedCosts | None = None
     ) -> None:
-        self._n_ranks, self._costs, self._sharing, self._shared = n_ranks, costs, sharing, shared
-        self._issued = np.zeros(n_ranks, dtype=np.int64)
-        self._last_compute = [-1] * n_ranks
+        self._alike, self._costs, self._sharing, self._shared = alike, costs, sharing, shared
+        self._n = len(alike.first)
+        self._issued = np.zeros(self._n, dtype=np.int64)
+        self._after: list[Task | None] | None = None
+        self._synchronised: list[int] | None = None
+        self._last_compute = [-1] * self._n
         self._written: dict[int, dict[str, list[int]]] = {}
         self._read: dict[int, dict[str, list[int]]] = {}
+        self.tasks: list[Task] = []
 
-    def plan(self, program: Program) -> list[Task]:
-        """A task for each operation, in issue order."""
-        return [self._task(operation) for operation in program.operations]
+    def release(self, buffer: Buffer) -> None:
+        """Forget who used it."""
+        self._written.pop(buffer.id, None)
+        self._read.pop(buffer.id, None)
 
-    def _task(self, operation: Operation) -> Task:
-        if operation.lane == HOST:
-            raise InputError("the discrete-event engine knows no hosts that wait", remedy="use the max-plus engine")
-        issued = self._issued + self._costs.host_ns(operation)
-        self._issued = issued if operation.ranks is None else np.where(operation.ranks, issued, self._issued)
-        waits = self._waits(operation)
-        device = self._per_rank(self._costs.device_ns(operation))
-        never = [-1] * self._n_ranks
-        task = Task(operation, self._issued.tolist(), device, waits, never, list(never))
-        work = operation.work
-        if isinstance(work, Exchange):
-            task.to, task.source = work.ring.to.tolist(), work.ring.source.tolist()
-        elif isinstance(work, Collective):
-            task.group = [0] * self._n_ranks if work.groups is None else work.groups.tolist()
-            present = task.group if operation.ranks is None else np.array(task.group)[operation.ranks].tolist()
-            task.missing = dict(Counter(present))
+    def operation(self, operation: Operation) -> None:
+        """A task for it."""
+        alike = self._alike
+        present = None if operation.ranks is None else operation.ranks[alike.first]
+        issued = self._issued + np.array(alike.pick(self._costs.host_ns(operation)))
+        self._issued = issued if present is None else np.where(present, issued, self._issued)
+        waits = self._waits(operation, None if present is None else present.tolist())
+        device = alike.pick(self._costs.device_ns(operation))
+        ready, start, end = ([-1] * self._n for _ in range(3))
+        task = Task(operation, self._issued.tolist(), device, waits, ready, start, end, after=self._after)
+        task.present = None if present is None else present.tolist()
+        self._join(task)
         if self._sharing is not None:
             task.asks = self._sharing.asks(operation)
         if self._shared is not None:
-            task.use = self._use(operation, np.array(device))
-        return task
+            task.use = self._use(self._shared, operation, device)
+        if operation.lane == HOST:
+            self._synchronise(task)
+        self.tasks.append(task)
 
-    def _use(self, operation: Operation, device_ns: IntArray) -> Use:
-        shared = self._shared
-        assert shared is not None
-        time_ns = np.maximum(device_ns, 1)
-        traffic = np.asarray(shared.traffic_bytes(operation)) / time_ns * 1e9
+    def _join(self, task: Task) -> None:
+        """Whom its ranks meet."""
+        operation, work = task.operation, task.operation.work
+        if isinstance(work, Exchange):
+            task.to, task.source = self._alike.partners(work.ring.to), self._alike.partners(work.ring.source)
+            task.arrived_ns = [-1] * self._n
+        elif isinstance(work, Collective):
+            task.group = self._alike.groups(operation)
+            task.missing = dict(Counter(task.group if task.present is None else compress(task.group, task.present)))
+
+    def _synchronise(self, task: Task) -> None:
+        """The host goes on when the task has ended: what it issues next counts from there."""
+        number, present = task.operation.id, task.present or [True] * self._n
+        after, before = self._after or [None] * self._n, self._synchronised or [-1] * self._n
+        self._after = [task if here else old for here, old in zip(present, after, strict=True)]
+        self._synchronised = [number if here else old for here, old in zip(present, before, strict=True)]
+        self._issued = np.where(present, 0, self._issued)
+
+    def _use(self, shared: SharedCosts, operation: Operation, device: list[int]) -> Use:
+        alike, time_ns = self._alike, np.maximum(np.array(device), 1)
+        memory = shared.memory_bytes_per_s
+        traffic = np.minimum(np.array(alike.pick(shared.traffic_bytes(operation))) / time_ns * 1e9, memory)
 
         @cache
         def slowdown(taken: int) -> list[float]:
-            ratios: list[float] = np.maximum(np.asarray(shared.slower_ns(operation, taken)) / time_ns, 1.0).tolist()
-            return ratios if isinstance(ratios, list) else [ratios] * self._n_ranks
+            slower = np.array(alike.pick(shared.slower_ns(operation, taken)))
+            ratios: list[float] = np.maximum(slower / time_ns, 1.0).tolist()
+            return ratios
 
-        per_rank: list[float] = np.broadcast_to(traffic, self._n_ranks).tolist()
-        return Use(self._per_rank(shared.sms(operation)), per_rank, slowdown)
+        per_rank: list[float] = traffic.tolist()
+        return Use(alike.pick(shared.sms(operation)), per_rank, alike.pick(shared.tail_ns(operation)), slowdown)
 
-    def _per_rank(self, column: Column) -> list[int]:
-        per_rank: list[int] = np.broadcast_to(np.asarray(column), self._n_ranks).tolist()
-        return per_rank
-
-    def _waits(self, operation: Operation) -> list[tuple[str, list[int]]]:
-        lane, waits = operation.lane, []
-        numbers = self._numbers(operation)
+    def _waits(self, operation: Operation, present: list[bool] | None) -> list[tuple[str, list[int]]]:
+        lane, found = operation.lane, dict[str, list[int]]()
+        numbers = self._numbers(operation, present)
         if lane == COMPUTE:
-            self._last_compute = [max(pair) for pair in zip(numbers, self._last_compute, strict=True)]
+            self._last_compute = _later(self._last_compute, numbers)
         else:
-            waits = [(COMPUTE, self._last_compute)]
+            found[COMPUTE] = self._last_compute
+        if self._synchronised is not None:
+            found[HOST] = self._synchronised
         for buffer in (*operation.reads, *operation.writes):
-            waits += self._written.get(buffer.id, {}).items()
+            _keep_all(found, self._written.get(buffer.id, {}))
         for buffer in operation.writes:
-            waits += self._read.get(buffer.id, {}).items()
-        if lane != COMPUTE:
+            _keep_all(found, self._read.get(buffer.id, {}))
+        if lane not in (COMPUTE, HOST):
             for uses, buffers in ((self._read, operation.reads), (self._written, operation.writes)):
                 for buffer in buffers:
                     _keep(uses.setdefault(buffer.id, {}), lane, numbers)
-        return [wait for wait in waits if wait[0] != lane]
+        return [wait for wait in found.items() if wait[0] != lane]
 
-    def _numbers(self, operation: Operation) -> list[int]:
+    def _numbers(self, operation: Operation, present: list[bool] | None) -> list[int]:
         """The operation's number on each rank that takes part, elsewhere one that nobody waits for."""
-        if operation.ranks is None:
-            return [operation.id] * self._n_ranks
-        numbers: list[int] = np.where(operation.ranks, operation.id, -1).tolist()
-        return numbers
+        number = operation.id
+        return [number] * self._n if present is None else [number if here else -1 for here in present]
+
+
+def _keep_all(found: dict[str, list[int]], uses: Mapping[str, list[int]]) -> None:
+    for lane, numbers in uses.items():
+        _keep(found, lane, numbers)
 
 
 def _keep(uses: dict[str, list[int]], lane: str, numbers: list[int]) -> None:
     """The last use on a lane: of ranks that take no part, the one before."""
     before = uses.get(lane)
-    uses[lane] = numbers if before is None else [max(pair) for pair in zip(before, numbers, strict=True)]
+    uses[lane] = numbers if before is None or before is numbers else _later(before, numbers)
+
+
+def _later(one: list[int], other: list[int]) -> list[int]:
+    return [max(pair) for pair in zip(one, other, strict=True)]

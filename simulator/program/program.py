@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from simulator.program.operations import Buffer, Operation
 from simulator.program.setup import Ranks, Setup
 from simulator.program.tape import Sink
+
+
+class Replayed(Protocol):
+    """What can be passed on to a sink again and again: a Program that is kept, or one that is recorded anew."""
+
+    @property
+    def setup(self) -> Setup | Ranks:
+        """The ranks."""
+
+    def replay(self, sink: Sink) -> None:
+        """Pass everything on."""
 
 
 @dataclass
@@ -43,3 +56,15 @@ class Program:
         for verb, subject in self.events:
             getattr(sink, verb)(subject)
         sink.finish(self.outputs)
+
+
+@dataclass
+class Streamed:
+    """A Program that is recorded anew whenever it is passed on."""
+
+    setup: Setup
+    record: Callable[[Sink], None]
+
+    def replay(self, sink: Sink) -> None:
+        """Record it."""
+        self.record(sink)

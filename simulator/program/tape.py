@@ -11,8 +11,8 @@ Lanes, and what an operation waits for (the same rules in both engines and in th
 5. on a communication lane, for each buffer it touches: the last write on another communication lane, and for each it
    writes the reads there;
 6. on the host lane (the host synchronises): every operation issued before it on the compute lane, and for each buffer
-   it reads the last write on a communication lane. The host issues nothing more until it ends. Only Programs made from
-   traces have these, and only the max-plus engine runs them.
+   it reads the last write on a communication lane. The host issues nothing more until it ends. Only Programs made
+   from traces have these.
 
 Memory is taken when a tensor is made and given back when the schedule drops its last reference, in issue order, as in
 PyTorch. A tensor that a communication lane uses is given back only once the compute lane has waited for that use.

@@ -8,6 +8,8 @@ import numpy as np
 
 from simulator.program.operations import (
     COMPUTE,
+    HOST,
+    SYNCHRONIZE,
     Buffer,
     Collective,
     Column,
@@ -23,8 +25,8 @@ from tests.simulator.workloads import small_setup
 Times = dict[tuple[int, int], tuple[int, int]]
 
 
-def random_program(seed: int) -> Program:
-    """Rings and collectives on several lanes, in-place updates, ranks that take no part."""
+def random_program(seed: int, *, host_waits: bool = False) -> Program:
+    """Rings and collectives on several lanes, in-place updates, ranks that take no part; hosts that wait."""
     rng = np.random.default_rng(seed)
     nodes, per_node = int(rng.integers(1, 4)), int(rng.integers(1, 4))
     setup = small_setup(nodes * per_node, ranks_per_node=per_node)
@@ -33,8 +35,16 @@ def random_program(seed: int) -> Program:
     for buffer in buffers:
         program.allocate(buffer)
     for number in range(int(rng.integers(1, 40))):
-        program.operation(_random_operation(rng, number, setup, buffers))
+        waits = host_waits and rng.random() < 0.2
+        program.operation((_host_wait if waits else _random_operation)(rng, number, setup, buffers))
     return program
+
+
+def _host_wait(rng: np.random.Generator, number: int, setup: Setup, buffers: list[Buffer]) -> Operation:
+    """Some hosts, or all, wait for the compute lane and for what has written some buffers."""
+    reads = tuple(buffers[i] for i in rng.permutation(len(buffers))[: int(rng.integers(0, 3))])
+    ranks = rng.random(setup.n_ranks) < 0.6 if rng.random() < 0.5 else None
+    return Operation(number, SYNCHRONIZE, HOST, "host", number, reads, (), Elementwise("copy", 0, 0), ranks)
 
 
 def _random_operation(rng: np.random.Generator, number: int, setup: Setup, buffers: list[Buffer]) -> Operation:
@@ -90,7 +100,9 @@ def evaluate_rules(program: Program, costs: RandomCosts) -> Times:
             host[rank] += _of(costs.host_ns(operation), rank)
             ready[rank] = max([host[rank], *_waits(operation, rank, operations, times)])
         for rank in ready:
-            times[operation.id, rank] = ready[rank], _end(operation, rank, ready, costs)
+            end = _end(operation, rank, ready, costs)
+            times[operation.id, rank] = host[rank] if operation.lane == HOST else ready[rank], end
+            host[rank] = end if operation.lane == HOST else host[rank]
     return times
 
 
@@ -103,9 +115,9 @@ def _waits(operation: Operation, rank: int, operations: list[Operation], times: 
             continue
         same_lane = earlier.lane == operation.lane
         issued_before = operation.lane != COMPUTE and earlier.lane == COMPUTE
-        wrote = earlier.lane != COMPUTE and touched & {buffer.id for buffer in earlier.writes}
-        was_reading = earlier.lane != COMPUTE and written & {buffer.id for buffer in earlier.reads}
-        if same_lane or issued_before or wrote or was_reading:
+        wrote = earlier.lane not in (COMPUTE, HOST) and touched & {buffer.id for buffer in earlier.writes}
+        was_reading = earlier.lane not in (COMPUTE, HOST) and written & {buffer.id for buffer in earlier.reads}
+        if (same_lane and operation.lane != HOST) or issued_before or wrote or was_reading:
             found.append(times[earlier.id, rank][1])
     return found
 

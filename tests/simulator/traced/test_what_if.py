@@ -10,6 +10,7 @@ import pytest
 
 from cost_models.hardware import load_hardware
 from simulator.engines.des import DiscreteEvents
+from simulator.engines.rows import Rows
 from simulator.program.operations import HOST
 from simulator.traced.program import build_traced_program
 from simulator.traced.what_if import Changes, TracedCosts, ask, device_end_ns, gpu_speeds, simulate_traced
@@ -161,10 +162,13 @@ def test_without_host_waits_both_engines_agree(tmp_path):
     assert makespan_ns == device_end_ns(simulate_traced(traced, Changes()))
 
 
-def test_host_waits_are_refused_by_the_discrete_engine():
+def test_with_host_waits_both_engines_agree():
     traced = build_traced_program(read_recording(RECORDED / "h100-kernels.json.gz"))
-    with pytest.raises(InputError, match="knows no hosts that wait"):
-        DiscreteEvents(traced.program, TracedCosts(traced, Changes()))
+    assert HOST in {op.lane for op in traced.program.operations}
+    rows = Rows(traced.program.setup.n_ranks)
+    DiscreteEvents(traced.program, TracedCosts(traced, Changes()), rows).run()
+    same = simulate_traced(traced, Changes()).same_as(rows.timeline())
+    assert same, str(same)
 
 
 @pytest.mark.parametrize(
