@@ -101,7 +101,7 @@ class Kernel(Work):
         """Time alone until its last blocks are handed out; zero or less after that."""
         if self.handed_out is not None and self.handed_out.processed:
             return 0.0
-        return self.left_at(now_ns) - self.use.tail[self.rank]
+        return self.left_at(now_ns) - self.use.tail_ns[self.rank]
 
     def set_speed(self, speed: float, now_ns: int) -> None:
         """From now on it goes so fast."""
@@ -148,6 +148,7 @@ class Devices:
         self._devices = [_Device() for _ in range(n_ranks)]
         self._ranks_of: dict[Moving, Sequence[int]] = {}
         self._changed: dict[int, None] = {}
+        self._fresh: dict[Moving, None] = {}
 
     def start_kernel(self, rank: int, alone_ns: int, use: Use) -> Kernel:
         """A kernel starts."""
@@ -200,12 +201,14 @@ class Devices:
     def move(self, moving: Moving, traffic: Sequence[tuple[int, float]]) -> None:
         """Data begin to move, with so much memory traffic (bytes per second alone) on each of these ranks."""
         self._ranks_of[moving] = [rank for rank, _ in traffic]
+        self._fresh[moving] = None
         for rank, rate in traffic:
             self._devices[rank].moving[moving] = rate
             self._change(rank)
 
     def rest(self, moving: Moving) -> None:
         """Data have arrived."""
+        self._fresh.pop(moving, None)
         for rank in self._ranks_of.pop(moving):
             del self._devices[rank].moving[moving]
             self._change(rank)
@@ -217,16 +220,20 @@ class Devices:
 
     def settle(self) -> None:
         """Give everything on GPUs that have changed in this instant its speed."""
-        now_ns, affected = self._clock.now_ns, dict[Moving, None]()
+        now_ns, affected = self._clock.now_ns, self._fresh
         for rank in self._changed:
             device = self._devices[rank]
-            kernel, wanted = device.kernel, sum(device.moving.values())
-            device.stretch = max(1.0, (wanted + kernel.use.traffic[rank] if kernel else wanted) / self._memory)
-            affected.update(dict.fromkeys(device.moving))
+            kernel, stretch = device.kernel, 1.0
+            if device.moving:
+                wanted = sum(device.moving.values()) + (kernel.use.traffic[rank] if kernel else 0.0)
+                stretch = max(1.0, wanted / self._memory)
+            if stretch != device.stretch:
+                device.stretch = stretch
+                affected.update(dict.fromkeys(device.moving))
             if kernel is not None:
-                slowdown = kernel.use.slowdown(device.taken - kernel.in_tail)[rank]
-                kernel.set_speed(1.0 / max(slowdown, device.stretch), now_ns)
+                taken = device.taken - kernel.in_tail
+                kernel.set_speed(1.0 / max(kernel.use.slowdown(taken)[rank] if taken else 1.0, stretch), now_ns)
         for moving in affected:
             slowest = max([self._devices[rank].stretch for rank in self._ranks_of[moving]])
             moving.set_speed(1.0 / slowest, now_ns)
-        self._changed = {}
+        self._changed, self._fresh = {}, {}

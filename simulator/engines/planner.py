@@ -8,9 +8,9 @@ after that counts its time from the end of the wait.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cached_property
 from itertools import compress
 
 import numpy as np
@@ -24,22 +24,43 @@ from simulator.program.operations import COMPUTE, HOST, Buffer, Collective, Exch
 from simulator.program.tape import Ignore
 
 
-@dataclass(slots=True)
 class Use:
-    """What an operation takes of each rank's GPU.
+    """What an operation takes of each rank's GPU, found when it is asked for: few kernels meet communication.
 
-    Attributes
+    Parameters
     ----------
-    sms : multiprocessors that communication holds.
-    traffic : bytes per second to and from memory, alone; no more than memory sustains.
-    tail : nanoseconds left of a kernel alone when it has handed out its last blocks.
-    slowdown : how much longer a kernel takes with so many multiprocessors less.
+    shared : prices.
+    alike : ranks; "by rank" means by class.
+    device_ns : time alone, by rank.
     """
 
-    sms: list[int]
-    traffic: list[float]
-    tail: list[int]
-    slowdown: Callable[[int], list[float]]
+    def __init__(self, shared: SharedCosts, alike: Alike, operation: Operation, device_ns: list[int]) -> None:
+        self._shared, self._alike, self._operation, self._device_ns = shared, alike, operation, device_ns
+        self._slowdowns: dict[int, list[float]] = {}
+
+    @cached_property
+    def sms(self) -> list[int]:
+        """Multiprocessors that communication holds."""
+        return self._alike.pick(self._shared.sms(self._operation))
+
+    @cached_property
+    def traffic(self) -> list[float]:
+        """Bytes per second to and from memory, alone; no more than memory sustains."""
+        moved, memory = self._alike.pick(self._shared.traffic_bytes(self._operation)), self._shared.memory_bytes_per_s
+        return [min(each / max(time_ns, 1) * 1e9, memory) for each, time_ns in zip(moved, self._device_ns, strict=True)]
+
+    @cached_property
+    def tail_ns(self) -> list[int]:
+        """What is left of a kernel, alone, when it has handed out its last blocks."""
+        return self._alike.pick(self._shared.tail_ns(self._operation))
+
+    def slowdown(self, taken: int) -> list[float]:
+        """How much longer a kernel takes with so many multiprocessors less."""
+        if taken not in self._slowdowns:
+            slower = self._alike.pick(self._shared.slower_ns(self._operation, taken))
+            pairs = zip(slower, self._device_ns, strict=True)
+            self._slowdowns[taken] = [max(each / max(time_ns, 1), 1.0) for each, time_ns in pairs]
+        return self._slowdowns[taken]
 
 
 @dataclass(slots=True)
@@ -132,7 +153,7 @@ class Planner(Ignore):
         if self._sharing is not None:
             task.asks = self._sharing.asks(operation)
         if self._shared is not None:
-            task.use = self._use(self._shared, operation, device)
+            task.use = Use(self._shared, alike, operation, device)
         if operation.lane == HOST:
             self._synchronise(task)
         self.tasks.append(task)
@@ -155,55 +176,36 @@ class Planner(Ignore):
         self._synchronised = [number if here else old for here, old in zip(present, before, strict=True)]
         self._issued = np.where(present, 0, self._issued)
 
-    def _use(self, shared: SharedCosts, operation: Operation, device: list[int]) -> Use:
-        alike, time_ns = self._alike, np.maximum(np.array(device), 1)
-        memory = shared.memory_bytes_per_s
-        traffic = np.minimum(np.array(alike.pick(shared.traffic_bytes(operation))) / time_ns * 1e9, memory)
-
-        @cache
-        def slowdown(taken: int) -> list[float]:
-            slower = np.array(alike.pick(shared.slower_ns(operation, taken)))
-            ratios: list[float] = np.maximum(slower / time_ns, 1.0).tolist()
-            return ratios
-
-        per_rank: list[float] = traffic.tolist()
-        return Use(alike.pick(shared.sms(operation)), per_rank, alike.pick(shared.tail_ns(operation)), slowdown)
-
     def _waits(self, operation: Operation, present: list[bool] | None) -> list[tuple[str, list[int]]]:
         lane, found = operation.lane, dict[str, list[int]]()
-        numbers = self._numbers(operation, present)
         if lane == COMPUTE:
-            self._last_compute = _later(self._last_compute, numbers)
+            self._last_compute = self._numbers(operation, present, self._last_compute)
         else:
             found[COMPUTE] = self._last_compute
         if self._synchronised is not None:
             found[HOST] = self._synchronised
         for buffer in (*operation.reads, *operation.writes):
-            _keep_all(found, self._written.get(buffer.id, {}))
+            _keep_latest(found, self._written.get(buffer.id, {}))
         for buffer in operation.writes:
-            _keep_all(found, self._read.get(buffer.id, {}))
+            _keep_latest(found, self._read.get(buffer.id, {}))
         if lane not in (COMPUTE, HOST):
             for uses, buffers in ((self._read, operation.reads), (self._written, operation.writes)):
                 for buffer in buffers:
-                    _keep(uses.setdefault(buffer.id, {}), lane, numbers)
+                    by_lane = uses.setdefault(buffer.id, {})
+                    by_lane[lane] = self._numbers(operation, present, by_lane.get(lane))
         return [wait for wait in found.items() if wait[0] != lane]
 
-    def _numbers(self, operation: Operation, present: list[bool] | None) -> list[int]:
-        """The operation's number on each rank that takes part, elsewhere one that nobody waits for."""
+    def _numbers(self, operation: Operation, present: list[bool] | None, before: list[int] | None) -> list[int]:
+        """The operation's number on each rank that takes part, elsewhere that of the last before it, or -1."""
         number = operation.id
-        return [number] * self._n if present is None else [number if here else -1 for here in present]
+        if present is None:
+            return [number] * self._n
+        return [number if here else old for here, old in zip(present, before or [-1] * self._n, strict=True)]
 
 
-def _keep_all(found: dict[str, list[int]], uses: Mapping[str, list[int]]) -> None:
+def _keep_latest(found: dict[str, list[int]], uses: Mapping[str, list[int]]) -> None:
+    """Of several operations on a lane the last, on each rank."""
     for lane, numbers in uses.items():
-        _keep(found, lane, numbers)
-
-
-def _keep(uses: dict[str, list[int]], lane: str, numbers: list[int]) -> None:
-    """The last use on a lane: of ranks that take no part, the one before."""
-    before = uses.get(lane)
-    uses[lane] = numbers if before is None or before is numbers else _later(before, numbers)
-
-
-def _later(one: list[int], other: list[int]) -> list[int]:
-    return [max(pair) for pair in zip(one, other, strict=True)]
+        before = found.get(lane)
+        same = before is None or before is numbers
+        found[lane] = numbers if same else [max(pair) for pair in zip(before or (), numbers, strict=True)]
