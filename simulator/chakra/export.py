@@ -22,9 +22,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from simulator.engines.alike import Alike
 from simulator.engines.costs import Costs
 from simulator.engines.planner import Planner, Task
-from simulator.program.operations import Attention, Collective, Column, Elementwise, Exchange, Gemm, Operation, Transfer
+from simulator.program.operations import (
+    HOST,
+    Attention,
+    Collective,
+    Column,
+    Elementwise,
+    Exchange,
+    Gemm,
+    Operation,
+    Transfer,
+)
 from simulator.program.program import Program
 from traces.atomic import write_folder_atomic
 from traces.chakra.files import encode_nodes
@@ -65,6 +76,14 @@ def export_chakra(program: Program, costs: Costs, folder: str | os.PathLike[str]
     write_folder_atomic(folder, files, owned=OWNED)
 
 
+def _plan(program: Program, costs: Costs) -> list[Task]:
+    if any(operation.lane == HOST for operation in program.operations):
+        raise InputError("Chakra traces know no hosts that wait", remedy="export a schedule, or a trace without waits")
+    planner = Planner(Alike.each(program.setup.n_ranks), costs)
+    program.replay(planner)
+    return planner.tasks
+
+
 class _Pieces:
     """A rank's file, made while it is written."""
 
@@ -89,7 +108,7 @@ class _Exporter:
 
     def __init__(self, program: Program, costs: Costs) -> None:
         self._n = program.setup.n_ranks
-        self._tasks = Planner(self._n, costs, None).plan(program)
+        self._tasks = _plan(program, costs)
         self._schema = load_schema()
         self._attribute = lru_cache(maxsize=1 << 16)(self._encode_attribute)
         self._group_of: dict[tuple[int, ...], int] = {}

@@ -351,8 +351,9 @@ class DiscreteEvents:
         if ask is None:
             work = Work(task.device_ns[rank], self._links)
             devices.move(work, traffic)
-            work.due.callbacks.append(lambda _: devices.rest(work))
-            return work.due
+            arrived: simpy.Event = work.due
+            arrived.callbacks.append(lambda _: devices.rest(work))
+            return arrived
         flow, arrived = self._links.send(ask, lambda _: devices.rest(moving))
         moving: Moving = SharedMoving(flow, self._links.network)
         devices.move(moving, traffic)

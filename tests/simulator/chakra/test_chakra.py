@@ -14,11 +14,12 @@ import pytest
 
 from simulator.chakra.export import export_chakra
 from simulator.chakra.load import load_chakra
-from simulator.program.operations import Exchange
+from simulator.program.operations import HOST, Exchange
 from simulator.program.program import Program
 from simulator.traced.what_if import Changes, simulate_traced
 from tests.simulator.chakra.astra import Astra
 from tests.simulator.costs import RoundCosts, run_traced
+from tests.simulator.engines.random_programs import RandomCosts, random_program
 from tests.simulator.workloads import small_program, small_setup
 from traces.chakra.files import attributes, encode_nodes, find_rank_files, read_nodes
 from traces.chakra.schema import COLL, COMP, RECV, SEND, load_schema
@@ -330,3 +331,11 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path):
     exported(tmp_path / "t", *SCHEDULES["ring"])
     exported(tmp_path / "t", *SCHEDULES["ulysses"])
     assert all(node.type != SEND for nodes in read(tmp_path / "t") for node in nodes)
+
+
+def test_hosts_that_wait_have_no_counterpart(tmp_path):
+    program = random_program(3, host_waits=True)
+    assert HOST in {operation.lane for operation in program.operations}
+    with pytest.raises(InputError, match="no hosts that wait"):
+        export_chakra(program, RandomCosts(program, 0), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
