@@ -121,8 +121,10 @@ class StepFields:
         None, str | None, "absorbed|expanded", "Attention to latent rows, or to keys made of them. Default: absorbed "
         "in decode, expanded in prefill.",
     )  # fmt: skip
-    prefill_chunk: int | None = _option(None, int | None, "TOKENS", "Prefill in chunks of so many tokens.")
-    cached_prefix: int = _option(0, int, "TOKENS", "Tokens at the prompt's start whose keys are cached (prefill).")
+    prefill_chunk: int | str | None = _option(None, str | None, "TOKENS", "Prefill in chunks of so many tokens, as 8k.")
+    cached_prefix: int | str | None = _option(
+        None, str | None, "TOKENS", "Tokens at the prompt's start whose keys are cached (prefill)."
+    )
     new_tokens: int = _option(1, int, "N", "Tokens decoded one after the other.")
     cuda_graphs: bool = _option(
         False, bool, None, "Decode: launch a token's kernels as one CUDA graph, not one by one.",

@@ -70,7 +70,7 @@ class ContendedCosts(CostModel):
             return self._elementwise_bytes(work)
         if isinstance(work, Gemm):
             size = dtype_bytes(work.dtype)
-            return sum([(work.m * (n + k) + n * k) * size for n, k in work.shapes], start=0)
+            return sum([(work.m * (n + k) + work.planes * n * k) * size for n, k in work.shapes], start=0)
         if isinstance(work, Stencil):
             return work.bytes_read + work.bytes_written
         occupied = self._occupancy(operation)

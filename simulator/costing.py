@@ -173,17 +173,19 @@ class CostModel:
         return array_to_ns(np.asarray(estimate_elementwise_s(self._profile, read, written, pattern)))
 
     def _gemm(self, work: Gemm) -> Column:
-        if isinstance(work.m, int):
-            return self._gemm_ns(work, work.m)
-        distinct, index = np.unique(work.m, return_inverse=True)
-        return np.array([self._gemm_ns(work, int(m)) for m in distinct], dtype=np.int64)[index.reshape(-1)]
+        if isinstance(work.m, int) and isinstance(work.planes, int):
+            return self._gemm_ns(work, work.m, work.planes)
+        rows = np.stack(np.broadcast_arrays(work.m, work.planes), axis=1)
+        distinct, index = np.unique(rows, axis=0, return_inverse=True)
+        return np.array([self._gemm_ns(work, int(m), int(p)) for m, p in distinct], dtype=np.int64)[index.reshape(-1)]
 
-    def _gemm_ns(self, work: Gemm, m: int) -> int:
-        key = ("gemm", m, work.shapes, work.dtype, work.weight_bits, work.over_rows)
+    def _gemm_ns(self, work: Gemm, m: int, planes: int) -> int:
+        key = ("gemm", m, planes, work.shapes, work.dtype, work.weight_bits, work.over_rows)
         if key not in self._priced:
             dtype, bits = work.dtype, work.weight_bits
             sizes = [(n, k, m) if work.over_rows else (m, n, k) for n, k in work.shapes]
-            self._priced[key] = to_ns(sum(estimate_gemm_s(self._profile, *size, dtype, bits) for size in sizes))
+            seconds = sum(estimate_gemm_s(self._profile, *size, dtype, bits, planes) for size in sizes)
+            self._priced[key] = to_ns(seconds)
         return cast(int, self._priced[key])
 
     def _exchange(self, work: Exchange) -> Column:

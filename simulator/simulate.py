@@ -28,6 +28,7 @@ from simulator.contention import (
 from simulator.engines.alike import Likeness
 from simulator.engines.balance import Balance
 from simulator.engines.details import Details
+from simulator.engines.hosts import HostTimes
 from simulator.engines.loads import LinkLoads
 from simulator.engines.maxplus import MaxPlus
 from simulator.engines.memory import Memory
@@ -50,11 +51,14 @@ from simulator.steps.record import Subject, subject_of
 from simulator.trust import Trust
 from traces.display import format_ns
 from traces.errors import InputError
-from traces.metrics import breakdown, busy_ns, critical_rank, exposed_communication_ns, phase_split_ns
+from traces.metrics import breakdown, busy_intervals, busy_ns, critical_rank, exposed_communication_ns, phase_split_ns
 from traces.timeline import Timeline
 
 MOST_CLASSES = 64
 """Classes of ranks that are followed where Programs are not kept; more are not told apart."""
+
+HOST_BOUND = 0.9
+"""Share of the time for which a host issues operations that sets the time of decoding."""
 
 KEPT_RANKS = MOST_RANKS
 """Ranks up to which a Program, and the timeline of all ranks, is kept."""
@@ -219,7 +223,7 @@ class Run:
             inputs=self._inputs(),
             engine=self.ran.engine,
             provenance=trust.provenance(),
-            warnings=(*self.resolved.warnings, *beyond, *self.ran.warnings),
+            warnings=(*self.resolved.warnings, *beyond, *self.ran.warnings, *self._paced(timeline)),
             **_times(timeline, self.pass_),
             peak_memory_bytes=peak,
             fits=not self.lacking_bytes,
@@ -241,6 +245,22 @@ class Run:
             topology=self.resolved.topology,
             link_shares=self._link_shares(timeline) if self.resolved.request.timeline and self._keeps_all else None,
         )
+
+    def _paced(self, timeline: Timeline) -> tuple[str, ...]:
+        """Decoding's kernels are short: says so where the host cannot launch them as fast as they run."""
+        if self.pass_ != "decode" or self.resolved.request.cuda_graphs:
+            return ()
+        hosts, makespan, rank = (
+            HostTimes(self.setup.n_ranks, self._costs),
+            timeline.makespan_ns,
+            critical_rank(timeline),
+        )
+        self._replay(hosts)
+        busy = busy_intervals(timeline, rank, "compute", "communication", "copy").total_ns
+        if hosts.issuing_ns[rank] < HOST_BOUND * makespan or busy > HOST_BOUND * makespan:
+            return ()
+        return (f"launches by the host set the time of decoding: kernels and communication take {format_ns(busy)} of "
+                f"{format_ns(makespan)}; --cuda-graphs launches a token's at once",)  # fmt: skip
 
     def _memory_curve(self) -> Memory:
         rank = int(np.argmax(self.memory.peak_bytes))

@@ -4,7 +4,8 @@
 
 Output tiles are equal, so whole waves are exact; split-k, which fills a last wave for few tiles, is not modelled, but
 for products of at most 64 rows (decoding): those have lower tiles and split k over all multiprocessors, and are bound
-by memory. Weights stored in fewer bits are read so and converted in registers (weight-only kernels).
+by memory. A grouped product (experts) is p of these at once, each of m / p rows. Weights stored in fewer bits are read
+so and converted in registers (weight-only kernels).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ FEW_ROWS = 64
 
 
 def estimate_gemm_s(
-    profile: HardwareProfile, m: int, n: int, k: int, dtype: str, weight_bits: float | None = None
+    profile: HardwareProfile, m: int, n: int, k: int, dtype: str, weight_bits: float | None = None, planes: int = 1
 ) -> float:
     """Time of a matrix product, zero where it is empty.
 
@@ -30,6 +31,7 @@ def estimate_gemm_s(
     ----------
     m, n, k : rows and columns of the result, and the dim that is summed over.
     weight_bits : of an element of the [k, n] matrix; None for those of the dtype.
+    planes : matrices of a grouped product, among which the m rows are shared evenly.
 
     Raises
     ------
@@ -37,16 +39,17 @@ def estimate_gemm_s(
         Where the GPU has no matrix units for the dtype.
     """
     costs, peak = profile.gemm, profile.peak(dtype)
-    if not (m and n and k):
+    if not (m and n and k and planes):
         return 0.0
-    tiles = -(-m // costs.tile_rows) * -(-n // costs.tile_columns)
+    rows = -(-m // planes)
+    tiles = planes * -(-rows // costs.tile_rows) * -(-n // costs.tile_columns)
     waves = -(-tiles // profile.sm_count)
     tile_flop = 2.0 * costs.tile_rows * costs.tile_columns * k
     compute = waves * tile_flop / (costs.efficiency * peak / profile.sm_count)
-    if m <= FEW_ROWS:
-        compute = 2.0 * FEW_ROWS * n * k / (costs.efficiency * peak)
+    if rows <= FEW_ROWS:
+        compute = 2.0 * planes * FEW_ROWS * n * k / (costs.efficiency * peak)
     element = dtype_bytes(dtype)
-    weights = k * n * (element if weight_bits is None else weight_bits / 8)
+    weights = planes * k * n * (element if weight_bits is None else weight_bits / 8)
     moved = (m * k + m * n) * element + weights
     floor = moved / (profile.hbm_bytes_per_s * profile.elementwise.efficiency["copy"])
     return costs.overhead_s + max(compute, floor)

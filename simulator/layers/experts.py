@@ -182,10 +182,13 @@ class Experts:
 
     def _product(self, net: Net, x: Var, weight: Parameter, name: str) -> Var:
         r, tensor, rows = net.r, x.tensor, _shrink(self.routing.computed)
+        visited = _shrink(np.count_nonzero(self.routing.received.sum(axis=1), axis=1))
+        bits = None if net.training else weight.bits
         y = r.tensor(name, None, 1, weight.rows, tensor.buffer.dtype, tokens=tensor.buffer.tokens, batch=1)
         options: dict[str, Any] = {"counts": self.routing.received.sum(axis=1)}
         shape = ((weight.rows, weight.columns),)
-        r.emit("experts", Gemm(rows, shape, y.buffer.dtype), (tensor, weight.held), (y,), **options)
+        product = Gemm(rows, shape, y.buffer.dtype, weight_bits=bits, planes=visited)
+        r.emit("experts", product, (tensor, weight.held), (y,), **options)
         out = net.var(y, x, weight)
         if out.slot and net.saves:
             slot, out_slot, like = x.slot, out.slot, tensor.buffer
@@ -194,11 +197,12 @@ class Experts:
                 dy = out_slot.take()
                 if slot is not None:
                     dx = r.tensor(f"d {like.name}", None, 1, like.dim, like.dtype, tokens=like.tokens, batch=1)
-                    work = Gemm(rows, ((weight.columns, weight.rows),), like.dtype)
+                    work = Gemm(rows, ((weight.columns, weight.rows),), like.dtype, planes=visited)
                     r.emit("experts_dx", work, (dy, weight.held), (dx,), **options)
                     net.give(slot, dx)
                 if weight.trainable:
-                    net.weight_grad(weight, (dy, tensor), "experts_dw", Gemm(rows, shape, like.dtype), **options)
+                    work = Gemm(rows, shape, like.dtype, planes=visited)
+                    net.weight_grad(weight, (dy, tensor), "experts_dw", work, **options)
 
             net.push(backward)
         return out

@@ -126,7 +126,7 @@ class Lift:
         if isinstance(work, Collective):
             return self._collective(work)
         if isinstance(work, Gemm):
-            return replace(work, m=self._column(work.m))
+            return replace(work, m=self._column(work.m), planes=self._column(work.planes))
         if isinstance(work, Stencil):
             return Stencil(*[self._column(each) for each in (work.bytes_read, work.bytes_written, work.flop)])
         lowering = None if work.lowering is None else self._lowering(work.lowering)

@@ -158,6 +158,7 @@ class Gemm:
 
     ``weight_bits`` of an element of the [k, n] matrices, None for those of the dtype. With ``over_rows`` the sum is
     over the m rows instead: [n, m] x [m, k], the gradient of a weight.
+        ``planes`` are the matrices of a grouped product (experts), each with its share of the m rows.
     """
 
     m: Column
@@ -165,6 +166,7 @@ class Gemm:
     dtype: str
     head_pairs: int = 0
     weight_bits: float | None = None
+    planes: Column = 1
     over_rows: bool = False
 
 

@@ -93,15 +93,15 @@ class InferenceStep:
             self._ranks.on(stage)
             held = [each for index in layers for each in model.layers[index].values()]
             for each in held:
-                each.bits = self.plan.options.weight_bits if each.rows > 1 and each.planes == 1 else each.bits
+                each.bits = self.plan.options.weight_bits if each.rows > 1 else each.bits
             held += [model.ends["embed_tokens"]] if stage == 0 else []
             held += [model.ends["norm"], model.ends["lm_head"]] if stage == last else []
             self.store.hold(held)
 
     def _prompt(self, microbatch: int) -> list[KvCache]:
-        options = self.plan.options
-        chunked = bool(options.prefill_chunk or options.cached_prefix)
-        prompt = Prompt(self.plan.schedule, self.plan.chunks, options.cached_prefix > 0) if chunked else None
+        plan = self.plan
+        cached = plan.options.cached_prefix is not None
+        prompt = Prompt(plan.schedule, plan.chunks, cached) if plan.chunked else None
         caches = self._caches.empty(microbatch, self._stages, prompt)
         for index in range(int(prompt.cached), len(prompt.chunks)) if prompt else [0]:
             for cache in caches:

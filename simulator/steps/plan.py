@@ -18,7 +18,7 @@ from simulator.program.setup import Setup
 from simulator.schedules.base import Schedule
 from simulator.schedules.chunk import Chunk, cut_prompt
 from simulator.steps.parameters import OPTIMIZERS
-from simulator.steps.serving import check_options
+from simulator.steps.serving import check_options, check_pass, tokens_of
 from traces.errors import InputError
 
 
@@ -140,7 +140,13 @@ class Plan:
     @cached_property
     def chunks(self) -> list[Chunk]:
         """The prompt's chunks, of which the first is cached where a prefix is."""
-        return cut_prompt(self.setup, self.options.prefill_chunk, self.options.cached_prefix)
+        size, cached = (tokens_of(self.options, name) for name in ("prefill_chunk", "cached_prefix"))
+        return cut_prompt(self.setup, size or None, cached)
+
+    @property
+    def chunked(self) -> bool:
+        """Whether a prompt comes in chunks, or after a cached prefix."""
+        return self.options.prefill_chunk is not None or self.options.cached_prefix is not None
 
     def check(self, *, training: bool) -> None:
         """Refuse what cannot run, with the reason."""
@@ -167,6 +173,8 @@ class Plan:
                 if value:
                     raise InputError(f"{name} does not go with {method.name}: its gradient needs all logits of a pair",
                                      remedy=f"leave {name} out")  # fmt: skip
+        if training:
+            check_pass(self, "step")
         if method.name == "merged" and training:
             raise InputError("merged adapters are served, not trained", remedy="ask for prefill or decode")
         local = self.setup.workload.seq_len // self.grid.cp

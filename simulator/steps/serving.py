@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from cost_models.packing import FORMS, PACKED
+from cost_models.units import parse_count
 from cost_models.wide_area import WideAreaLink, parse_link
 from simulator.asked import StepFields
 from simulator.schedules.base import Schedule
@@ -35,11 +36,16 @@ def check_options(asked: StepFields) -> None:
                                  ("mla", asked.mla, ("absorbed", "expanded"))):  # fmt: skip
         if value is not None and value not in choices:
             raise InputError(f"unknown {name}", got=repr(value), expected="one of " + ", ".join(choices))
-    for name, least in (("kv_block", 1), ("prefill_chunk", 1), ("cached_prefix", 0), ("new_tokens", 1)):
+    for name in ("kv_block", "prefill_chunk", "cached_prefix", "new_tokens"):
         value = getattr(asked, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            raise InputError(f"{name} is not a number of tokens", got=repr(value), expected=f"at least {least}")
+        if value is not None and parse_count(value, name) < 1:
+            raise InputError(f"{name} is not a number of tokens", got=repr(value), expected="at least 1")
     stage_link(asked)
+
+
+def tokens_of(asked: StepFields, name: str) -> int:
+    """An option that counts tokens; 0 where it is not given."""
+    return parse_count(getattr(asked, name) or 0, name)
 
 
 def stage_link(asked: StepFields) -> WideAreaLink | None:
@@ -72,7 +78,7 @@ def check_pass(plan: Plan, pass_: str) -> None:
     if plan.options.new_tokens > plan.seq_len // plan.grid.cp:
         raise InputError("new tokens are more than the last rank's part of the context", got=plan.options.new_tokens,
                          expected=f"at most {plan.seq_len // plan.grid.cp}")  # fmt: skip
-    if plan.options.prefill_chunk or plan.options.cached_prefix:
+    if plan.chunked:
         _check_chunks(plan)
 
 
@@ -85,7 +91,7 @@ def _check_chunks(plan: Plan) -> None:
     if not plan.mask.is_causal or not plan.mask.translation_invariant:
         raise InputError("a prompt in chunks needs a mask that is causal and depends on distance alone",
                          got=plan.mask.brief, expected="causal or sliding-window:window=,causal=true")  # fmt: skip
-    if options.cached_prefix >= plan.seq_len:
+    if tokens_of(options, "cached_prefix") >= plan.seq_len:
         raise InputError("the cached prefix leaves nothing of the prompt", got=options.cached_prefix,
                          expected=f"less than {plan.seq_len} tokens")  # fmt: skip
     for chunk in plan.chunks:
