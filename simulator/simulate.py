@@ -250,12 +250,9 @@ class Run:
         """Decoding's kernels are short: says so where the host cannot launch them as fast as they run."""
         if self.pass_ != "decode" or self.resolved.request.cuda_graphs:
             return ()
-        hosts, makespan, rank = (
-            HostTimes(self.setup.n_ranks, self._costs),
-            timeline.makespan_ns,
-            critical_rank(timeline),
-        )
+        hosts, makespan = HostTimes(self.setup.n_ranks, self._costs), timeline.makespan_ns
         self._replay(hosts)
+        rank = critical_rank(timeline)
         busy = busy_intervals(timeline, rank, "compute", "communication", "copy").total_ns
         if hosts.issuing_ns[rank] < HOST_BOUND * makespan or busy > HOST_BOUND * makespan:
             return ()

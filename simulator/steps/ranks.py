@@ -80,7 +80,8 @@ class Ranks:
         link = self._link
         rate = link.bytes_per_s * grid.pp / grid.n_ranks if link else None  # the ranks of a stage share it
         work = Transfer("send", b.bytes, np.where(sends, b.bytes, 0), groups, to=to, bytes_per_s=rate)
-        lane = f"comm:pp-{'down' if target > source else 'up'}"
+        direction = "down" if target > source else "up"
+        lane = f"comm:pp-{source}-{target}" if link else f"comm:pp-{direction}"
         self.r.emit("send", work, (tensor,), (received,), lane=lane)
         if link and link.latency_s:
             self.on(target)
