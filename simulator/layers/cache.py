@@ -71,6 +71,7 @@ class KvCache:
     prompt, index : the chunks of the prompt being computed, and which of them it is.
     positions : of the tokens being computed, first and end; None while their layout says.
     missing : tokens at the end of the context that have not come yet.
+    keeps : whether anything is kept; not, where one layer is looked at by itself.
     """
 
     dtype: str | None = None
@@ -79,6 +80,7 @@ class KvCache:
     index: int = 0
     positions: tuple[int, int] | None = None
     missing: int = 0
+    keeps: bool = True
 
     def keep(self, net: Net, rows: Sequence[Tensor], repeated: Column) -> None:
         """Keep what prefill computed, but for the leading rows that other ranks have too."""

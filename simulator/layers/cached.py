@@ -12,6 +12,8 @@ With latent attention the cache has latent rows, and either the keys and values 
 
 from __future__ import annotations
 
+from functools import partial
+
 from cost_models.models.shape import MlaShape
 from simulator.layers.adapters import project
 from simulator.layers.cache import KvCache
@@ -57,32 +59,44 @@ class CachedAttention:
 
     def __call__(self, x: Var, cache: KvCache) -> Var:
         """O of the heads, from normed hidden states."""
-        q, rows = self._projected(x, cache.positions)
+        q, rows, scores = self._projected(x, cache)
         del x
+        if not cache.keeps:
+            return Var(self._finished(self._attend(q, rows, scores)), None)
         if cache.prompt is not None:
             o = self._chunk(q, cache, rows)
         elif cache.rows:
             o = self._new_tokens(q, cache, rows)
         else:
-            o = self._prompt(q, cache, rows)
+            o = self._prompt(q, cache, rows, scores)
         return Var(o, None)
 
-    def _projected(self, x: Var, positions: tuple[int, int] | None) -> tuple[Tensor, Rows]:
-        """Queries, and the rows to keep."""
-        net, weights, (heads, kv_heads) = self._net, self._weights, self._heads
+    def _projected(self, x: Var, cache: KvCache) -> tuple[Tensor, Rows, Tensor | None]:
+        """Queries, the rows to keep, and what the schedule makes of both before they are rotated."""
+        net, weights, (heads, kv_heads), positions = self._net, self._weights, self._heads, cache.positions
         if self._mla:
             q = latent_queries(net, weights, self._mla, x, heads, positions).tensor
             q = absorb(net, weights, self._mla, q) if self._absorbed else q
-            return q, (join_latent(net, compress(net, weights, self._mla, x, positions)),)
-        q = rope(net, project(net, weights, "q_proj", x, "q", heads), self._head_dim, positions).tensor
-        k = rope(net, project(net, weights, "k_proj", x, "k", kv_heads), self._head_dim, positions).tensor
-        return q, (k, project(net, weights, "v_proj", x, "v", kv_heads).tensor)
+            return q, (join_latent(net, compress(net, weights, self._mla, x, positions)),), None
+        plain, keys, values = [
+            project(net, weights, f"{name}_proj", x, name, count)
+            for name, count in (("q", heads), ("k", kv_heads), ("v", kv_heads))
+        ]
+        whole = cache.prompt is None and not cache.rows
+        scores = self._schedule.scores(net.r, plain.tensor, keys.tensor, values.tensor) if whole else None
+        turned = [rope(net, each, self._head_dim, positions).tensor for each in (plain, keys)]
+        return turned[0], (turned[1], values.tensor), scores
 
-    def _prompt(self, q: Tensor, cache: KvCache, rows: Rows) -> Tensor:
-        r = self._net.r
-        o = self._schedule.forward(r, q, *self._keys_values(rows))[0]
-        cache.keep(self._net, rows, self._schedule.repeated_rows(r.setup))
+    def _prompt(self, q: Tensor, cache: KvCache, rows: Rows, scores: Tensor | None) -> Tensor:
+        o = self._attend(q, rows, scores)
+        del scores
+        cache.keep(self._net, rows, self._schedule.repeated_rows(self._net.r.setup))
         return self._finished(o)
+
+    def _attend(self, q: Tensor, rows: Rows, scores: Tensor | None) -> Tensor:
+        k, v = self._keys_values(rows)
+        forward = self._schedule.forward if self._mla else partial(self._schedule.forward_scored, scores=scores)
+        return forward(self._net.r, q, k, v)[0]
 
     def _chunk(self, q: Tensor, cache: KvCache, rows: Rows) -> Tensor:
         assert cache.prompt is not None

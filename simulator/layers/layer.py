@@ -66,6 +66,8 @@ def attention_block(
     shape, parallel = context.shape, context.parallel
     x = parallel.enter(net, x, context.home)
     heads, kv_heads = shape.heads // parallel.size, shape.kv_heads // parallel.size
+    if cache is None and not context.schedule.has_backward:
+        cache = KvCache(keeps=False)
     if cache is not None:
         cached = CachedAttention(net, weights, context.schedule, shape.mla, (heads, kv_heads), shape.head_dim,
                                  absorbed=context.absorbed)  # fmt: skip

@@ -95,24 +95,35 @@ class Apb(Schedule):
 
     def forward(self, r: Recorder, q: Tensor, k: Tensor, v: Tensor) -> Saved:
         """Score, select, gather, concatenate, attend."""
-        _, passing = self._lengths(r.setup)
-        if r.setup.n_ranks > 1:
-            passed_k, passed_v = self._pass_on(r, q, k, v, passing)
-            before = passing * np.arange(r.setup.n_ranks)
-            k, v = self._prepend(r, passed_k, k, before), self._prepend(r, passed_v, v, before)
-            del passed_k, passed_v
-        return r.finish(r.merge(None, r.attention(q, k, v, self.lowerings(r.setup))))
+        return self.forward_scored(r, q, k, v, self.scores(r, q, k, v))
 
-    def _pass_on(self, r: Recorder, q: Tensor, k: Tensor, v: Tensor, passing: int) -> tuple[Tensor, Tensor]:
-        """The keys and values that all hosts keep, [P B, l_p, K, D] on every host."""
-        anchor, workload = self._lengths(r.setup)[0], r.setup.workload
+    def scores(self, r: Recorder, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
+        """Of every key, by the retaining head."""
+        workload = r.setup.workload
+        if r.setup.n_ranks == 1:
+            return None
         wide = workload.heads * workload.head_dim + workload.kv_heads * (workload.head_dim + workload.v_head_dim)
         sizes = {"retain_1": (SCORE_WIDTH, wide), "retain_2": (workload.kv_heads, SCORE_WIDTH)}
         weights = tuple(
             [r.tensor(name, None, 1, columns, workload.dtype, tokens=rows, batch=1, is_input=True)
              for name, (rows, columns) in sizes.items()]
         )  # fmt: skip
-        scores = r.score((q, k, v), weights, "score", pool=POOL_WIDTH)
+        return r.score((q, k, v), weights, "score", pool=POOL_WIDTH)
+
+    def forward_scored(self, r: Recorder, q: Tensor, k: Tensor, v: Tensor, scores: Tensor | None) -> Saved:
+        """Select, gather, concatenate, attend."""
+        _, passing = self._lengths(r.setup)
+        if scores is not None:
+            passed_k, passed_v = self._pass_on(r, scores, k, v, passing)
+            del scores
+            before = passing * np.arange(r.setup.n_ranks)
+            k, v = self._prepend(r, passed_k, k, before), self._prepend(r, passed_v, v, before)
+            del passed_k, passed_v
+        return r.finish(r.merge(None, r.attention(q, k, v, self.lowerings(r.setup))))
+
+    def _pass_on(self, r: Recorder, scores: Tensor, k: Tensor, v: Tensor, passing: int) -> tuple[Tensor, Tensor]:
+        """The keys and values that all hosts keep, [P B, l_p, K, D] on every host."""
+        anchor, workload = self._lengths(r.setup)[0], r.setup.workload
         kept = tuple(
             [r.tensor(f"{each.buffer.name} kept", None, each.buffer.heads, each.buffer.dim, workload.dtype,
                       tokens=passing) for each in (k, v)]

@@ -76,6 +76,14 @@ class Schedule(ABC):
     def forward(self, r: Recorder, q: Tensor, k: Tensor, v: Tensor) -> Saved:
         """Record the forward pass; returns O, LSE and what else backward needs."""
 
+    def scores(self, r: Recorder, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
+        """What is computed of Q, K and V before positions are put into them: nothing, with most."""
+        return None
+
+    def forward_scored(self, r: Recorder, q: Tensor, k: Tensor, v: Tensor, scores: Tensor | None) -> Saved:
+        """Forward, where `scores` has been called before; of inference only."""
+        return self.forward(r, q, k, v)
+
     def backward(
         self, r: Recorder, q: Tensor, k: Tensor, v: Tensor, saved: Saved, do: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
