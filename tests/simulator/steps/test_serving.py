@@ -9,8 +9,8 @@ import pytest
 
 from cost_models.hardware import load_hardware
 from cost_models.models import load_model
-from cost_models.network.wide_area import parse_link
 from cost_models.packing import FORMS
+from cost_models.wide_area import parse_link
 from simulator.compare import compare
 from simulator.request import SimulationRequest
 from simulator.result import Refused, SimulationResult
