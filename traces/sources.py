@@ -23,6 +23,7 @@ Save = Callable[[Timeline, Source], None]
 
 RECORDS: dict[str, tuple[Load, Save]] = {
     ".npz": (load_timeline, save_timeline),
+    ".timeline.zip": (load_timeline, save_timeline),
     ".jsonl": (load_json_lines, save_json_lines),
     ".jsonl.gz": (load_json_lines, save_json_lines),
     ".parquet": (load_parquet, save_parquet),

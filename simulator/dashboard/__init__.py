@@ -1,10 +1,11 @@
 """The dashboard: a form, and the figures of `traces.figures` that follow it, in a browser on this machine.
 
 state      what the form holds; as a request, a link, a command line, Python
-checks     which field is wrong, and why
+checks     which fields are wrong, and why
 answers    a state simulated: the ranking, and one schedule with its timeline (max-plus)
 crossings  the crossover map, in the background
-measured   a measured run beside them
+measured   a measured timeline, a validation run or a calibration beside them
 views      answers as figures and tables
-layout, app, exports    the page, its callbacks, and files to take away
+layout, form, panels    the page, its form as a state, and what each view shows
+app, exports    callbacks, and files to take away
 """

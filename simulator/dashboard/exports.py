@@ -11,7 +11,7 @@ from flask import Response
 from flask import request as http_request
 
 from simulator.dashboard.answers import find_answer
-from simulator.dashboard.checks import find_problem
+from simulator.dashboard.checks import find_problems
 from simulator.dashboard.state import State
 from simulator.report import write_comparison_report
 from traces.errors import InputError
@@ -50,9 +50,9 @@ def export_html() -> Response:
 
 def _state() -> State:
     state = State.from_query(http_request.query_string.decode())
-    problem = find_problem(state)
-    if problem is not None:
-        raise InputError(problem.message)
+    problems = find_problems(state)
+    if problems:
+        raise InputError("; ".join(each.message for each in problems))
     return state
 
 

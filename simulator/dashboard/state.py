@@ -16,6 +16,22 @@ from simulator.request import SimulationRequest
 
 PARTS = {"flop": "tensor cores", "hbm": "GPU memory", "nvlink": "NVLink", "pcie": "PCIe", "net": "network"}
 """Parts of the cluster with a slider, and their names."""
+SUBJECTS = {
+    "": "attention, both passes",
+    "attention/forward": "attention, forward",
+    "attention/backward": "attention, backward",
+    "layer/both": "layer, both passes",
+    "layer/forward": "layer, forward",
+    "model/step": "model, training step",
+    "model/prefill": "model, prefill",
+    "model/decode": "model, decoding a token",
+}
+"""What is simulated: ``layers/pass``, empty where both are the request's defaults."""
+LAYER_FIELDS = ("tp", "checkpoint")
+STEP_FIELDS = (*LAYER_FIELDS, "dp", "pp", "zero", "microbatches", "loss_chunks", "method")
+"""Options of layers, and of training steps; prefill and decoding have the first of them and data and pipeline ranks."""
+FIELDS_OF = {"attention": (), "layer": LAYER_FIELDS, "model/step": STEP_FIELDS,
+             "model/prefill": ("tp", "dp", "pp"), "model/decode": ("tp", "dp", "pp")}  # fmt: skip
 MOST_CHARACTERS = 400
 """Of a field: documents of a mask can be many."""
 
@@ -24,12 +40,22 @@ MOST_CHARACTERS = 400
 class State:
     """One set-up: options as text, factors of parts, the schedule looked at (empty: the best), a run measured."""
 
+    subject: str = ""
     model: str = "llama-3.1-8b"
     topology: str = "dgx-h100"
     hardware: str = ""
     gpus: str = "8"
     seq_len: str = "128k"
+    batch: str = "1"
     mask: str = "causal"
+    tp: str = "1"
+    dp: str = "1"
+    pp: str = "1"
+    zero: str = "0"
+    checkpoint: str = "none"
+    microbatches: str = "1"
+    loss_chunks: str = ""
+    method: str = "full"
     interference: str = "off"
     flop: str = "1"
     hbm: str = "1"
@@ -38,6 +64,16 @@ class State:
     net: str = "1"
     schedule: str = ""
     measured: str = ""
+
+    @property
+    def layers(self) -> str:
+        """Attention, layer or model."""
+        return self.subject.partition("/")[0] or "attention"
+
+    @property
+    def step_fields(self) -> tuple[str, ...]:
+        """Fields of a layer or a model that count for what is simulated."""
+        return FIELDS_OF.get(self.subject, FIELDS_OF.get(self.layers, ()))
 
     @property
     def what_if(self) -> str:
@@ -51,14 +87,32 @@ class State:
         >>> State(net="0.5").options["what_if"]
         'net=0.5'
         """
-        given: dict[str, Any] = {"model": self.model, "topology": self.topology}
+        layers, _, pass_ = self.subject.partition("/")
+        given: dict[str, Any] = {"layers": layers} if layers not in ("", "attention") else {}
+        given |= {"pass_": pass_} if pass_ not in ("", "step") else {}
+        given |= {"model": self.model, "topology": self.topology}
         given |= {"hardware": self.hardware} if self.hardware else {}
-        gpus = int(self.gpus) if self.gpus.isdecimal() else self.gpus
-        given |= {"seq_len": self.seq_len, "gpus": gpus}
+        given |= {"seq_len": self.seq_len, "gpus": _number(self.gpus)}
+        given |= {"batch": _number(self.batch)} if self.batch != "1" else {}
         given |= {"mask": self.mask} if self.mask != "causal" else {}
+        given |= self.step_options
         given["engine"] = "maxplus"
         given |= {"interference": False} if self.interference != "on" else {}
         return given | ({"what_if": self.what_if} if self.what_if else {})
+
+    @property
+    def step_options(self) -> dict[str, Any]:
+        """Options of a layer or a model that are not the defaults.
+
+        >>> State(subject="model/step", tp="2", zero="3").step_options
+        {'tp': 2, 'zero': 3}
+        """
+        start = State()
+        return {
+            name: _number(getattr(self, name))
+            for name in self.step_fields
+            if getattr(self, name) != getattr(start, name)
+        }
 
     def request(self, **more: Any) -> SimulationRequest:
         """What is simulated."""
@@ -100,7 +154,7 @@ def command_line(state: State, schedule: str | None) -> str:
     words = ["attnsim", "simulate" if schedule else "compare", *(["--schedule", schedule] if schedule else [])]
     for name, value in state.options.items():
         option = f"--{name.replace('_', '-')}"
-        words += ["--no-interference"] if name == "interference" else [option, str(value)]
+        words += ["--no-interference"] if name == "interference" else [option.rstrip("-"), str(value)]
     return shlex.join(words)
 
 
@@ -124,6 +178,11 @@ def python_code(state: State, schedule: str | None) -> str:
     lines = "".join(f"    {name}={value!r},\n" for name, value in options.items())
     name, function = ("result", "simulate") if schedule else ("outcomes", "compare")
     return f"import attnsim\n\n{name} = attnsim.{function}(\n{lines})"
+
+
+def _number(text: str) -> int | str:
+    """A whole number, or text that is none and will be refused."""
+    return int(text) if text.isdecimal() else text
 
 
 def factor_of(exponent: float) -> str:

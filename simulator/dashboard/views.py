@@ -1,28 +1,43 @@
-"""An answer as the page shows it: figures, and a table that compares it with the one that was kept."""
+"""An answer as the page shows it: figures by view, and tables."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any
 
 from simulator.dashboard.answers import Answer
+from simulator.dashboard.state import PARTS, SUBJECTS, State
+from simulator.report import draw_roofline, loads_figure
 from simulator.result import Refused, SimulationResult
 from simulator.tables import describe_inputs
 from traces.display import format_bytes, format_ns
 from traces.figures.breakdown import plot_breakdown
 from traces.figures.embed import Figure
+from traces.figures.holders import plot_holders
 from traces.figures.memory import plot_memory
 from traces.figures.palette import short_names
 from traces.figures.pareto import plot_pareto
 from traces.figures.ranking import plot_ranking
+from traces.figures.style import plot_nothing
 from traces.figures.timeline import plot_timeline
 from traces.figures.waterfall import plot_waterfall
+from traces.metrics import critical_rank
 
+VIEWS = {
+    "ranking": "Ranking and timeline",
+    "time": "Where time goes",
+    "links": "Links",
+    "trade": "Trade-offs",
+    "compare": "Side by side",
+    "measured": "Measured",
+    "export": "Take away",
+}
+"""Views of the page, and what they are called."""
 MOST_BARS = 3000
 """Bars of a timeline, so that it is drawn at once."""
-FIGURES = ("ranking", "timeline", "waterfall", "memory")
-LATER_FIGURES = ("breakdown", "pareto")
-"""Figures that follow at once, and those that may come a moment later."""
+FIGURES = ("ranking", "timeline", "memory", "holders")
+TIME_FIGURES = ("waterfall", "breakdown", "roofline")
+SIDE_FIGURES = ("now-timeline", "now-memory", "kept-timeline", "kept-memory", "both")
 MEASURES = {
     "time": "time_s",
     "forward": "forward_s",
@@ -31,63 +46,85 @@ MEASURES = {
     "peak memory": "peak_memory_bytes",
     "sent per GPU": "",
 }
+FIELD_NAMES = {"subject": "simulated", "seq_len": "sequence length", "gpus": "GPUs", "hardware": "GPU",
+               "interference": "kernels and transfers slow each other", "schedule": "schedule looked at",
+               "tp": "tensor parallel", "dp": "data parallel", "pp": "pipeline stages"} | PARTS  # fmt: skip
 
+Figures = dict[str, Figure]
 Line = tuple[str, str, str, str]
 
 
-@dataclass(frozen=True)
-class View:
-    """What the page shows of an answer: a title, figures by name, lines of a table, warnings, what can be looked at."""
-
-    title: str
-    figures: dict[str, Figure]
-    lines: list[Line]
-    warnings: list[str]
-    schedules: list[str]
+def title_of(result: SimulationResult) -> str:
+    """A result in a line."""
+    return f"{result.schedule}: {describe_inputs(result.inputs)}"
 
 
-def view_of(answer: Answer, kept: Answer | None = None) -> View:
-    """An answer, beside the one that was kept, if any."""
-    shown = answer.shown
-    return View(
-        title=f"{shown.schedule}: {describe_inputs(shown.inputs)}",
-        figures=_figures(answer),
-        lines=comparison(shown, None if kept is None else kept.shown),
-        warnings=list(dict.fromkeys(shown.warnings)),
-        schedules=[each.schedule for each in answer.results],
-    )
-
-
-def _figures(answer: Answer) -> dict[str, Figure]:
+def page_figures(answer: Answer) -> Figures:
+    """What follows at once when anything changes."""
     shown = answer.shown
     assert shown.timeline is not None
     names = short_names([each.schedule for each in answer.results])
     return {
         "ranking": plot_ranking([_ranked(each, names) for each in answer.results]),
         "timeline": plot_timeline(shown.timeline, max_bars=MOST_BARS),
-        "waterfall": plot_waterfall(shown.breakdown or {}),
         "memory": plot_memory(shown.memory_curve or (), answer.capacity_bytes),
+        "holders": plot_holders([asdict(each) for each in shown.memory_holders or ()]),
     }
 
 
-def later_figures(answer: Answer, kept: Answer | None = None) -> dict[str, Figure]:
-    """Where the time of all goes, or of the two that are compared; time against memory."""
-    rows = [_row(each) for each in answer.results]
+def time_figures(answer: Answer) -> Figures:
+    """Where the time of the schedule looked at goes, and that of all."""
+    shown = answer.shown
+    names = short_names([each.schedule for each in answer.results])
+    assert shown.roofline is not None
     return {
-        "breakdown": plot_breakdown(_breakdowns(answer, kept)),
-        "pareto": plot_pareto(rows, answer.front, answer.capacity_bytes),
+        "waterfall": plot_waterfall(shown.breakdown or {}),
+        "breakdown": plot_breakdown(
+            [{"schedule": names[each.schedule], "parts": each.breakdown} for each in answer.results]
+        ),
+        "roofline": draw_roofline(shown.roofline),
     }
 
 
-def _breakdowns(answer: Answer, kept: Answer | None) -> list[dict[str, object]]:
-    """Of all that ran; with a kept answer only of the two that are compared."""
-    if kept is None:
-        names = short_names([each.schedule for each in answer.results])
-        return [{"schedule": names[each.schedule], "parts": each.breakdown} for each in answer.results]
-    return [
-        {"schedule": f"{name}: {each.shown.schedule}".replace(":", " -", 1), "parts": each.shown.breakdown}
-        for name, each in (("now", answer), ("kept", kept))
+def links_figure(answer: Answer) -> Figure:
+    """The first node with the load of its links."""
+    figures = loads_figure(answer.shown)
+    return figures[0] if figures else plot_nothing("Load of links", "A node has too many GPUs to be drawn.")
+
+
+def pareto_figure(answer: Answer) -> Figure:
+    """Time against memory of all schedules."""
+    columns = ("schedule", "time_s", "peak_memory_bytes", "exact")
+    rows = [{name: getattr(each, name) for name in columns} for each in answer.results]
+    return plot_pareto(rows, answer.front, answer.capacity_bytes)
+
+
+def side_figures(now: Answer, kept: Answer) -> Figures:
+    """Both set-ups on the same scales, and where the time of each goes."""
+    both = {"now": now, "kept": kept}
+    longest_ns = max(each.shown.timeline.makespan_ns for each in both.values() if each.shown.timeline)
+    most_bytes = max(each.shown.peak_memory_bytes for each in both.values())
+    figures: Figures = {}
+    for name, each in both.items():
+        assert each.shown.timeline is not None
+        timeline = each.shown.timeline
+        few = sorted({0, critical_rank(timeline)})
+        figures[f"{name}-timeline"] = plot_timeline(timeline, few, MOST_BARS, longest_ns)
+        figures[f"{name}-timeline"].update_layout(showlegend=False)  # that of both is below
+        figures[f"{name}-memory"] = plot_memory(each.shown.memory_curve or (), each.capacity_bytes, most_bytes)
+    parts = [
+        {"schedule": f"{name} - {each.shown.schedule}", "parts": each.shown.breakdown} for name, each in both.items()
     ]
+    return figures | {"both": plot_breakdown(parts)}
+
+
+def differences(now: State, kept: State) -> list[tuple[str, str, str]]:
+    """(field, now, kept) of the fields that differ."""
+    old, new = asdict(kept), asdict(now)
+    return [
+        (FIELD_NAMES.get(name, name.replace("_", " ")), _shown(name, new[name]), _shown(name, old[name]))
+        for name in new if new[name] != old[name]
+    ]  # fmt: skip
 
 
 def comparison(now: SimulationResult, kept: SimulationResult | None) -> list[Line]:
@@ -106,6 +143,16 @@ def refusals(answer: Answer) -> list[tuple[str, str]]:
     return [(each.schedule, each.reason) for each in answer.outcomes if isinstance(each, Refused)]
 
 
+def _shown(name: str, value: str) -> str:
+    if name == "subject":
+        return SUBJECTS.get(value, value)
+    return (
+        f"{value}×"
+        if name in PARTS
+        else value or {"schedule": "the best", "hardware": "the topology's"}.get(name, "none")
+    )
+
+
 def _measure(result: SimulationResult, field: str) -> float:
     return float(getattr(result, field)) if field else float(max(result.bytes_sent_per_rank, default=0))
 
@@ -117,7 +164,3 @@ def _seconds(time_s: float) -> str:
 def _ranked(result: SimulationResult, names: dict[str, str]) -> dict[str, Any]:
     interval = result.uncertainty.to_json()
     return {"schedule": names[result.schedule], "time_s": result.time_s, "exact": result.exact, "uncertainty": interval}
-
-
-def _row(result: SimulationResult) -> dict[str, Any]:
-    return {name: getattr(result, name) for name in ("schedule", "time_s", "peak_memory_bytes")}

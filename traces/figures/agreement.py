@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from traces.figures.style import MUTED, make_room_for_legend, new_figure, safe
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6D31", "#525252")
-SYMBOLS = ("circle", "square", "diamond", "cross")
+SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up")
 HEIGHT_PIXELS = 460
 
 
@@ -27,8 +27,8 @@ def plot_agreement(points: Sequence[Mapping[str, object]]) -> go.Figure:
         figure.add_trace(_markers(name, number, own))
     if points:
         figure.add_trace(_diagonal([_ms(point, key) for point in points for key in ("measured_s", "predicted_s")]))
-    figure.update_xaxes(type="log", title_text="measured (ms)")
-    figure.update_yaxes(type="log", title_text="predicted (ms)")
+    figure.update_xaxes(type="log", dtick=1, title_text="measured (ms)")
+    figure.update_yaxes(type="log", dtick=1, title_text="predicted (ms)")
     figure.update_layout(showlegend=True)
     make_room_for_legend(figure)
     return figure
@@ -42,7 +42,7 @@ def _markers(name: str, number: int, own: Sequence[Mapping[str, object]]) -> go.
         name=safe(name),
         text=[safe(point["label"]) for point in own],
         hovertemplate="%{text}<br>measured %{x:.4g} ms, predicted %{y:.4g} ms<extra></extra>",
-        marker={"color": PALETTE[number % len(PALETTE)], "symbol": SYMBOLS[number // len(PALETTE) % len(SYMBOLS)]},
+        marker={"color": PALETTE[number % len(PALETTE)], "symbol": SYMBOLS[number % len(SYMBOLS)]},
     )
 
 

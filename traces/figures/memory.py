@@ -19,17 +19,20 @@ MOST_POINTS = 4000
 EVENTS = {"+": "when {} is allocated", "-": "when {} is freed"}
 
 
-def plot_memory(curve: Sequence[tuple[str, int]], capacity_bytes: int | None = None) -> go.Figure:
+def plot_memory(
+    curve: Sequence[tuple[str, int]], capacity_bytes: int | None = None, most_bytes: int | None = None
+) -> go.Figure:
     """Draw memory over operations.
 
     Parameters
     ----------
     curve : name of each operation in issue order, and the bytes in use once it has begun.
     capacity_bytes : memory of the device.
+    most_bytes : where the axis ends at least, for figures to be compared; default the peak.
     """
     used = [n_bytes for _, n_bytes in curve]
     peak_bytes = max(used, default=0)
-    unit, size = byte_unit(peak_bytes)
+    unit, size = byte_unit(max(peak_bytes, most_bytes or 0))
     figure = new_figure("Memory", _note(curve, capacity_bytes), PLOT_PIXELS)
     drawn = _thinned(curve)
     figure.add_trace(
@@ -49,6 +52,8 @@ def plot_memory(curve: Sequence[tuple[str, int]], capacity_bytes: int | None = N
         figure.add_hline(capacity_bytes / size, line={"color": MUTED, "dash": "dash"}, annotation_text=text)
     figure.update_xaxes(title_text="operation, in issue order", showgrid=False)
     figure.update_yaxes(title_text=f"in use ({unit})", rangemode="tozero")
+    if most_bytes:
+        figure.update_yaxes(range=[0, 1.05 * max(peak_bytes, most_bytes) / size])
     return figure
 
 

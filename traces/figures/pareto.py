@@ -46,7 +46,9 @@ def plot_pareto(rows: Sequence[Row], front: Sequence[int], capacity_bytes: int |
 
 
 def _note(rows: Sequence[Row], front: Sequence[int]) -> str:
-    return f"{len(front)} of {len(rows)} are on the front (large markers): nothing else is both quicker and smaller."
+    approximate = any(not row.get("exact", True) for row in rows)
+    other, hollow = ("no other exact one", "; hollow: approximate") if approximate else ("nothing else", "")
+    return f"{len(front)} of {len(rows)} are on the front (large markers): {other} is both quicker and smaller{hollow}."
 
 
 def _front_line(rows: Sequence[Row], time_size: float, byte_size: float) -> go.Scatter:
@@ -69,7 +71,11 @@ def _points(
         y=[_value(row, "peak_memory_bytes") / byte_size for row, _ in own],
         mode="markers",
         name=safe(label),
-        marker={"color": look.colour, "symbol": look.symbol, "size": [13 if best else 8 for _, best in own]},
+        marker={
+            "color": look.colour,
+            "symbol": [look.symbol if row.get("exact", True) else f"{look.symbol}-open" for row, _ in own],
+            "size": [13 if best else 8 for _, best in own],
+        },
         hovertext=[_story(row, best) for row, best in own],
         hoverinfo="text",
     )

@@ -16,7 +16,7 @@ from traces.display import Unit
 
 TEXT, MUTED, GRID = "#1F2933", "#52606D", "#E3E6EA"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-NOTE_CHARACTERS, NAME_CHARACTERS = 80, 30
+NOTE_CHARACTERS, NAME_CHARACTERS = 72, 30
 NAME_LINE_PIXELS, ROW_PADDING_PIXELS, BAR_HEIGHT = 17, 16, 0.56
 TITLE_PIXELS, NOTE_LINE_PIXELS, FOOT_PIXELS = 46, 18, 96
 NARROW_PIXELS, LEGEND_LINE_PIXELS, LEGEND_MARK_PIXELS, LEGEND_CHARACTER_PIXELS = 660, 20, 46, 7
@@ -61,6 +61,14 @@ def new_figure(title: str, note: str, plot_pixels: int) -> go.Figure:
         "yaxis": axis,
     }  # fmt: skip
     return go.Figure(layout=layout)
+
+
+def plot_nothing(title: str, note: str) -> go.Figure:
+    """A figure that says why there is nothing to see."""
+    figure = new_figure(title, note, 0)
+    hidden = {"visible": False, "fixedrange": True}
+    figure.update_layout(xaxis=hidden, yaxis=hidden, margin_b=0, height=figure.layout.margin.t + 12)
+    return figure
 
 
 def safe(text: object) -> str:

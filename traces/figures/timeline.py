@@ -23,7 +23,9 @@ from traces.timeline import CATEGORIES, Timeline
 TRACK_PIXELS, BAR_HEIGHT = 22, 0.78
 
 
-def plot_timeline(timeline: Timeline, ranks: Sequence[int] | None = None, max_bars: int = 10_000) -> go.Figure:
+def plot_timeline(
+    timeline: Timeline, ranks: Sequence[int] | None = None, max_bars: int = 10_000, span_ns: int | None = None
+) -> go.Figure:
     """Draw operations over time.
 
     Parameters
@@ -31,6 +33,7 @@ def plot_timeline(timeline: Timeline, ranks: Sequence[int] | None = None, max_ba
     timeline : what to draw.
     ranks : only these ranks; None for all, or as many as are readable.
     max_bars : most bars to draw; beyond it neighbours of a kind are merged, and the figure says so.
+    span_ns : length of the time axis, for figures to be compared; default the makespan.
 
     Raises
     ------
@@ -42,13 +45,14 @@ def plot_timeline(timeline: Timeline, ranks: Sequence[int] | None = None, max_ba
     thinned = thin(chart.bars, max_bars, timeline.makespan_ns)
     all_ranks = timeline.n_ranks if ranks is None else len(set(ranks))
     note = _note(timeline, len(kept), all_ranks, len(chart.bars.track), thinned)
-    unit = time_unit(timeline.makespan_ns)
+    span_ns = max(timeline.makespan_ns if span_ns is None else span_ns, 1)
+    unit = time_unit(span_ns)
     height = int(TRACK_PIXELS * (chart.tracks[-1].position + 1)) if chart.tracks else TRACK_PIXELS
     figure = new_figure("Timeline", note, height)
     _add_bars(figure, timeline, chart, thinned.bars, unit)
     label_rows(figure, [track.position for track in chart.tracks], _labels(timeline, chart.tracks))
     figure.update_layout(barmode="overlay", bargap=0, dragmode="zoom")
-    figure.update_xaxes(title_text=f"time ({unit[0]})", range=[0, max(timeline.makespan_ns, 1) / unit[1]])
+    figure.update_xaxes(title_text=f"time ({unit[0]})", range=[0, span_ns / unit[1]])
     make_room_for_legend(figure)
     return figure
 

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from dash import Dash, no_update
+from dash import Dash, Output, no_update
 
 import attnsim
 from simulator.dashboard.answers import find_answer
-from simulator.dashboard.app import (
-    FIELDS,
-    _page_outputs,
-    create_app,
-    fill_form,
-    look_at,
-    read_form,
-    update_measured,
-    update_page,
-)
+from simulator.dashboard.app import create_app, look_at, update_compare, update_page
 from simulator.dashboard.crossings import FACTORS, OCTAVES, SCHEDULES, Crossings, link_of
+from simulator.dashboard.form import FIELDS, fill_form, read_form
+from simulator.dashboard.panels import (
+    compare_outputs,
+    crossover_values,
+    graph_outputs,
+    links_values,
+    measured_outputs,
+    measured_values,
+    page_outputs,
+    pareto_values,
+    time_values,
+)
 from simulator.dashboard.state import State
-from simulator.dashboard.views import comparison
+from simulator.dashboard.views import TIME_FIGURES, VIEWS, comparison, differences
 from simulator.planning.runners import Here
 from tests.traces.synthetic import ring_timeline
 from traces.errors import InputError
@@ -33,6 +39,8 @@ from traces.storage import save_timeline
 
 SMALL = State(gpus="4", seq_len="8k")
 SLOW = State(gpus="4", seq_len="8k", nvlink="0.125")
+VALIDATION = Path(__file__).parents[3] / "docs/validation/h100-single"
+RECORDS = Path(__file__).parents[3] / "validators/records/h100-sxm/kernels.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +53,35 @@ def client(app: Dash) -> Any:
     return app.server.test_client()
 
 
+def named(outputs: Sequence[Output], values: Sequence[Any]) -> dict[str, Any]:
+    return dict(zip([str(each) for each in outputs], values, strict=True))
+
+
 def page(state: State, kept: str | None = None) -> dict[str, Any]:
-    values = update_page(*fill_form(state.query)[:-1], kept)
-    return dict(zip([str(each) for each in _page_outputs()], values, strict=True))
+    return named(page_outputs(), update_page(*fill_form(state.query)[:-2], kept))
+
+
+def measured(state: State) -> dict[str, Any]:
+    return named(measured_outputs(), measured_values(state))
+
+
+def texts(component: Any) -> list[str]:
+    """All texts of a component."""
+    if component is None or isinstance(component, str):
+        return [component] if component else []
+    children = component if isinstance(component, list) else getattr(component, "children", None)
+    return [text for each in children for text in texts(each)] if isinstance(children, list) else texts(children)
 
 
 def test_a_link_fills_the_form_and_the_form_is_the_state() -> None:
-    state = State(gpus="4", seq_len="8k", net="0.5", interference="on", schedule="ring")
-    filled = fill_form(state.query)
-    assert read_form(tuple(filled[:-1])) == state
-    assert filled[-1] is None
-    assert fill_form(f"?gpus=4&kept={quote('?gpus=2&net=2', safe='')}")[-1] == "?gpus=2&net=2"
+    state = State(
+        subject="model/step", tp="2", zero="3", gpus="4", seq_len="8k", net="0.5", interference="on", schedule="ring"
+    )
+    *filled, kept, view = fill_form(state.query)
+    assert read_form(tuple(filled)) == state
+    assert (kept, view) == (None, "ranking")
+    assert fill_form(f"?gpus=4&view=links&kept={quote('?gpus=2&net=2', safe='')}")[-2:] == ["?gpus=2&net=2", "links"]
+    assert fill_form("?view=nowhere")[-1] == "ranking"
 
 
 def test_a_page_shows_the_numbers_of_the_command() -> None:
@@ -65,7 +91,7 @@ def test_a_page_shows_the_numbers_of_the_command() -> None:
     bars = [x for trace in shown["ranking.figure"].data for x in trace.x]
     assert sorted(bars) == pytest.approx(sorted(1e3 * time for time in times), rel=1e-9)
     assert shown["ranking.style"]["height"] == f"{shown['ranking.figure'].layout.height}px"
-    assert shown["timeline.figure"].data and shown["memory.figure"].data and shown["waterfall.figure"].data
+    assert shown["timeline.figure"].data and shown["memory.figure"].data and shown["holders.figure"].data
     assert shown["state.data"] == SMALL.query
     assert shown["form-why.children"] == ""
     best = next(each for each in outcomes if not isinstance(each, attnsim.Refused)).schedule
@@ -86,11 +112,60 @@ def test_the_schedule_looked_at_can_be_chosen() -> None:
     assert look_at({"points": [{"y": 5}]}, ["ring", "tp"]) is no_update
 
 
-def test_a_wrong_field_is_marked_and_the_figures_stay() -> None:
-    shown = page(State(gpus="none"))
-    assert shown["gpus-field.className"] == "field wrong" and "whole number" in shown["gpus-why.children"]
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model of two layers."""
+    config = {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 512, "intermediate_size": 1024,
+              "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 1000}  # fmt: skip
+    path = tmp_path_factory.mktemp("model") / "config.json"
+    path.write_text(json.dumps(config))
+    return str(path)
+
+
+@pytest.mark.parametrize("subject", ["layer/both", "model/prefill", "model/decode", "model/step"])
+def test_layers_and_models_have_the_numbers_of_their_command(subject: str, tiny: str) -> None:
+    state = State(subject=subject, model=tiny, gpus="4", seq_len="4k", schedule="ring", tp="2")
+    shown = page(state)
+    assert shown["form-why.children"] == ""
+    layers, _, pass_ = subject.partition("/")
+    alone = attnsim.simulate(attnsim.SimulationRequest(
+        schedule="ring", model=tiny, gpus=4, seq_len="4k", topology="dgx-h100", layers=layers, pass_=pass_, tp=2,
+        engine="maxplus", interference=False,
+    ))  # fmt: skip
+    found = {each.schedule: each.time_s for each in find_answer(state).results}
+    assert found[alone.schedule] == alone.time_s
+    assert f"--layers {layers}" in shown["command.children"] and "--tp 2" in shown["command.children"]
+
+
+def test_options_of_steps_count_only_where_they_are_shown() -> None:
+    state = State(subject="model/step", tp="2", zero="3", loss_chunks="8", gpus="4", seq_len="8k")
+    assert {"tp": 2, "zero": 3, "loss_chunks": 8}.items() <= state.options.items()
+    assert State(tp="2", zero="3").options == State().options
+    assert "zero" not in State(subject="model/decode", zero="3").options
+
+
+def test_wrong_fields_are_marked_all_at_once_and_the_figures_stay() -> None:
+    shown = page(State(gpus="none", mask="triangle", seq_len="8k"))
+    assert shown["gpus-field.className"].endswith("wrong") and "whole number" in shown["gpus-why.children"]
+    assert shown["mask-field.className"].endswith("wrong") and "unknown mask" in shown["mask-why.children"]
     assert shown["model-field.className"] == "field" and shown["model-why.children"] == ""
+    assert shown["topology-why.children"] == "" and shown["form-why.children"] == ""
     assert shown["ranking.figure"] is no_update and shown["state.data"] is no_update
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [("tp", "x", "positive whole number"), ("zero", "7", "unknown zero"), ("checkpoint", "some", "unknown checkpoint"),
+     ("method", "magic", "magic"), ("batch", "-1", "number of sequences"), ("pp", "0", "positive whole number")],
+)  # fmt: skip
+def test_wrong_options_of_a_step_are_marked(field: str, value: str, why: str) -> None:
+    shown = page(State(subject="model/step", **{field: value}))
+    assert shown[f"{field}-field.className"].endswith("wrong") and why in shown[f"{field}-why.children"]
+
+
+def test_a_combination_that_cannot_be_is_said_above_the_form() -> None:
+    shown = page(State(subject="model/step", gpus="4", tp="3"))
+    assert "not divisible" in shown["form-why.children"]
 
 
 def test_where_nothing_can_run_the_form_says_why() -> None:
@@ -100,31 +175,97 @@ def test_where_nothing_can_run_the_form_says_why() -> None:
     assert "out of memory" in page(state)["form-why.children"]
 
 
+def test_where_time_goes() -> None:
+    shown = named(graph_outputs(TIME_FIGURES), time_values(SMALL))
+    answer = find_answer(SMALL)
+    total = shown["waterfall.figure"].data[-1]
+    assert total.x[0] == pytest.approx(1e3 * answer.shown.time_s)
+    assert len(shown["breakdown.figure"].layout.yaxis.ticktext) == len(answer.results)
+    points = [x for trace in shown["roofline.figure"].data[1:] for x in trace.x]
+    assert points and answer.shown.roofline is not None
+
+
+def test_links_and_trade_offs() -> None:
+    links = named(graph_outputs(("link-loads",)), links_values(SMALL))["link-loads.figure"]
+    assert any("of capacity" in str(trace.name) for trace in links.data)
+    pareto = named(graph_outputs(("pareto",)), pareto_values(SMALL))["pareto.figure"]
+    assert sum(len(trace.x) for trace in pareto.data if trace.mode == "markers") == len(find_answer(SMALL).results)
+
+
 def test_two_set_ups_side_by_side() -> None:
     lines = {name: rest for name, *rest in comparison(find_answer(SLOW).shown, find_answer(SMALL).shown)}
     slow, small = find_answer(SLOW).shown.time_s, find_answer(SMALL).shown.time_s
     assert lines["time"][2] == f"{slow / small - 1:+.1%}" and lines["time"][1]
     shown = page(SLOW, SMALL.query)
-    assert quote(SMALL.query, safe="") in shown["page-link.href"]
-    assert fill_form(shown["page-link.href"])[-1] == SMALL.query
+    assert quote(SMALL.query, safe="") in shown["link.data"] and not shown["drop.hidden"]
+    assert fill_form(shown["link.data"])[-2] == SMALL.query
+    assert differences(SLOW, SMALL) == [("NVLink", "0.125×", "1×")]
+    beside = named(compare_outputs(), update_compare(SLOW.query, "compare", SMALL.query))
+    ranges = {beside[f"{who}-timeline.figure"].layout.xaxis.range for who in ("now", "kept")}
+    assert len(ranges) == 1 and not beside["compared.hidden"] and beside["compare-empty.hidden"]
+    assert "NVLink" in texts(beside["differences.children"])
+
+
+def test_nothing_kept_says_how_to_keep() -> None:
+    beside = named(compare_outputs(), update_compare(SMALL.query, "compare", None))
+    assert "Keep to compare" in beside["compare-note.children"] and beside["compared.hidden"]
+    assert update_compare(SMALL.query, "ranking", None) == [no_update] * len(compare_outputs())
 
 
 def test_a_kept_set_up_that_cannot_run_is_left_out() -> None:
-    assert "kept" not in page(SMALL, "?gpus=none")["page-link.href"]
+    assert "kept" not in page(SMALL, "?gpus=none")["link.data"]
 
 
-def test_a_measured_run_is_shown_beside_the_simulation(tmp_path: Path) -> None:
-    assert update_measured(SMALL.query) == [no_update, no_update, True]
+def test_a_measured_timeline_is_shown_beside_the_simulation(tmp_path: Path) -> None:
+    assert measured(SMALL)["measured-run-card.hidden"] and "file or folder" in measured(SMALL)["measured-note.children"]
     timeline = ring_timeline(2)
     save_timeline(timeline, tmp_path / "run.npz")
-    state = State(gpus="4", seq_len="8k", measured=str(tmp_path / "run.npz"))
-    figure, _, hidden = update_measured(state.query)
-    assert not hidden and figure.layout.title.text == "<b>Measured</b>"
+    state = State(gpus="2", seq_len="8k", measured=str(tmp_path / "run.npz"))
+    shown = measured(state)
+    figure = shown["measured-run.figure"]
+    assert not shown["measured-run-card.hidden"] and figure.layout.title.text == "<b>Measured</b>"
     ends = [base + length for trace in figure.data for base, length in zip(trace.base, trace.x, strict=True)]
     assert max(ends) == pytest.approx(timeline.makespan_ns / 1e6)
-    shown = page(state)
-    assert "run.npz" not in shown["command.children"] and "run.npz" in shown["page-link.href"]
+    assert shown["simulated-run.figure"].layout.xaxis.range == figure.layout.xaxis.range
+    assert "simulated" in shown["measured-note.children"].lower() and "idle" in texts(shown["measured-table.children"])
+    assert "run.npz" not in page(state)["command.children"] and "run.npz" in page(state)["link.data"]
+    assert (
+        "different numbers of ranks"
+        in measured(State(gpus="4", seq_len="8k", measured=state.measured))["measured-note.children"]
+    )
     assert "cannot be read" in page(State(measured="nowhere.npz"))["measured-why.children"]
+
+
+def test_a_validation_run_is_shown_as_predicted_against_measured() -> None:
+    runs = json.loads((VALIDATION / "agreement.json").read_text())["runs"]
+    shown = measured(State(gpus="1", seq_len="8k", measured=str(VALIDATION)))
+    points = [x for trace in shown["agreement.figure"].data if trace.mode == "markers" for x in trace.x]
+    assert sorted(points) == pytest.approx(sorted(1e3 * run["measured_s"] for run in runs))
+    assert not shown["agreement-card.hidden"] and shown["measured-run-card.hidden"]
+    operations = State(gpus="1", seq_len="8k", measured=str(next(VALIDATION.glob("*.timeline.zip"))))
+    assert measured(operations)["measured-run.figure"].data
+
+
+def test_a_calibration_is_shown_as_this_gpu_prices_it() -> None:
+    shown = measured(State(gpus="1", seq_len="8k", measured=str(RECORDS)))
+    figure = shown["agreement.figure"]
+    measured_ms, predicted_ms = (
+        [value for trace in figure.data if trace.mode == "markers" for value in getattr(trace, axis)] for axis in "xy"
+    )
+    errors = sorted(abs(p / m - 1) for p, m in zip(predicted_ms, measured_ms, strict=True))
+    assert len(errors) > 100 and errors[len(errors) // 2] < 0.05
+    slow = measured(State(gpus="1", seq_len="8k", flop="0.25", measured=str(RECORDS)))["agreement.figure"]
+    assert max(slow.data[0].y) > 2 * max(figure.data[0].y)
+
+
+def test_files_that_hold_nothing_measured_are_refused(tmp_path: Path) -> None:
+    for name, text in (
+        ("a.json", "[]"),
+        ("b.json", '{"runs": [{"schedule": "ring"}]}'),
+        ("c.jsonl", '{"machine": 1}\n'),
+    ):
+        (tmp_path / name).write_text(text)
+        assert page(State(measured=str(tmp_path / name)))["measured-why.children"], name
 
 
 def test_crossover_rows_are_those_of_single_simulations() -> None:
@@ -135,6 +276,7 @@ def test_crossover_rows_are_those_of_single_simulations() -> None:
     alone = attnsim.simulate(State(gpus="4", seq_len="16k", nvlink="0.5").request(schedule="ring"))
     assert row["time_s"] == alone.time_s
     assert crossings.rows(State(gpus="4", seq_len="8k", schedule="ring")) is rows
+    assert "attention alone" in crossover_values(crossings, State(subject="model/step"))[0].layout.title.subtitle.text
 
 
 def test_the_link_that_is_scaled_is_the_one_that_carries() -> None:
@@ -148,7 +290,7 @@ def test_the_page_is_served_from_here_alone(client: Any) -> None:
     assert "http://" not in html.text.replace("http://www.w3.org", "") and "https://" not in html.text
     assert client.get("/", headers={"Host": "attacker.example"}).status_code == 403
     layout = client.get("/_dash-layout").get_json()
-    assert FIELDS[0] in json.dumps(layout)
+    assert all(name in json.dumps(layout) for name in (*FIELDS, *VIEWS))
 
 
 def test_the_page_posts_and_is_answered(client: Any) -> None:
@@ -169,8 +311,24 @@ def test_exports_are_the_commands_json_and_a_report(client: Any) -> None:
     assert exported.get_json() == json.loads(json.dumps([e.to_json() for e in attnsim.compare(SMALL.request())]))
     report = client.get(f"/export.html{SMALL.query}&schedule=ulysses")
     assert report.mimetype == "text/html" and "Timeline" in report.text and "Waterfall" in report.text
-    wrong = client.get("/export.json?gpus=none")
-    assert wrong.status_code == 400 and "whole number" in wrong.text
+    wrong = client.get("/export.json?gpus=none&mask=triangle")
+    assert wrong.status_code == 400 and "whole number" in wrong.text and "unknown mask" in wrong.text
+
+
+@pytest.mark.parametrize("state", [SLOW, State(subject="model/prefill", gpus="4", seq_len="4k", tp="2", batch="2")])
+def test_python_command_and_link_reproduce_the_number(state: State, tiny: str, tmp_path: Path) -> None:
+    state = replace(state, model=tiny)
+    shown, expected = page(state), find_answer(state).shown.time_s
+    scope: dict[str, Any] = {}
+    exec(shown["python.children"], scope)
+    assert scope["result"].time_s == expected
+    with pytest.raises(SystemExit, match="0"):
+        attnsim.main([*shlex.split(shown["command-shown.children"])[1:], "--json", str(tmp_path / "one.json")])
+    assert json.loads((tmp_path / "one.json").read_text())["time_s"] == expected
+    with pytest.raises(SystemExit, match="0"):
+        attnsim.main([*shlex.split(shown["command.children"])[1:], "--json", str(tmp_path / "all.json")])
+    assert expected in [each.get("time_s") for each in json.loads((tmp_path / "all.json").read_text())]
+    assert page(State.from_query(shown["link.data"]))["title.children"] == shown["title.children"]
 
 
 def test_ranking_names_are_short() -> None:

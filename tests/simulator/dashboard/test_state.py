@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import attnsim
-from simulator.dashboard.checks import find_problem
+from simulator.dashboard.checks import find_problems
 from simulator.dashboard.state import PARTS, State, command_line, exponent_of, factor_of, python_code
 
 OTHER = State(model="yi-34b", gpus="4", seq_len="16k", mask="document:lengths=8k+8k,causal=true", net="0.5",
@@ -77,10 +77,10 @@ def test_no_slider_for_what_is_no_factor(text: str) -> None:
     ],
 )
 def test_a_wrong_field_is_named(changes: dict[str, str], field: str, words: str) -> None:
-    problem = find_problem(State(**changes))
-    assert problem is not None and problem.field == field and words in problem.message
+    (problem,) = find_problems(State(**changes))
+    assert problem.field == field and words in problem.message
 
 
 def test_nothing_is_wrong_with_the_start() -> None:
-    assert find_problem(State()) is None
+    assert find_problems(State()) == []
     assert set(PARTS) < set(State.__dataclass_fields__)

@@ -1,0 +1,56 @@
+"""The form's fields as a state and back, and the marks on those that are wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+from simulator.dashboard.checks import Problem
+from simulator.dashboard.layout import TEXTS, field_class
+from simulator.dashboard.state import PARTS, STEP_FIELDS, SUBJECTS, State, exponent_of, factor_of
+from simulator.dashboard.views import VIEWS
+
+FIELDS = ("subject", *TEXTS, "interference", *PARTS, "schedule")
+MARKED = ("subject", *TEXTS, "what_if")
+"""Fields that are marked where they are wrong."""
+WHOLE = "attention"
+"""How the form calls the empty subject."""
+
+
+def fill_form(search: str | None) -> list[Any]:
+    """Values of the form's fields, the kept set-up and the view, from the link that was opened."""
+    state = State.from_query(search or "")
+    texts = [getattr(state, name) for name in TEXTS]
+    interference = ["on"] if state.interference == "on" else []
+    given = dict(parse_qsl((search or "").lstrip("?"), max_num_fields=50))
+    sliders = [exponent_of(getattr(state, part)) for part in PARTS]
+    view = given.get("view", "")
+    return [
+        state.subject or WHOLE, *texts, interference, *sliders, state.schedule or None,
+        given.get("kept"), view if view in VIEWS else next(iter(VIEWS)),
+    ]  # fmt: skip
+
+
+def read_form(values: tuple[Any, ...]) -> State:
+    """The state of the form's fields."""
+    given = dict(zip(FIELDS, values, strict=True))
+    given["interference"] = "on" if given["interference"] else "off"
+    given["subject"] = "" if given["subject"] == WHOLE else given["subject"]
+    return State.of(given | {part: factor_of(given[part] or 0) for part in PARTS})
+
+
+def marks(problems: Sequence[Problem]) -> list[str]:
+    """Classes of the fields, then what is said under each and under all."""
+    said = {each.field: each.message for each in problems}
+    classes = [f"{field_class(name)} wrong" if name in said else field_class(name) for name in MARKED]
+    return [*classes, *[said.get(name, "") for name in (*MARKED, "")]]
+
+
+_SHOWN = {value or WHOLE: State(subject=value).step_fields for value in SUBJECTS}
+HIDE_FIELDS = f"""function (subject) {{
+  const shown = {json.dumps(_SHOWN)}[subject] || [];
+  return [...{json.dumps(STEP_FIELDS)}.map((name) => !shown.includes(name)), !shown.length];
+}}"""
+"""In the browser: of each field of a layer or a model, whether it is hidden; last, whether all are."""
