@@ -91,6 +91,65 @@ class Node:
         shares = tuple(_INTEL_OVERHEAD if more else 1.0 for more in slow)
         return Way(links, shares, path_type, min(self.capacities[link] for link in links), inside)
 
+    def nearest(self, here: int) -> tuple[int, ...]:
+        """Other GPUs, fastest and shortest way first, then in the order of their numbers from ``here`` on."""
+        return self._orders[here, -1]
+
+    def nearest_by_port(self, here: int, net: int) -> tuple[int, ...]:
+        """Other GPUs, those with the fastest and shortest way to a port first, then as :meth:`nearest`."""
+        return self._orders[here, net]
+
+    def distances(self, here: int) -> dict[int, tuple[float, int]]:
+        """Rate (negative) and links of the ways to other GPUs."""
+        return self._distances[here]
+
+    @cached_property
+    def _distances(self) -> list[dict[int, tuple[float, int]]]:
+        found: list[dict[int, tuple[float, int]]] = [{} for _ in range(self.n_gpus)]
+        for (source, target), way in self.gpu_ways.items():
+            found[source][target] = (-way.gb_per_s, len(way.links))
+        return found
+
+    @cached_property
+    def _orders(self) -> dict[tuple[int, int], tuple[int, ...]]:
+        """By (GPU, port), of a port that does not matter (GPU, -1)."""
+        orders: dict[tuple[int, int], tuple[int, ...]] = {}
+        for here in range(self.n_gpus):
+            inside = self._distances[here]
+            turned = [(here + i) % self.n_gpus for i in range(1, self.n_gpus)]
+            nearest = sorted(turned, key=inside.__getitem__)
+            orders[here, -1] = tuple(nearest)
+            for net in self.nets:
+                ends = {gpu: self.out_ways[gpu, net] for gpu in turned}
+                outside = {gpu: (-way.gb_per_s, len(way.links)) for gpu, way in ends.items()}
+                orders[here, net] = tuple(sorted(nearest, key=outside.__getitem__))
+        return orders
+
+    def ports_from(self, gpu: int) -> tuple[int, ...]:
+        """Ports, nearest first."""
+        return self._ports_from[gpu]
+
+    @cached_property
+    def _ports_from(self) -> list[tuple[int, ...]]:
+        return [
+            tuple(sorted(self.nets, key=lambda net: self.out_ways[gpu, net].type))  # noqa: B023 used at once
+            for gpu in range(self.n_gpus)
+        ]
+
+    def near_port(self, net: int) -> tuple[int, ...]:
+        """GPUs nearest to a port, those first that use it themselves."""
+        return self._near_port[net]
+
+    @cached_property
+    def _near_port(self) -> dict[int, tuple[int, ...]]:
+        own = [self.transport.egress[rank].net for rank in self.local_ranks] if self.nets else []
+        found = {}
+        for net in self.nets:
+            types = [self.out_ways[gpu, net].type for gpu in range(self.n_gpus)]
+            near = [gpu for gpu, kind in enumerate(types) if kind == min(types)]
+            found[net] = (*(gpu for gpu in near if own[gpu] == net), *(gpu for gpu in near if own[gpu] != net))
+        return found
+
     def in_way(self, net: int, gpu: int) -> Way:
         """Way from a port to a GPU: its way out, backwards."""
         way = self.out_ways[gpu, net]

@@ -6,12 +6,15 @@ ends when it is perfect or has taken too many steps, as in NCCL.
 
 Between nodes a channel comes in by one NIC, visits all GPUs and goes out (a tree: by the NIC of its first GPUs).
 
+Budgets are kept in MB/s, rounded to whole ones after every step as NCCL rounds to 0.001 GB/s. What a step asks again
+and again (what a way costs at this speed, which GPU is tried next) is found once per search.
+
 Source: NVIDIA/nccl 2.30.7 src/graph/search.cc (ncclTopoSearchRec and what it calls, ncclTopoCompareGraphs).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from cost_models.network.node import Node, Way
@@ -20,6 +23,10 @@ from cost_models.topology.paths import PathType
 RING, BALANCED_TREE, TREE = "ring", "balanced tree", "tree"
 _STEPS, _STEPS_SAME = 2**12, 2**8
 """Steps of one search; NCCL allows 2^14 without the test that spares hopeless ones."""
+_MB_PER_GB = 1e3
+
+Cost = tuple[tuple[int, float], ...]
+"""Links of a way, and what a channel takes of each (MB/s)."""
 
 
 @dataclass(frozen=True)
@@ -63,68 +70,107 @@ class Search:
 
     def __init__(self, node: Node, wanted: Graph, best: Graph, least: int, most: int) -> None:
         self.node, self.wanted, self.best, self.least, self.most = node, wanted, best, least, most
-        self.left = list(node.capacities)
+        self.ring, self.nets, self.n_gpus = wanted.pattern == RING, node.nets, node.n_gpus
+        self.left = [rate * _MB_PER_GB for rate in node.capacities]
         self.ports = dict(node.net_gb_per_s)
+        self.port_speed = int(wanted.inter_gb_per_s)
         self.steps = _STEPS_SAME if wanted.same_channels else _STEPS
         self.hops, self.channels = 0, list[Channel]()
         self.perfect = False
+        speeds, types = (wanted.intra_gb_per_s, wanted.inter_gb_per_s), (wanted.type_intra, wanted.type_inter)
+        self.inside = {hop: _cost(way, speeds[0], types[0]) for hop, way in node.gpu_ways.items()}
+        self.outward = {end: _cost(way, speeds[1], types[1]) for end, way in node.out_ways.items()}
+        self.inward = {
+            (net, gpu): cost and tuple((link ^ 1, taken) for link, taken in reversed(cost))
+            for (gpu, net), cost in self.outward.items()
+        }
         self.exits, self.entries = self._ends(last=False), self._ends(last=True)
         self.bound = self._bound()
 
     def run(self) -> Graph:
         """The best graph: one found here, or the one that was known."""
-        self._add_channel()
+        if self._can_improve():
+            self._add_channel()
         return self.best
 
+    def _can_improve(self) -> bool:
+        """Whether as many channels as there may be would carry more than the known graph, or as much over less."""
+        found, known = self.wanted, self.best
+        most = min(max(self.bound, 1), self.most, self._most_passing())
+        if most < self.least or most * found.intra_gb_per_s != known.bus_gb_per_s:
+            return most >= self.least and most * found.intra_gb_per_s > known.bus_gb_per_s
+        alike = (found.pattern, found.cross_nic) == (known.pattern, known.cross_nic)
+        return alike and most * self._least_hops() < known.hops
+
+    def _most_passing(self) -> int:
+        """Channels for which the links out of (or into) all GPUs suffice: each leaves all of them but one."""
+        if self.n_gpus < 2:
+            return self.most
+        passing = min(
+            sum(int(self.left[link] / taken + 1e-9) for each in ends for link, taken in each)
+            for ends in (self.exits, self.entries)
+        )
+        return passing // self._inside_hops()
+
+    def _inside_hops(self) -> int:
+        return self.n_gpus - (not self.ring or bool(self.nets))
+
+    def _least_hops(self) -> int:
+        """Links that a channel crosses at least."""
+        inside, out = (
+            min((len(cost) for cost in costs.values() if cost), default=0) for costs in (self.inside, self.outward)
+        )
+        return self._inside_hops() * inside + 2 * out
+
     def _ends(self, last: bool) -> list[list[tuple[int, float]]]:
-        """For each GPU, the first links of its ways to others (or the last of those to it), and their shares."""
-        ends: list[set[tuple[int, float]]] = [set() for _ in range(self.node.n_gpus)]
-        for (source, target), way in self.node.gpu_ways.items():
-            if way.type <= self.wanted.type_intra:
-                place = -1 if last else 0
-                ends[target if last else source].add((way.links[place], way.shares[place]))
+        """For each GPU, the first links of its ways to others (or the last of those to it), and what they cost."""
+        ends: list[set[tuple[int, float]]] = [set() for _ in range(self.n_gpus)]
+        for (source, target), cost in self.inside.items():
+            if cost:
+                ends[target if last else source].add(cost[-1 if last else 0])
         return [sorted(each) for each in ends]
 
     def _bound(self) -> int:
         """Channels beyond which the ports, or in a ring some GPU's links, are used up."""
-        if self.node.nets:
-            speed = max(int(self.wanted.inter_gb_per_s), 1)
-            return sum(int(rate // speed) for rate in self.ports.values())
-        if self.wanted.pattern != RING:
+        if self.nets:
+            return sum(int(rate // max(self.port_speed, 1)) for rate in self.ports.values())
+        if not self.ring:
             return self.most
         rates = [sum(self.left[link] for link in {link for link, _ in each}) for each in self.exits]
-        return int(min(rates, default=0.0) / self.wanted.intra_gb_per_s + 1e-9)
-
-    @property
-    def _over(self) -> bool:
-        return self.perfect or self.steps <= 0
+        return int(min(rates, default=0.0) / _MB_PER_GB / self.wanted.intra_gb_per_s + 1e-9)
 
     def _add_channel(self) -> None:
-        if self._over or self._hopeless():
+        if self.perfect or self.steps <= 0 or self._hopeless():
             return
         for net in self._entry_ports():
             if net >= 0:
-                self.ports[net] -= int(self.wanted.inter_gb_per_s)
+                self.ports[net] -= self.port_speed
             self._start_channel(net)
             if net >= 0:
-                self.ports[net] += int(self.wanted.inter_gb_per_s)
+                self.ports[net] += self.port_speed
 
     def _hopeless(self) -> bool:
         """Whether too many GPUs can no longer be left, or reached, for another channel to visit all of them."""
-        speed, left = self.wanted.intra_gb_per_s, self.left
-        allowed = 0 if self.wanted.pattern == RING and not self.node.nets else 1
+        left = self.left
+        allowed = 0 if self.ring and not self.nets else 1
         for ends in (self.exits, self.entries):
-            used_up = sum(not any(left[link] >= speed * share for link, share in each) for each in ends)
+            used_up = 0
+            for each in ends:
+                for link, taken in each:
+                    if left[link] >= taken:
+                        break
+                else:
+                    used_up += 1
             if used_up > allowed:
                 return True
         return False
 
     def _entry_ports(self) -> Iterable[int]:
-        nets = self.node.nets
+        nets = self.nets
         if not nets:
             return (-1,)
         turned = [nets[(len(self.channels) + i) % len(nets)] for i in range(len(nets))]
-        fitting = [net for net in turned if self.ports[net] >= int(self.wanted.inter_gb_per_s)]
+        fitting = [net for net in turned if self.ports[net] >= self.port_speed]
         if self.wanted.cross_nic == 2 and len(self.channels) % 2:
             return [net for net in fitting if net == self.channels[-1].net_out]
         return fitting
@@ -135,91 +181,78 @@ class Search:
         if self.channels and self.wanted.same_channels:
             return
         if not self.channels and (net < 0 or not self.node.has_nvswitch):
-            self._visit((), 0, net, -1, tuple(range(self.node.n_gpus)))
-        for gpu in range(self.node.n_gpus) if net < 0 else self._nearest_gpus(net):
+            self._visit((), 0, net, -1, tuple(range(self.n_gpus)))
+        for gpu in range(self.n_gpus) if net < 0 else self.node.near_port(net):
             self._visit((), gpu, net, -1, None)
-
-    def _nearest_gpus(self, net: int) -> list[int]:
-        ways = {gpu: self.node.out_ways[gpu, net] for gpu in range(self.node.n_gpus)}
-        best = min(way.type for way in ways.values())
-        near = [gpu for gpu, way in ways.items() if way.type == best]
-        return sorted(near, key=lambda gpu: self.node.transport.egress[self.node.local_ranks[gpu]].net != net)
 
     def _visit(
         self, before: tuple[int, ...], gpu: int, net_in: int, net_out: int, order: tuple[int, ...] | None
     ) -> None:
         """Extend a channel by a GPU, and go on from there."""
-        if self._over:
+        if self.perfect or self.steps <= 0:
             return
         self.steps -= 1
-        way = self.node.gpu_ways[before[-1], gpu] if before else self.node.in_way(net_in, gpu) if net_in >= 0 else None
-        if not self._take(way, 1):
+        cost = self.inside[before[-1], gpu] if before else self.inward[net_in, gpu] if net_in >= 0 else ()
+        if not self._take(cost):
             return
         gpus = (*before, gpu)
         if not self._can_end(gpus, net_in):
             pass
-        elif self._leaves(gpus, net_in, net_out):
+        elif net_in >= 0 and net_out < 0 and len(gpus) == (self.n_gpus if self.ring else 1):
             self._leave(gpus, net_in, order)
-        elif len(gpus) < self.node.n_gpus:
+        elif len(gpus) < self.n_gpus:
             for following in self._next_gpus(gpus, net_in, order):
                 self._visit(gpus, following, net_in, net_out, order)
         else:
             self._close(Channel(gpus, net_in, net_out))
-        self._take(way, -1)
+        self._give_back(cost)
 
     def _can_end(self, gpus: tuple[int, ...], net_in: int) -> bool:
         """Whether a ring that came in by a port can still end at a GPU from which it reaches a port to leave by."""
-        if net_in < 0 or self.wanted.pattern != RING:
+        if net_in < 0 or not self.ring:
             return True
-        ends = [gpu for gpu in range(self.node.n_gpus) if gpu not in gpus] or [gpus[-1]]
-        return any(self._fits(self.node.out_ways[gpu, net]) for gpu in ends for net in self._exit_ports(gpu, net_in))
-
-    def _leaves(self, gpus: tuple[int, ...], net_in: int, net_out: int) -> bool:
-        """Whether the channel goes back to a port here: a ring at its end, a tree at its first GPU."""
-        if net_in < 0 or net_out >= 0:
-            return False
-        return len(gpus) == (self.node.n_gpus if self.wanted.pattern == RING else 1)
+        ends = [gpu for gpu in range(self.n_gpus) if gpu not in gpus] or gpus[-1:]
+        return any(self._fits(self.outward[gpu, net]) for gpu in ends for net in self._exit_ports(gpu, net_in))
 
     def _leave(self, gpus: tuple[int, ...], net_in: int, order: tuple[int, ...] | None) -> None:
+        """Go to a port: at a ring's end, at a tree's first GPU."""
         for net in self._exit_ports(gpus[-1], net_in):
-            way = self.node.out_ways[gpus[-1], net]
-            if not self._take(way, 1):
+            cost = self.outward[gpus[-1], net]
+            if not self._take(cost):
                 continue
-            if len(gpus) == self.node.n_gpus:
+            if len(gpus) == self.n_gpus:
                 self._close(Channel(gpus, net_in, net))
             else:
                 for following in self._next_gpus(gpus, net_in, order):
                     self._visit(gpus, following, net_in, net, order)
-            self._take(way, -1)
+            self._give_back(cost)
 
-    def _exit_ports(self, gpu: int, net_in: int) -> list[int]:
-        if self.wanted.pattern != RING or not self.wanted.cross_nic:
-            return [net_in]
-        nets = sorted(self.node.nets, key=lambda net: self.node.out_ways[gpu, net].type)
+    def _exit_ports(self, gpu: int, net_in: int) -> Sequence[int]:
+        if not self.ring or not self.wanted.cross_nic:
+            return (net_in,)
+        nets = self.node.ports_from(gpu)
         if self.wanted.cross_nic == 2 and len(self.channels) % 2:
             return [net for net in nets if net == self.channels[-1].net_in]
         return nets
 
-    def _next_gpus(self, gpus: tuple[int, ...], net_in: int, order: tuple[int, ...] | None) -> list[int]:
+    def _next_gpus(self, gpus: tuple[int, ...], net_in: int, order: tuple[int, ...] | None) -> Sequence[int]:
         """GPUs to try next: nearest first, but those near the port last, as the channel has to end at one of them."""
         if order is not None:
-            return [order[len(gpus)]]
-        here, count = gpus[-1], self.node.n_gpus
-        others = [(here + i) % count for i in range(1, count) if (here + i) % count not in gpus]
-        ways = self.node.gpu_ways
-        inside = {gpu: (-ways[here, gpu].gb_per_s, len(ways[here, gpu].links)) for gpu in others}
-        if net_in < 0 or self.wanted.pattern != RING:
-            return sorted(others, key=inside.__getitem__)
-        outside = {gpu: self.node.out_ways[gpu, net_in] for gpu in others}
-        near = sorted(others, key=lambda gpu: (-outside[gpu].gb_per_s, len(outside[gpu].links), *inside[gpu]))
-        return near if len(others) == 1 or len(set(inside.values())) > 1 else near[::-1]
+            return (order[len(gpus)],)
+        here = gpus[-1]
+        if net_in < 0 or not self.ring:
+            return [gpu for gpu in self.node.nearest(here) if gpu not in gpus]
+        near = [gpu for gpu in self.node.nearest_by_port(here, net_in) if gpu not in gpus]
+        ranks = self.node.distances(here)
+        alike = all(ranks[gpu] == ranks[near[0]] for gpu in near)
+        return near[::-1] if len(near) > 1 and alike else near
 
     def _close(self, channel: Channel) -> None:
         """Count a finished channel (a ring inside a node first returns to its first GPU) and add the next one."""
-        back = None
-        if self.wanted.pattern == RING and channel.net_in < 0 and self.node.n_gpus > 1:
-            back = self.node.gpu_ways[channel.gpus[-1], channel.gpus[0]]
-            if not self._take(back, 1):
+        back: Cost | None = ()
+        if self.ring and channel.net_in < 0 and self.n_gpus > 1:
+            back = self.inside[channel.gpus[-1], channel.gpus[0]]
+            if not self._take(back):
                 return
         self.channels.append(channel)
         self._compare()
@@ -228,7 +261,7 @@ class Search:
         elif len(self.channels) < self.most:
             self._add_channel()
         self.channels.pop()
-        self._take(back, -1)
+        self._give_back(back)
 
     def _compare(self) -> None:
         found, known = self.wanted, self.best
@@ -240,23 +273,30 @@ class Search:
             self.best = replace(found, channels=tuple(self.channels), hops=self.hops)
             self.perfect = len(self.channels) == self.most
 
-    def _take(self, way: Way | None, sign: int) -> bool:
-        """Take a channel's speed from the links of a way, or give it back; nothing is taken if it is not left."""
-        if way is None:
-            return True
-        if sign > 0 and not self._fits(way):
+    def _take(self, cost: Cost | None) -> bool:
+        """Take a channel's speed from the links of a way; nothing is taken if it is not left."""
+        if cost is None:
             return False
-        speed = sign * self._speed(way)
-        for link, share in zip(way.links, way.shares, strict=True):
-            self.left[link] = round(self.left[link] - speed * share, 3)
-        self.hops += sign * len(way.links)
+        left = self.left
+        for link, taken in cost:
+            if left[link] < taken:
+                return False
+        for link, taken in cost:
+            left[link] = round(left[link] - taken)
+        self.hops += len(cost)
         return True
 
-    def _speed(self, way: Way) -> float:
-        return self.wanted.intra_gb_per_s if way.inside else self.wanted.inter_gb_per_s
+    def _give_back(self, cost: Cost | None) -> None:
+        for link, taken in cost or ():
+            self.left[link] = round(self.left[link] + taken)
+        self.hops -= len(cost or ())
 
-    def _fits(self, way: Way) -> bool:
-        speed, left = self._speed(way), self.left
-        if way.type > (self.wanted.type_intra if way.inside else self.wanted.type_inter):
-            return False
-        return all(left[link] >= speed * share for link, share in zip(way.links, way.shares, strict=True))
+    def _fits(self, cost: Cost | None) -> bool:
+        return cost is not None and all(self.left[link] >= taken for link, taken in cost)
+
+
+def _cost(way: Way, speed_gb_per_s: float, farthest: PathType) -> Cost | None:
+    """What a channel takes of the links of a way, None where the way is too far."""
+    if way.type > farthest:
+        return None
+    return tuple((link, speed_gb_per_s * _MB_PER_GB * share) for link, share in zip(way.links, way.shares, strict=True))

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from cost_models.network import graphs
 from cost_models.network.graphs import find_graph, find_nvls
 from cost_models.network.node import Node
-from cost_models.network.search import BALANCED_TREE, RING
+from cost_models.network.search import BALANCED_TREE, RING, Search
 from cost_models.topology import load_topology
+from cost_models.variation import parse_variation
 
 FIXTURES = Path(__file__).parents[3] / ".." / "shared" / "fixtures"
 needs_fixtures = pytest.mark.skipif(not FIXTURES.exists(), reason="no shared fixtures")
@@ -148,3 +150,30 @@ def test_azure_ncv4_with_the_nvlinks_that_its_dump_has(tmp_path):
     graph = find_graph(node_of(load_topology(path)), RING)
     assert shape(graph) == (int(expected.get("nchannels")), float(expected.get("speedintra")))
     assert [channel.gpus for channel in graph.channels] == orders
+
+
+@pytest.mark.parametrize("scale", ["", "nvlink=0.45", "pcie=0.7", "net=0.4"])
+@pytest.mark.parametrize("name", ["dgx-h100", "dgx-a100", "pcie-8x"])
+def test_a_search_that_is_spared_would_have_found_nothing(monkeypatch, name, scale):
+    """Whole searches, each as it is asked for, with and without the test that spares it; and many are spared."""
+    spared = []
+
+    class Unspared(Search):
+        def run(self):
+            known, spare = self.best, not Search._can_improve(self)
+            spared.append(spare)
+            found = super().run()
+            assert found is known or not spare
+            return found
+
+        def _can_improve(self):
+            return True
+
+    monkeypatch.setattr(graphs, "Search", Unspared)
+    monkeypatch.setattr(graphs, "_FOUND", {})
+    topology = load_topology(name, 8)
+    topology = parse_variation(scale).topology(topology) if scale else topology
+    for several in (False, True):
+        node = node_of(topology, several)
+        find_graph(node, BALANCED_TREE, *[len(find_graph(node, RING).channels)] * 2)
+    assert 0.1 < sum(spared) / len(spared) < 1
