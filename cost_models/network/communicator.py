@@ -3,8 +3,10 @@
 Collectives use the ring's channels twice (two copies of each); sends and receives as many, up to the next power of two,
 divided among the peers. A channel is one thread block and holds one SM for as long as its kernel runs.
 
-Source: NVIDIA/nccl 2.30.7 src/graph/connect.cc (ncclTopoPostset), src/graph/paths.cc (ncclTopoComputeP2pChannels),
-src/transport/nvls.cc, src/enqueue.cc (chunk sizes, channels per operation).
+Source: NVIDIA/nccl 2.30.7 src/graph/connect.cc (ncclTopoPostset), src/graph/paths.cc (ncclTopoComputeP2pChannels;
+before 2.29 ncclTopoGetNchannels had two channels for a peer on another node, halved where twice the ranks are more than
+four times the channels; ROCm/rocm-systems#6453), src/transport/nvls.cc, src/enqueue.cc (chunk sizes, channels per
+operation).
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ IntArray = NDArray[np.int64]
 
 KIB = 2**10
 NET_CHANNEL_GB_PER_S = 14.0
+BY_BANDWIDTH = (2, 29)
+"""Since then sends to another node have as many channels as its NIC needs; before two, or one of many ranks."""
 _NVLS_CHANNELS = {90: (16, 16), 100: (24, 32)}  # on one node, on several
 
 
@@ -190,9 +194,13 @@ def _nvls_channels(nvls: Graph, sm: int, n_nodes: int, settings: NcclSettings) -
 def _per_peer(nodes: list[Node], n_nodes: int, n_ranks: int, p2p_channels: int, settings: NcclSettings) -> int:
     """Channels of one send: as few as the worst peer gets."""
     inside = [_local_per_peer(way.type, way.gb_per_s, node.sm) for node in nodes for way in node.gpu_ways.values()]
-    outside = [_net_per_peer(node, settings) for node in nodes] if n_nodes > 1 else []
-    channels = min(_power_of_two(min([*inside, *outside], default=1)), p2p_channels)
-    while n_nodes > 1 and channels > 1 and channels * ceil(n_ranks / 8) > p2p_channels:
+    if n_nodes == 1:
+        return min(_power_of_two(min(inside, default=1)), p2p_channels)
+    if settings.version < BY_BANDWIDTH:
+        outside = settings.nchannels_per_net_peer or (2 if 2 * n_ranks <= 4 * p2p_channels else 1)
+        return min(_power_of_two(min([*inside, outside])), p2p_channels)
+    channels = min(_power_of_two(min([*inside, *(_net_per_peer(node, settings) for node in nodes)])), p2p_channels)
+    while channels > 1 and channels * ceil(n_ranks / 8) > p2p_channels:
         channels //= 2
     return channels
 

@@ -8,8 +8,9 @@ sped up when they end (the DES engine does that). Shares are taken of what the l
 a host (between NUMA nodes, to their memory) it takes just its bytes.
 
 Ranks that flows join form a communicator; its size sets how many channels NCCL gives to one peer. On the network a
-channel is taken to carry 14 GB/s, NCCL's own assumption (src/graph/paths.cc; nccl#2409 measured 13), so a single flow
-to another node in a group of 64 and more ranks reaches a part of its port only, as nccl#1272 reports.
+channel is taken to carry 14 GB/s, NCCL's own assumption (src/graph/paths.cc): 128 KiB in a step of 10 us (nccl#2409
+measured 13 of one connection over a port of 49, nccl#1272 18 on Slingshot). So a single flow to another node reaches a
+part of its port only: in a group of 64 and more ranks, and before NCCL 2.29 in any (two channels, one of many ranks).
 """
 
 from __future__ import annotations

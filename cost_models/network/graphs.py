@@ -71,7 +71,7 @@ def _find(node: Node, pattern: str, least: int, most: int, cross_nic: int) -> Gr
         return Graph(pattern, (Channel((0,)),), 0.0, 0.0)
     if node.n_gpus > _MANY_GPUS and node.is_uniform:
         few = Node(node.transport, bool(node.nets), node.local_ranks[:_MANY_GPUS])
-        return _prolong(find_graph(few, pattern, least, most, cross_nic), node.n_gpus)
+        return _prolong(find_graph(few, pattern, least, most, cross_nic), node)
     finder = _Finder(node, pattern, least, most, cross_nic if pattern == RING else 0)
     found = finder.raise_speed(_double(finder.first_pass(), node.sm, most))
     if found.channels:
@@ -81,10 +81,11 @@ def _find(node: Node, pattern: str, least: int, most: int, cross_nic: int) -> Gr
     return Graph(pattern, (only,), 0.1, 0.1, PathType.SYS, PathType.SYS)
 
 
-def _prolong(graph: Graph, n_gpus: int) -> Graph:
-    """Channels through some of a switch's GPUs led through all of them."""
-    rest = tuple(range(len(graph.channels[0].gpus), n_gpus))
-    longer = tuple(replace(each, gpus=(*each.gpus[:-1], *rest, each.gpus[-1])) for each in graph.channels)
+def _prolong(graph: Graph, node: Node) -> Graph:
+    """Channels through some of a switch's GPUs led through all of them; no more than each of the others can pass on."""
+    rest = tuple(range(len(graph.channels[0].gpus), node.n_gpus))
+    passing = int(min(map(node.nvlink_gb_per_s, rest)) / graph.intra_gb_per_s + 1e-9)
+    longer = tuple(replace(each, gpus=(*each.gpus[:-1], *rest, each.gpus[-1])) for each in graph.channels[:passing])
     return replace(graph, channels=longer)
 
 

@@ -1,7 +1,8 @@
 """NCCL's environment variables, as far as they change which way data go and over how many channels.
 
 Defaults are those of NCCL 2.30.7; None means that NCCL decides from the topology. Older versions have fewer algorithms
-(NVLS from 2.17, NVLSTree from 2.18, PAT from 2.23: release notes); before 2.12 channels and constants were others.
+(NVLS from 2.17, NVLSTree from 2.18, PAT from 2.23: release notes), and before 2.29 fewer channels of sends to other
+nodes; before 2.12 channels and constants were others.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ authors count.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,12 +16,17 @@ import numpy as np
 
 from cost_models.hardware import HardwareProfile
 from cost_models.network import estimate_exchange_s
-from cost_models.topology import ClusterTopology, load_topology
+from cost_models.topology import ClusterTopology, NcclSettings, load_topology
 from simulator.replay.rows import Row, Skip
 from simulator.request import SimulationRequest
 from simulator.simulate import simulate
 from traces.errors import InputError
 
+NCCL = NcclSettings(version=(2, 28))
+"""All that is replayed was published before 2.29, which gave sends to other nodes more channels."""
+UNBATCHED = replace(NCCL, nchannels_per_net_peer=2)
+"""Rings of TransformerEngine send by isend and irecv outside of a batch (NVTE_BATCH_MHA_P2P_COMM=0), for which PyTorch
+has a communicator of every pair, and that has two channels however many ranks there are."""
 MAX_SEQ_LEN = 2**23
 MAX_GPUS = 4096
 
@@ -62,10 +67,13 @@ class Machine:
     ----------
     topology : preset with options.
     profile : of its GPUs; ``gpu`` is their name.
+    nccl : NCCL's variables and version.
     """
 
-    def __init__(self, topology: str, profile: HardwareProfile, gpu: str, kernel: str) -> None:
-        self._topology, self._profile, self._gpu, self._kernel = topology, profile, gpu, kernel
+    def __init__(
+        self, topology: str, profile: HardwareProfile, gpu: str, kernel: str, nccl: NcclSettings = NCCL
+    ) -> None:
+        self._topology, self._profile, self._gpu, self._kernel, self._nccl = topology, profile, gpu, kernel, nccl
         self.times = lru_cache(maxsize=4096)(self._times)
 
     def _times(self, schedule: str, problem: Problem, n_gpus: int) -> Times:
@@ -95,7 +103,7 @@ class Machine:
         return self._profile.sm_count * self._profile.kernel(self._kernel).direction(direction).blocks_per_sm
 
     def _cluster(self, n_gpus: int) -> ClusterTopology:
-        return load_topology(self._topology, n_gpus, gpu=self._gpu)
+        return load_topology(self._topology, n_gpus, gpu=self._gpu, nccl=self._nccl)
 
 
 def value_of(row: Row, times: Times, forward_flop: float, n_gpus: int) -> float:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from cost_models.hardware import load_hardware
 from cost_models.masks import parse_mask
+from cost_models.topology import NcclSettings
 from simulator.replay.attention import Machine, Problem
 from simulator.replay.documents import zipf_lengths
 from simulator.replay.rows import Skip
@@ -88,8 +89,8 @@ def predict(mechanism: str, mask_name: str, gpus: int, machine: Machine) -> tupl
 
 
 def build_machine() -> Machine:
-    """H100 nodes of 8."""
-    return Machine("dgx-h100", load_hardware("h100-sxm"), "h100-sxm", "flash3")
+    """H100 nodes of 8, with today's NCCL."""
+    return Machine("dgx-h100", load_hardware("h100-sxm"), "h100-sxm", "flash3", NcclSettings())
 
 
 def describe_grid() -> Iterator[str]:

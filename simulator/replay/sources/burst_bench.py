@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from simulator.replay.attention import MAX_GPUS, Machine, Problem, value_of
+from cost_models.topology import NcclSettings
+from simulator.replay.attention import MAX_GPUS, NCCL, UNBATCHED, Machine, Problem, value_of
 from simulator.replay.fits import fitted_hardware
 from simulator.replay.rows import Row, Skip
 from simulator.replay.source import DATA, Source
@@ -68,12 +69,21 @@ class BurstBench(Source):
         schedule = SCHEDULES[row["method"]].format(gpus=gpus, ring=max(gpus // 8, 1))
         problem = Problem.of(row, dtype="fp16" if "Burst" in row["method"] else "bf16")
         pairs = problem.seq_len**2 / 2
-        return value_of(row, self.machine.times(schedule, problem, gpus), problem.forward_flop(pairs), gpus)
+        machine = self.unbatched if self.method(row) == "Megatron" else self.machine
+        return value_of(row, machine.times(schedule, problem, gpus), problem.forward_flop(pairs), gpus)
 
     @cached_property
     def machine(self) -> Machine:
         """A800 nodes, with the fitted kernels and network."""
-        return Machine(TOPOLOGY, fitted_hardware(DATA / f"{self.name}.hardware.toml"), "a800", "flash2")
+        return self._machine(NCCL)
+
+    @cached_property
+    def unbatched(self) -> Machine:
+        """The same, where every pair of neighbours has a communicator of its own."""
+        return self._machine(UNBATCHED)
+
+    def _machine(self, nccl: NcclSettings) -> Machine:
+        return Machine(TOPOLOGY, fitted_hardware(DATA / f"{self.name}.hardware.toml"), "a800", "flash2", nccl)
 
     def method(self, row: Row) -> str:
         """Families of methods, whose names differ by file."""

@@ -26,7 +26,7 @@ from functools import cached_property
 from cost_models.hardware import HardwareProfile
 from cost_models.kernels import estimate_elementwise_s
 from cost_models.masks import parse_mask
-from simulator.replay.attention import Machine, Problem, Times
+from simulator.replay.attention import UNBATCHED, Machine, Problem, Times
 from simulator.replay.documents import zipf_lengths
 from simulator.replay.fits import fitted_hardware
 from simulator.replay.rows import Row, Skip
@@ -123,7 +123,10 @@ class MagiDistributed(Source):
 
 def build_machines(profile: HardwareProfile) -> dict[bool, Machine]:
     """Nodes with FA3, and (True) with MagiAttention's FFA."""
-    return {own: Machine("dgx-h100", profile, "h100-sxm", "ffa" if own else "fa3") for own in (False, True)}
+    return {
+        False: Machine("dgx-h100", profile, "h100-sxm", "fa3", UNBATCHED),
+        True: Machine("dgx-h100", profile, "h100-sxm", "ffa"),
+    }
 
 
 def _mask(name: str, seq_len: int) -> str:

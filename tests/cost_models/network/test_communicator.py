@@ -56,3 +56,10 @@ def test_groups_that_are_alike_share_a_communicator():
     topology = load_topology("dgx-h100", 16)
     assert communicator(topology, [0, 8]) is communicator(topology, [8, 0])
     assert communicator(topology, range(8)) is communicator(topology, range(8, 16))
+
+
+@pytest.mark.parametrize(("n_ranks", "before", "since"), [(16, 2, 4), (32, 2, 4), (64, 1, 2), (128, 1, 1)])
+def test_before_2_29_sends_between_nodes_had_two_channels_or_one(n_ranks, before, since):
+    """Of 16 channels: two while twice the ranks are at most 64."""
+    assert group("dgx-h100", n_ranks, nccl=NcclSettings(version=(2, 28))).p2p_per_peer == before
+    assert group("dgx-h100", n_ranks).p2p_per_peer == since

@@ -177,3 +177,18 @@ def test_a_search_that_is_spared_would_have_found_nothing(monkeypatch, name, sca
         node = node_of(topology, several)
         find_graph(node, BALANCED_TREE, *[len(find_graph(node, RING).channels)] * 2)
     assert 0.1 < sum(spared) / len(spared) < 1
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one", "two"])
+@pytest.mark.parametrize("pattern", [RING, BALANCED_TREE])
+def test_long_channels_leave_every_gpu_its_links(several, pattern):
+    """72 GPUs of 721.8 GB/s: those in the middle pass every channel on, so that 15 of 48 GB/s fit, not 16."""
+    node = node_of(load_topology("gb200-nvl72", 144, 2), several)
+    graph = find_graph(node, pattern)
+    load = dict.fromkeys(range(len(node.capacities)), 0.0)
+    for channel in graph.channels:
+        for hop in zip(channel.gpus, channel.gpus[1:], strict=False):
+            for link in node.gpu_ways[hop].links:
+                load[link] += graph.intra_gb_per_s
+    assert max(used / node.capacities[link] for link, used in load.items()) <= 1
+    assert len(graph.channels) * graph.intra_gb_per_s == pytest.approx(720, rel=0.01)
