@@ -1,5 +1,6 @@
 """A profile by name or from a TOML file, which may override terms of another: ``base = "h200-sxm"``.
 
+With ``calibrated = false`` the base is what was published of it, without the terms that we fitted to measurements.
 A whole table of the base is left out by ``name = false`` (a kernel that does not run on the GPU).
 
 Files from outside are untrusted: bounded in size and depth, and every fault is one message that names file and term.
@@ -46,6 +47,15 @@ def load_hardware(name_or_path: str | Path) -> HardwareProfile:
     return _build(*_read(Path(name_or_path), name), name)
 
 
+def load_published(name: str) -> HardwareProfile:
+    """A profile of ours without the terms that we fitted to measurements.
+
+    >>> load_published("h100-sxm").kernels["cudnn"].forward.in_order, load_hardware("h100-sxm").name
+    (False, 'h100-sxm')
+    """
+    return _build(*_published_table(name), name)
+
+
 @cache
 def _load_named(name: str) -> HardwareProfile:
     return _build(*_named_table(name), name)
@@ -53,7 +63,7 @@ def _load_named(name: str) -> HardwareProfile:
 
 def _named_table(name: str) -> tuple[dict[str, Any], dict[str, Source]]:
     """Terms of a profile of ours, with those over them that `attnsim calibrate` fitted to measurements."""
-    under, sources = _read(_DATA / f"{name}.toml", name)
+    under, sources = _published_table(name)
     calibrated = _DATA / "calibrated" / f"{name}.toml"
     if not calibrated.is_file():
         return under, sources
@@ -62,18 +72,23 @@ def _named_table(name: str) -> tuple[dict[str, Any], dict[str, Source]]:
     return merged, {term: (sources | more)[term] for term in iterate_terms(merged)}
 
 
+def _published_table(name: str) -> tuple[dict[str, Any], dict[str, Source]]:
+    """Terms of a profile of ours as they were published or estimated."""
+    return _read(_DATA / f"{name}.toml", name)
+
+
 def _read(path: Path, file: str) -> tuple[dict[str, Any], dict[str, Source]]:
     """Terms of a file and of its bases, and their sources."""
     table = _parse(_read_bytes(path, file), file)
     listed = table.pop("source", [])
-    base = table.pop("base", None)
+    base, calibrated = table.pop("base", None), table.pop("calibrated", True)
     sources = resolve_sources(table, listed, file)
     if base is None:
         return table, sources
     if base not in HARDWARE_NAMES or base == file:
         raise InputError(f"hardware file {file}: unknown base", got=repr(base),
                          expected="one of " + ", ".join(HARDWARE_NAMES))  # fmt: skip
-    under, under_sources = _named_table(base)
+    under, under_sources = _named_table(base) if calibrated else _published_table(base)
     inherited = {term: source.inherited(base) for term, source in under_sources.items()}
     merged = _merge(under, table)
     return merged, {term: (inherited | sources)[term] for term in iterate_terms(merged)}

@@ -6,25 +6,27 @@ constants or a few more.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
 from scipy.optimize import least_squares
 
-from cost_models.hardware import HardwareProfile, load_hardware
+from cost_models.hardware import HardwareProfile
+from cost_models.hardware.load import load_published
 from simulator.replay.attention import Machine
+from simulator.replay.refit_kernels import PINNED_BASE, Structure, curve_lines, fit_efficiencies
 from simulator.replay.source import DATA
 from simulator.replay.sources.burst_bench import TOPOLOGY, BurstBench
 from simulator.replay.sources.burst_profile import BurstProfile
 from simulator.replay.sources.magi_distributed import MagiDistributed, build_machines
+from simulator.replay.sources.magi_kernels import MagiKernels
 from simulator.replay.sources.usp import Usp, build_machine, degrees
 from traces.atomic import write_text_atomic
 
 
 def refit_burst_bench() -> None:
     """Forward and backward efficiency from the profiled run, the network's from the flat ring's forward."""
-    source, base = BurstBench(), load_hardware("a800")
+    source, base = BurstBench(), load_published("a800")
     rows = [row for row in source.rows if source.in_fit(row) and "Burst" in row["method"]]
     published = np.array([source.published(row)[0] for row in rows])
 
@@ -44,7 +46,7 @@ def refit_burst_bench() -> None:
 
 def refit_burst_profile() -> None:
     """Forward and backward efficiency from Burst's steps beyond the first."""
-    source, base = BurstProfile(), load_hardware("a800")
+    source, base = BurstProfile(), load_published("a800")
     rows = [row for row in source.rows if source.in_fit(row)]
     published = np.array([source.published(row)[0] for row in rows])
 
@@ -59,7 +61,7 @@ def refit_burst_profile() -> None:
 
 def refit_usp() -> None:
     """Efficiencies by head dim, what the host needs for a call, and the rate of the slow links."""
-    source, base = Usp(), load_hardware("a100-80")
+    source, base = Usp(), load_published("a100-80")
     fitted = [row for row in source.rows if source.in_fit(row)]
     kernels = [row for row in fitted if row["seq_len"] != "8192" and "long_ctx" not in row["table_or_figure"]]
     ring = next(row for row in fitted if "long_ctx" in row["table_or_figure"])
@@ -67,7 +69,10 @@ def refit_usp() -> None:
     def profile(x: Any) -> HardwareProfile:
         curve = base.kernels["flash2"]
         shares = {"forward": ((32, float(x[0])), (128, float(x[1]))), "backward": ((128, float(x[2])),)}
-        passes = {d: curve.direction(d).model_copy(update={"efficiency": share}) for d, share in shares.items()}
+        order = {"in_order": True, "alone_share": ALONE_SHARE}
+        passes = {
+            d: curve.direction(d).model_copy(update={"efficiency": share, **order}) for d, share in shares.items()
+        }
         return base.model_copy(update={"kernels": {"flash2": curve.model_copy(update=passes)}})
 
     def residuals(x: Any) -> Any:
@@ -92,13 +97,18 @@ def refit_usp() -> None:
     write_text_atomic(DATA / "usp.fit.toml", "\n".join(lines) + "\n")
     forward_32, forward, backward = found.x
     text = (
-        '# Fitted; made by python -m simulator.replay.refit usp\nbase = "a100-80"\n\n[kernels.flash2.forward]\n'
-        f"efficiency = {{ 32 = {forward_32:.4g}, 64 = {(forward_32 * 2 + forward) / 3:.4g}, 128 = {forward:.4g} }}\n\n"
-        f"[kernels.flash2.backward]\nefficiency = {{ 128 = {backward:.4g} }}\n\n"
+        '# Fitted; made by python -m simulator.replay.refit usp\nbase = "a100-80"\ncalibrated = false\n\n'
+        "[kernels.flash2.forward]\n"
+        f"efficiency = {{ 32 = {forward_32:.4g}, 64 = {(forward_32 * 2 + forward) / 3:.4g}, 128 = {forward:.4g} }}\n"
+        f"in_order = true\nalone_share = {ALONE_SHARE}\n\n"
+        f"[kernels.flash2.backward]\nefficiency = {{ 128 = {backward:.4g} }}\nin_order = true\n\n"
         f'[[source]]\nterms = ["kernels.flash2"]\nbasis = "published"\nreference = "{USP_FITTED_ON}"\n'
     )
     write_text_atomic(DATA / "usp.hardware.toml", text)
 
+
+ALONE_SHARE = 0.72
+"""Part of the time for which one block of flash-attention 2's forward keeps a multiprocessor busy: the H100's fit."""
 
 USP_FITTED_ON = (
     "usp: Ulysses alone at 128K tokens (head dims 32, 128) and in gqa.png; zigzag at 8K tokens with rings of 2 and 8 "
@@ -106,26 +116,37 @@ USP_FITTED_ON = (
 )
 
 
+HOPPER: Structure = {"fa3": ("flash3", {}), "ffa": ("flash3", {})}
+"""Both have flash-attention 3's curve of the published H100 (of the kernel charts, another measurement)."""
+
+
 def refit_magi_distributed() -> None:
-    """FA3's forward in long calls."""
-    source = MagiDistributed()
-    kernels = load_hardware(DATA / "magi-kernels.hardware.toml")
+    """FA3's forward in long calls; its backward and FFA as in the kernel charts, an efficiency each."""
+    source, base = MagiDistributed(), load_published("h100-sxm")
     (row,) = [row for row in source.rows if source.in_fit(row)]
-    backward, net = kernels.kernels["fa3"].backward.efficiency_at(128), kernels.links["net"].efficiency
+    kernels = {kernel: fit_efficiencies(MagiKernels(), base, kernel, HOPPER) for kernel in HOPPER}
+    backward, net = kernels["fa3"]["backward"], base.links["net"].efficiency
 
     def residuals(x: Any) -> Any:
-        profile = with_shares(kernels, "fa3", x[0], backward, net)
+        profile = with_shares(base, "flash3", x[0], backward, net)
+        profile = profile.model_copy(update={"kernels": {"fa3": profile.kernels["flash3"]}})
         vars(source).update(machines=build_machines(profile), hardware=profile)
         return np.log(source.predict(row) / source.published(row)[0])
 
     share = least_squares(residuals, 0.6, bounds=(0.05, 0.999), diff_step=[1e-3]).x[0]
+    kernels["fa3"]["forward"] = float(share)
     rows = "magi-distributed: Ulysses, full mask, forward on 8 GPUs"
-    head, rest = (DATA / "magi-kernels.hardware.toml").read_text().split("[kernels.fa3.forward]")
-    rest = re.sub(r"efficiency = [^\n]*", f"efficiency = {{ 128 = {share:.4g} }}", rest, count=1)
-    text = f"{head}[kernels.fa3.forward]{rest}".replace("refit magi-kernels", "refit magi-distributed")
-    text += f'\n[[source]]\nterms = ["kernels.fa3.forward.efficiency"]\nbasis = "published"\nreference = "{rows}"\n'
-    write_text_atomic(DATA / "magi-distributed.hardware.toml", text)
-    write_text_atomic(DATA / "magi-distributed.fit.toml", f'fitted_on = "{rows}; kernels: see magi-kernels"\n')
+    lines = ["# Fitted curves; made by python -m simulator.replay.refit magi-distributed", *PINNED_BASE,
+             'default_kernel = "fa3"']  # fmt: skip
+    for kernel, efficiencies in kernels.items():
+        lines += curve_lines(base, kernel, efficiencies, HOPPER)
+    for terms, reference in (("kernels", KERNEL_ROWS), ("kernels.fa3.forward.efficiency", rows)):
+        lines += ["", "[[source]]", f'terms = ["{terms}"]', 'basis = "published"', f'reference = "{reference}"']
+    write_text_atomic(DATA / "magi-distributed.hardware.toml", "\n".join(lines) + "\n")
+    write_text_atomic(DATA / "magi-distributed.fit.toml", f'fitted_on = "{rows}; kernels: {KERNEL_ROWS}"\n')
+
+
+KERNEL_ROWS = "efficiencies from magi-kernels' fitted rows, all else flash3 of the published h100-sxm"
 
 
 def with_shares(base: HardwareProfile, kernel: str, forward: float, backward: float, net: float) -> HardwareProfile:
@@ -147,7 +168,7 @@ def _write_shares(name: str, base: str, kernel: str, shares: Any, rows: str) -> 
     forward, backward, net = shares
     terms = f'["kernels.{kernel}", "links.net"]'
     text = (
-        f'# Fitted; made by python -m simulator.replay.refit {name}\nbase = "{base}"\n\n'
+        f'# Fitted; made by python -m simulator.replay.refit {name}\nbase = "{base}"\ncalibrated = false\n\n'
         f"[kernels.{kernel}.forward]\nefficiency = {{ 128 = {forward:.4g} }}\n\n"
         f"[kernels.{kernel}.backward]\nefficiency = {{ 128 = {backward:.4g} }}\n\n"
         f"[links.net]\nefficiency = {net:.4g}\n\n"

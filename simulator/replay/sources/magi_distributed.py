@@ -3,9 +3,9 @@
     throughput = FLOP / (P t),    FLOP = 4 pairs H D forward, 2.5 times that backward,    t of the slowest rank
 
 Nodes have 8 GPUs; what joins them is not stated: taken as the 400 Gb/s a GPU of a DGX H100, nothing is fitted. (One
-flow of a ring takes the time of 20 GB/s, half of that; collectives reach more.) Kernels are the fitted ones of
-`magi_kernels` (FA3 and FFA); in calls of 10 ms and more FA3's forward reaches less than in the kernel benchmark: one
-fitted efficiency.
+flow of a ring takes the time of 20 GB/s, half of that; collectives reach more.) FA3 and FFA have flash-attention 3's
+curve of the published H100 and one efficiency per direction, fitted to the kernel benchmark (`magi_kernels`); in calls
+of 10 ms and more FA3's forward reaches less than there: one efficiency fitted here.
 
 Rings of this benchmark (TransformerEngine's, with FA3) gather the rows of Q, K and V that are no padding by index in
 every step and scatter O and the LSE back; so do the ring parts of USP and LoongTrain. Read and written are

@@ -3,6 +3,7 @@
 import pytest
 
 from cost_models.hardware import load_hardware
+from cost_models.hardware.load import load_published
 from traces.errors import InputError
 
 SOURCE = '[[source]]\nterms = ["sm_count"]\nbasis = "calibrated"\nreference = "mine"\nrelative_error = 0.02\n'
@@ -27,6 +28,15 @@ def test_base_with_overrides(write):
     assert (profile.sources["sm_count"].basis, profile.sources["sm_count"].relative_error) == ("calibrated", 0.02)
     assert "names no source" in profile.sources["host.kernel_s"].reference
     assert profile.sources["sm_arch"].reference.startswith("as h200-sxm: as h100-sxm: ")
+
+
+def test_a_base_without_what_we_calibrated(write):
+    """What is fitted to other people's measurements does not move when ours do."""
+    published = load_published("h100-sxm")
+    assert published.kernels["cudnn"] != load_hardware("h100-sxm").kernels["cudnn"]
+    pinned = load_hardware(write('base = "h100-sxm"\ncalibrated = false\nhbm_bytes_per_s = 3e12\n'))
+    assert pinned.kernels == published.kernels and pinned.hbm_bytes_per_s == 3e12
+    assert not [term for term, source in pinned.sources.items() if source.basis == "calibrated"]
 
 
 def test_false_leaves_out_a_table_of_the_base(write):

@@ -29,3 +29,8 @@ def test_refit_gives_the_committed_fit(name, tmp_path, monkeypatch):
 def test_every_committed_fit_can_be_made_anew():
     fits = {path.name.removesuffix(".fit.toml") for path in DATA.glob("*.fit.toml")}
     assert fits <= set(REFITS)
+
+
+def test_what_was_fitted_to_published_rows_stays_when_we_measure_a_gpu_again():
+    for path in DATA.glob("*.hardware.toml"):
+        assert tomllib.loads(path.read_text())["calibrated"] is False, path.name
