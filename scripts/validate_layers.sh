@@ -13,7 +13,7 @@ export PYTHONPATH=$PWD PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore::FutureWarning
 start=$(date +%s)
 left() { echo $((total - ($(date +%s) - start))); }
 
-python3 -m torch.distributed.run --standalone --nproc-per-node 1 -m validators.validation.worker \
+timeout $((total * 75 / 100)) python3 -m torch.distributed.run --standalone --nproc-per-node 1 -m validators.validation.worker \
   --backend "${BACKEND:-nccl}" --plan "$plan" --out "$out/steps" --seconds $((total * 60 / 100)) \
   >"$out/steps.log" 2>&1
 tail -n 60 "$out/steps.log"

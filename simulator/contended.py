@@ -25,6 +25,7 @@ from simulator.program.operations import (
     Elementwise,
     Exchange,
     Gemm,
+    HostCopy,
     Operation,
     Stencil,
     Transfer,
@@ -68,6 +69,8 @@ class ContendedCosts(CostModel):
             return self._attention_bytes(work)
         if isinstance(work, Elementwise):
             return self._elementwise_bytes(work)
+        if isinstance(work, HostCopy):
+            return work.bytes
         if isinstance(work, Gemm):
             size = dtype_bytes(work.dtype)
             return sum([(work.m * (n + k) + work.planes * n * k) * size for n, k in work.shapes], start=0)

@@ -31,6 +31,7 @@ from cost_models.network import (
     collective_demand,
     estimate_collective_s,
     estimate_exchange_s,
+    estimate_host_copy_s,
     exchange_demands,
 )
 from cost_models.topology import ClusterTopology
@@ -43,6 +44,7 @@ from simulator.program.operations import (
     Elementwise,
     Exchange,
     Gemm,
+    HostCopy,
     IntArray,
     Operation,
     Stencil,
@@ -119,6 +121,8 @@ class CostModel:
             return self._exchange(work)
         if isinstance(work, Stencil):
             return self._stencil(work)
+        if isinstance(work, HostCopy):
+            return _shrink(array_to_ns(estimate_host_copy_s(self._topology, self._profile, work.bytes)))
         if isinstance(work, Collective):
             return self._collective(work)
         return self._gemm(work)

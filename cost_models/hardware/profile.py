@@ -164,6 +164,19 @@ class HostCosts(Terms):
     graph_node_s: Seconds = 1e-9
 
 
+class CopyTerms(Terms):
+    """Copies between GPU and host by copy engines.
+
+    The rates are shares of what NCCL takes a link for (48 GB/s of PCIe Gen5 x16, whose line rate is 63): nvbandwidth's
+    host_to_device_memcpy_ce and its reverse reach 55.4 and 55.1 GB/s on an H200 (stas00/ml-engineering,
+    network/README.md). C2C is taken as NCCL has it.
+    """
+
+    latency_s: Seconds = 10e-6
+    pcie: Positive = 1.15
+    c2c: Positive = 1.0
+
+
 class InterferenceTerms(Terms):
     """What communication takes from kernels beside it (`simulator.engines.interference`).
 
@@ -210,6 +223,7 @@ class HardwareProfile(Terms):
     kernels, default_kernel : attention kernels, and the fastest exact one.
     links : curves by kind of link (those of ``Route.kind``).
     interference : what communication takes from kernels beside it.
+    copies : between the memories of GPU and host.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
@@ -229,6 +243,7 @@ class HardwareProfile(Terms):
     host: HostCosts
     links: dict[str, LinkCurve]
     interference: InterferenceTerms = InterferenceTerms()
+    copies: CopyTerms = CopyTerms()
     _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from cost_models.network.demands import Demand, collective_demand, exchange_dema
 from cost_models.network.exchange import estimate_exchange_s
 from cost_models.network.fairness import max_min_rates
 from cost_models.network.flows import FlowRoutes, route_flows
+from cost_models.network.host_copies import estimate_host_copy_s
 from cost_models.network.tuner import COLLECTIVES
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "estimate_collective",
     "estimate_collective_s",
     "estimate_exchange_s",
+    "estimate_host_copy_s",
     "exchange_demands",
     "max_min_rates",
     "route_flows",

@@ -1,4 +1,4 @@
-"""Bytes in use on every rank, in issue order, as PyTorch's allocator counts them.
+"""Bytes in use on every rank, in issue order, as PyTorch's allocator counts them; those of the host apart.
 
     in use after event i = sum of the buffers allocated and not yet released,   peak = max over i
 
@@ -39,6 +39,8 @@ class Memory(Ignore):
         self._n_ranks, self._workspace_bytes, self._follow = n_ranks, workspace_bytes, follow
         self._now: Column = 0
         self._peak: Column = 0
+        self._on_host: Column = 0
+        self._host_peak: Column = 0
         self.curve: list[tuple[str, int]] = []
         self._changes: list[tuple[int, str, int]] = []
 
@@ -58,15 +60,27 @@ class Memory(Ignore):
                 held.pop(buffer, None)
         return group_holders(held.values())
 
+    @property
+    def host_peak_bytes(self) -> IntArray:
+        """The most that each rank ever had in memory of its host."""
+        return np.broadcast_to(np.asarray(self._host_peak), self._n_ranks)
+
     def allocate(self, buffer: Buffer) -> None:
         """More in use."""
+        if buffer.on_host:
+            self._on_host = self._on_host + buffer.bytes
+            self._host_peak = _more(self._on_host, self._host_peak)
+            return
         self._now = self._now + buffer.bytes
-        self._note(self._now)
+        self._peak = _more(self._now, self._peak)
         if self._follow is not None:
             self._follow_change("+", buffer.name, buffer.id, buffer.bytes)
 
     def release(self, buffer: Buffer) -> None:
         """Less in use."""
+        if buffer.on_host:
+            self._on_host = self._on_host - buffer.bytes
+            return
         self._now = self._now - buffer.bytes
         if self._follow is not None:
             self._follow_change("-", buffer.name, buffer.id, buffer.bytes)
@@ -76,14 +90,8 @@ class Memory(Ignore):
         if self._workspace_bytes is not None:
             needed = self._workspace_bytes(operation)
             if not isinstance(needed, int) or needed:
-                self._note(self._now + needed)
+                self._peak = _more(self._now + needed, self._peak)
                 self._follow_workspace(operation.kind, needed)
-
-    def _note(self, used: Column) -> None:
-        if isinstance(used, int) and isinstance(self._peak, int):
-            self._peak = max(used, self._peak)
-        else:
-            self._peak = np.maximum(used, self._peak)
 
     def _follow_workspace(self, kind: str, needed: Column) -> None:
         """Up and down again."""
@@ -102,3 +110,7 @@ class Memory(Ignore):
 
 def _of(column: Column, rank: int) -> int:
     return column if isinstance(column, int) else int(column[rank])
+
+
+def _more(used: Column, peak: Column) -> Column:
+    return max(used, peak) if isinstance(used, int) and isinstance(peak, int) else np.maximum(used, peak)

@@ -11,9 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from cost_models.units import dtype_bytes
-from simulator.program.operations import Collective, Column, Exchange, IntArray
+from simulator.program.operations import Collective, Column, Elementwise, Exchange, HostCopy, IntArray
 from simulator.program.rings import Matching, Ring
 from simulator.program.tape import Tape, Tensor
+
+
+COPY_LANES = {"offload": "copy:out", "fetch": "copy:in"}
+"""A copy engine for each direction."""
 
 
 class Communicator(Tape):
@@ -65,6 +69,32 @@ class Communicator(Tape):
         ranks, size = self._members(group), tensor.buffer.bytes
         self._collective("all_reduce", size, 2 * size * (ranks - 1) // ranks, tensor, tensor, group)
         return tensor
+
+    def offload(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Copies in memory of the host. They are there once the compute lane touches them (`wait_for`)."""
+        return self._host_copy("offload", tensors, on_host=True)
+
+    def fetch(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Copies of what is in memory of the host, on the GPU."""
+        return self._host_copy("fetch", tensors, on_host=False)
+
+    def _host_copy(self, kind: str, tensors: Sequence[Tensor], *, on_host: bool) -> tuple[Tensor, ...]:
+        copies = [
+            self.tensor(b.name, b.layout, b.heads, b.dim, b.dtype, tokens=b.tokens, batch=b.batch, slices=b.slices,
+                        size=b.bytes, on_host=on_host)
+            for b in [tensor.buffer for tensor in tensors]
+        ]  # fmt: skip
+        self.copy_between(kind, tensors, copies)
+        return tuple(copies)
+
+    def copy_between(self, kind: str, tensors: Sequence[Tensor], copies: Sequence[Tensor]) -> None:
+        """Copy tensors of one memory into such of the other."""
+        moved = sum([tensor.buffer.bytes for tensor in tensors])
+        self.emit(kind, HostCopy(moved), tensors, copies, lane=COPY_LANES[kind])
+
+    def wait_for(self, tensors: Sequence[Tensor]) -> None:
+        """Let the compute lane wait until these are written, so that what they are copies of may be given back."""
+        self.emit("wait", Elementwise("copy", 0, 0), tensors, ())
 
     def _members(self, group: Ring | None) -> int:
         return group.size if group is not None else self.setup.n_ranks

@@ -27,6 +27,7 @@ from simulator.program.operations import (
     Elementwise,
     Exchange,
     Gemm,
+    HostCopy,
     IntArray,
     Operation,
     Stencil,
@@ -127,6 +128,8 @@ class Lift:
             return self._collective(work)
         if isinstance(work, Gemm):
             return replace(work, m=self._column(work.m), planes=self._column(work.planes))
+        if isinstance(work, HostCopy):
+            return HostCopy(self._column(work.bytes))
         if isinstance(work, Stencil):
             return Stencil(*[self._column(each) for each in (work.bytes_read, work.bytes_written, work.flop)])
         lowering = None if work.lowering is None else self._lowering(work.lowering)

@@ -30,6 +30,7 @@ computed or sent, never how long it takes: costing prices its ``work``, executor
 | all_reduce, reduce_scatter | Collective | as in NCCL, sums; several buffers in one launch are flat, or along `axis` |
 | send | Transfer | one rank of each group of two sends to the other (pipeline stages) |
 | propagation | Elementwise | nothing, on a communication lane: what was sent is under way for `seconds` |
+| offload, fetch | HostCopy | tensors copied to, or from, memory of the host, one for one |
 | synchronize | Elementwise | on the host lane: the host waits for the compute lane and for what has written what it reads |
 | wait | Elementwise | nothing; the compute lane waits until communication has written what is read |
 
@@ -71,6 +72,8 @@ CATEGORY = {
     "barrier": "communication",
     PROPAGATION: "communication",
     "communication": "communication",
+    "offload": "copy",
+    "fetch": "copy",
     "memcpy": "copy",
     "memset": "copy",
     "launch": "host",
@@ -97,6 +100,7 @@ class Buffer:
     layout : which tokens of the sequence the rows are, where they are tokens of the sequence.
     bytes : of each rank's shard.
     is_input : whether it holds data before the Program starts.
+    on_host : whether it is in memory of the host, where only copies reach it.
     slices : of a weight, or of the batch: what of the whole tensor each rank has, one axis after the other.
     base, first_head, first_row : of a view, the buffer that it is a part of, whose ``id`` it has, and where in it the
         view begins. A view takes no memory and is never allocated.
@@ -113,6 +117,7 @@ class Buffer:
     layout: Layout | None = None
     is_input: bool = False
     slices: tuple[Slices, ...] = ()
+    on_host: bool = False
     base: Buffer | None = None
     first_head: Column = 0
     first_row: Column = 0
@@ -214,7 +219,14 @@ class Transfer(Collective):
     bytes_per_s: float | None = None
 
 
-Work = Stencil | Attention | Elementwise | Gemm | Exchange | Collective
+@dataclass(slots=True, eq=False)
+class HostCopy:
+    """A copy between the memories of a GPU and its host, by a copy engine."""
+
+    bytes: Column
+
+
+Work = HostCopy | Stencil | Attention | Elementwise | Gemm | Exchange | Collective
 
 
 @dataclass(slots=True, eq=False)

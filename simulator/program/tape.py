@@ -121,18 +121,22 @@ class Tape:
         is_input: bool = False,
         slices: tuple[Slices, ...] = (),
         bits: float | None = None,
+        size: Column | None = None,
+        on_host: bool = False,
     ) -> Tensor:
         """A new tensor per rank, of the tokens in ``layout`` (or of ``tokens`` rows).
 
-        ``bits`` is the size of an element where it is stored in another form than ``dtype`` (quantised).
+        ``bits`` is the size of an element where it is stored in another form than ``dtype`` (quantised), ``size`` the
+        bytes in all where they are known.
         """
         if tokens is None:
             assert layout is not None
             tokens = layout.tokens
         batch = batch or self.setup.workload.batch
         row = batch * heads * dim
-        size = tokens * (row * DTYPE_BYTES[dtype]) if bits is None else _packed(tokens * row, bits)
-        buffer = Buffer(self._buffers, name, batch, tokens, heads, dim, dtype, size, layout, is_input, slices)
+        if size is None:
+            size = tokens * (row * DTYPE_BYTES[dtype]) if bits is None else _packed(tokens * row, bits)
+        buffer = Buffer(self._buffers, name, batch, tokens, heads, dim, dtype, size, layout, is_input, slices, on_host)
         self._buffers += 1
         self._live[buffer.id] = buffer
         if not self.muted:

@@ -231,7 +231,7 @@ class ParameterStore:
     def _wait(self, shards: Sequence[Tensor]) -> None:
         """Let the compute lane wait for the reduction before this one, so that its gradients' memory is free."""
         if self._pending:
-            self._r.emit("wait", Elementwise("copy", 0, 0), self._pending, ())
+            self._r.wait_for(self._pending)
         self._pending = list(shards)
 
     # -- optimizer ---------------------------------------------------------------------------------------------------

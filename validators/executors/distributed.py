@@ -18,6 +18,7 @@ from simulator.program.program import Program
 from validators.executors.communication import Communication
 from validators.executors.kinds import perform
 from validators.executors.local import AttentionKernel, LocalOperations, Merge
+from validators.executors.moving import copy_all
 from validators.executors.shards import Globals, load_shard
 from validators.executors.store import Store
 from validators.executors.waits import Waits
@@ -95,8 +96,9 @@ class RankExecutor:
 
     @property
     def input_bytes(self) -> int:
-        """Memory of this rank's inputs, which are there before a call."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self._inputs.values())
+        """Memory of this rank's inputs on its device, which are there before a call."""
+        here = [tensor for tensor in self._inputs.values() if tensor.device.type == self._world.device.type]
+        return sum(tensor.numel() * tensor.element_size() for tensor in here)
 
     @property
     def spans_ns(self) -> dict[int, tuple[int, int]]:
@@ -112,7 +114,7 @@ class RankExecutor:
     def release(self, buffer: Buffer) -> None:
         """Give memory back; lanes that may still use it are told to the allocator."""
         held, waits = self._store.release(buffer), self._waits.release(buffer)
-        if waits and held is not None:
+        if waits and held is not None and not buffer.on_host:
             tensors = [held] if isinstance(held, Tensor) else [piece.tensor for piece in held]
             self._world.lanes.keep(tensors, waits)
 
@@ -122,8 +124,12 @@ class RankExecutor:
             return
         waits = self._waits.issue(operation)
         lanes = self._world.lanes
-        if not operation.communicates:
+        if operation.category != "copy" and not operation.communicates:
             lanes.compute(operation.id, waits, partial(perform, self._local, operation))
+            return
+        if operation.category == "copy":
+            pairs = list(zip(self._local.reads(operation), self._local.writes(operation), strict=True))
+            lanes.communicate(operation.id, operation.lane, waits, partial(copy_all, pairs))
             return
         reads = [_contiguous(self._store.whole(buffer)) for buffer in operation.reads]
         writes = [self._store.whole(buffer) for buffer in operation.writes]
@@ -139,7 +145,9 @@ class RankExecutor:
 
     def _input(self, buffer: Buffer, dtype: torch.dtype) -> Tensor:
         if buffer.id not in self._inputs:
-            self._inputs[buffer.id] = self._load_input(buffer, dtype).to(self._world.device).contiguous()
+            loaded = self._load_input(buffer, dtype).to(self._store.place_of(buffer)).contiguous()
+            pinned = buffer.on_host and self._world.device.type == "cuda"
+            self._inputs[buffer.id] = loaded.pin_memory() if pinned else loaded
         return self._inputs[buffer.id]
 
 

@@ -24,6 +24,8 @@ KINDS: dict[str, Perform] = {
     "clear": attending.clear,
     "combine": attending.combine,
     "row_dot": attending.row_dot,
+    "offload": moving.host_copy,
+    "fetch": moving.host_copy,
     "accumulate": moving.accumulate,
     "cast": moving.cast,
     "reorder": moving.reorder,

@@ -6,6 +6,7 @@ A packed tensor is [P, B, tokens, heads, D], the slices for the ranks outermost,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -35,6 +36,17 @@ def _add_by_token(local: LocalOperations, operation: Operation) -> None:
         assert into.layout is not None and of.layout is not None
         rows = rows_of(into.layout.tokens_of(local.store.rank), of.layout.tokens_of(local.store.rank))
         total.index_add_(1, torch.from_numpy(rows).to(total.device), part.to(total.dtype))
+
+
+def host_copy(local: LocalOperations, operation: Operation) -> None:
+    """Between the memories of device and host."""
+    copy_all(list(zip(local.reads(operation), local.writes(operation), strict=True)))
+
+
+def copy_all(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """(source, target) each; a GPU goes on meanwhile, as the memory of the host is pinned."""
+    for source, target in pairs:
+        target.copy_(source, non_blocking=True)
 
 
 def cast(local: LocalOperations, operation: Operation) -> None:

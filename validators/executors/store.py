@@ -91,7 +91,7 @@ class Store:
         if held is not None and len(held) == 1 and held[0].tensor.shape == torch.Size(shape):
             made = held[0].tensor
         else:
-            made = self._empty(shape, self.dtype_of(buffer))
+            made = self._empty(shape, self.dtype_of(buffer), self.place_of(buffer))
             self._fill(made, buffer, held or [])
         self._held[buffer.id] = made
         return made
@@ -115,10 +115,15 @@ class Store:
         for piece in pieces:
             whole.narrow(token_dim(buffer), piece.start, piece.stop - piece.start).copy_(piece.tensor)
 
-    def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        if self._poison and dtype.is_floating_point:
-            return torch.full(shape, torch.nan, dtype=dtype, device=self.device)
-        return torch.empty(shape, dtype=dtype, device=self.device)
+    def place_of(self, buffer: Buffer) -> torch.device:
+        """Where the buffer is held."""
+        return torch.device("cpu") if buffer.on_host else self.device
+
+    def _empty(self, shape: tuple[int, ...], dtype: torch.dtype, place: torch.device) -> Tensor:
+        """Memory of the host is pinned where a GPU's copy engines are to reach it."""
+        pinned = self.device.type == "cuda" and place.type == "cpu"
+        made = torch.empty(shape, dtype=dtype, device=place, pin_memory=pinned)
+        return made.fill_(torch.nan) if self._poison and dtype.is_floating_point else made
 
 
 def token_dim(buffer: Buffer) -> int:
