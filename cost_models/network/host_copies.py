@@ -4,7 +4,8 @@
 
 All GPUs of a node copy at the same time, as ranks of one Program do, and have their even share of what they cross
 together, on their ways to the nearest memory. Both directions run at once. The factor is what a copy engine reaches of
-the rate that NCCL takes a PCIe link for; links of the host have what they sustain.
+the rate that NCCL takes a PCIe link for. Links of the host have what they sustain: its memory twice what it has each
+way, because a copy either reads or writes there.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def estimate_host_copy_s(
 def _rates(topology: ClusterTopology, pcie: float, c2c: float) -> FloatArray:
     """Bytes per second of each rank."""
     found: dict[tuple[float, ...], FloatArray] = {}
-    parts, factors, capacities = [], {LinkType.PCI: pcie, LinkType.C2C: c2c}, topology.link_capacities_bytes_per_s
+    parts, factors, capacities = [], {LinkType.PCI: pcie, LinkType.C2C: c2c, LinkType.MEM: 2.0}, topology.link_capacities_bytes_per_s
     for node, machine in enumerate(topology.machine_of_node):
         start = topology.numbering.start(node)
         links = topology.machines[machine].links

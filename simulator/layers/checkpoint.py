@@ -4,6 +4,7 @@
     attention   and, of attention, what its backward needs (O and LSE)   + the forward of everything but attention
     sequence    and half of that (see `core`)                            + a quarter of attention's forward as well
 
+With a stash both the input and what is kept of attention lie in memory of the host until backward (`offload`).
 Source: Chen et al. 2016 (arXiv 1604.06174); keeping attention results: LoongTrain (Gu et al. 2024, arXiv 2406.18485,
 section 4.4) and DistFlashAttn (Li et al. 2024, arXiv 2310.03294, section 3.3).
 """
@@ -14,6 +15,7 @@ from collections.abc import Callable
 
 from simulator.layers.core import Kept
 from simulator.layers.net import Net, Slot, Var
+from simulator.program.tape import Tensor
 
 CHECKPOINTS = ("none", "full", "attention", "sequence")
 
@@ -28,15 +30,33 @@ def checkpoint(net: Net, region: Region, x: Var, how: str) -> Var:
     with net.without_backward():
         y = region(x, kept)
     if y.slot is not None and net.saves:
-        net.push(_recompute(net, region, x, y.slot, kept))
+        net.push(_recompute(net, region, _keep(net, x.tensor, kept), x.slot, y.slot, kept))
     return y
 
 
-def _recompute(net: Net, region: Region, x: Var, out_slot: Slot, kept: Kept | None) -> Callable[[], None]:
+def _keep(net: Net, x: Tensor, kept: Kept | None) -> Callable[[], Tensor]:
+    """What gives the input again, once; in between it is here, or with what is kept of attention in the stash."""
+    if net.stash is None:
+        return lambda: x
+    stash = net.stash
+    ticket = stash.put((x, *(kept.give_up() if kept is not None else ())))
+
+    def take() -> Tensor:
+        tensors = stash.take(ticket)
+        if kept is not None:
+            kept.have_back(tensors[1:])
+        return tensors[0]
+
+    return take
+
+
+def _recompute(
+    net: Net, region: Region, take: Callable[[], Tensor], slot: Slot | None, out_slot: Slot, kept: Kept | None
+) -> Callable[[], None]:  # fmt: skip
     def backward() -> None:
         if kept is not None:
             kept.recomputing = True
-        again = Var(x.tensor, Slot() if x.slot is not None else None)
+        again = Var(take(), Slot() if slot is not None else None)
         mark = net.mark()
         y = region(again, kept)
         assert y.slot is not None
@@ -44,6 +64,6 @@ def _recompute(net: Net, region: Region, x: Var, out_slot: Slot, kept: Kept | No
         del y
         net.backward(mark)
         if again.slot is not None:
-            net.give(x.slot, again.slot.take())
+            net.give(slot, again.slot.take())
 
     return backward

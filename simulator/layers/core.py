@@ -9,6 +9,8 @@ half of the sequence, which sees no later keys.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from simulator.layers.net import Net, Var
 from simulator.program.operations import Elementwise
 from simulator.program.partition import Layout
@@ -29,7 +31,22 @@ class Kept:
 
     def __init__(self, *, later_half: bool = False) -> None:
         self._results: list[Saved] = []
+        self._lengths: list[int] = []
         self.recomputing, self._later_half = False, later_half
+
+    def give_up(self) -> tuple[Tensor, ...]:
+        """All results, which are kept elsewhere from now on."""
+        tensors = tuple([tensor for saved in self._results for tensor in saved])
+        self._lengths = [len(saved) for saved in self._results]
+        self._results = []
+        return tensors
+
+    def have_back(self, tensors: Sequence[Tensor]) -> None:
+        """What was given up."""
+        rest = list(tensors)
+        for length in self._lengths:
+            self._results.append(tuple(rest[:length]))
+            rest = rest[length:]
 
     def put(self, net: Net, saved: Saved) -> None:
         """Keep a result."""

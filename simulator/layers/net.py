@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from simulator.layers.offload import Stash
 from simulator.layers.parameter import Parameter
 from simulator.program.operations import Elementwise, Work
 from simulator.program.recorder import Recorder
@@ -61,12 +62,17 @@ class Net:
     ----------
     r : the recorder.
     training : whether backwards are kept.
+
+    Attributes
+    ----------
+    stash : where checkpointed layers leave what is kept of them; None on the GPU.
     """
 
     def __init__(self, r: Recorder, *, training: bool) -> None:
         self.r, self.training = r, training
         self._backwards: list[Backward] = []
         self._drop = False
+        self.stash: Stash | None = None
 
     def wants(self, *inputs: Var | Parameter) -> bool:
         """Whether any gradient of these is wanted."""
