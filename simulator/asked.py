@@ -109,6 +109,9 @@ class StepFields:
     microbatches: int = _option(1, int, "M", "Microbatches of each data parallel rank.")
     loss_chunks: int | None = _option(None, int | None, "N", "Fuse head and loss over N chunks. Default: whole logits.")
     optimizer: str = _option("adamw", str, "adamw|adamw-8bit", "Optimizer of a step.")
+    offload: str = _option(
+        "none", str, "none|activations|optimizer|all", "What lies in memory of the host during a step."
+    )
     method: str = _option("full", str, "NAME[:key=value,...]", "Fine-tuning method of a step.")
     weight_bits: float | None = _option(
         None, float | None, "BITS", "Of a stored weight (prefill, decode). Default: the type's."

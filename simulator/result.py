@@ -121,6 +121,7 @@ class SimulationResult(JsonRecord):
     compute_s, communication_s : time in which the critical rank computes, communicates.
     exposed_communication_s : communication while that rank computes nothing.
     peak_memory_bytes : largest over ranks.
+    host_memory_bytes : largest over ranks of what they keep in memory of the host (offload).
     fits : whether the peak is within the device's memory.
     exact : whether the schedule computes dense attention under the mask.
     bytes_sent_per_rank : bytes put on the wire to other ranks, all passes.
@@ -159,6 +160,7 @@ class SimulationResult(JsonRecord):
     flop_total: int
     uncertainty: Uncertainty
     other_s: float = 0.0
+    host_memory_bytes: int = 0
     rank_imbalance: float = 1.0
     step_imbalance: float = 1.0
     saturated_links: tuple[SaturatedLink, ...] = ()

@@ -226,6 +226,7 @@ class Run:
             warnings=(*self.resolved.warnings, *beyond, *self.ran.warnings, *self._paced(timeline)),
             **_times(timeline, self.pass_),
             peak_memory_bytes=peak,
+            host_memory_bytes=int(self.memory.host_peak_bytes.max()),
             fits=not self.lacking_bytes,
             exact=self.schedule.exact,
             bytes_sent_per_rank=tuple(self.traffic.sent_bytes.tolist()),

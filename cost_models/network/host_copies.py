@@ -55,8 +55,9 @@ def estimate_host_copy_s(
 @lru_cache(maxsize=16)
 def _rates(topology: ClusterTopology, pcie: float, c2c: float) -> FloatArray:
     """Bytes per second of each rank."""
-    found: dict[tuple[float, ...], FloatArray] = {}
-    parts, factors, capacities = [], {LinkType.PCI: pcie, LinkType.C2C: c2c, LinkType.MEM: 2.0}, topology.link_capacities_bytes_per_s
+    found: dict[tuple[int | float, ...], FloatArray] = {}
+    parts, capacities = [], topology.link_capacities_bytes_per_s
+    factors = {LinkType.PCI: pcie, LinkType.C2C: c2c, LinkType.MEM: 2.0}
     for node, machine in enumerate(topology.machine_of_node):
         start = topology.numbering.start(node)
         links = topology.machines[machine].links

@@ -15,7 +15,6 @@ from simulator.program.operations import Collective, Column, Elementwise, Exchan
 from simulator.program.rings import Matching, Ring
 from simulator.program.tape import Tape, Tensor
 
-
 COPY_LANES = {"offload": "copy:out", "fetch": "copy:in"}
 """A copy engine for each direction."""
 

@@ -15,6 +15,9 @@ reduction is under way: the compute lane waits for the one before. With several 
 last one only, 2 and 3 in every one. Source: Rajbhandari et al. 2020 (arXiv 1910.02054) sections 5 and 7; Zhao et al.
 2023 (FSDP, arXiv 2304.11277) sections 3.3 and 3.4.
 
+States may lie in memory of the host. A unit's are copied to the GPU while the unit before is updated, and back while
+the next one is: 24 bytes per element over PCIe, in both directions at once, and two or three units' on the GPU.
+
 AdamW in mixed precision keeps fp32 master weights and two moments: 12 bytes per element (with 8-bit moments, Dettmers
 et al. 2022, arXiv 2110.02861: 4 + 2 (1 + 4/256)).
 """
@@ -34,6 +37,8 @@ from traces.errors import InputError
 
 OPTIMIZERS = {"adamw": 32.0, "adamw-8bit": 8 + 32 / 256}
 """Bits of a moment's element."""
+
+OFFLOADS = ("none", "activations", "optimizer", "all")
 
 ADAMW: dict[str, float] = {
     "learning_rate": 1e-3,
@@ -87,12 +92,17 @@ class ParameterStore:
     grid : the ranks.
     zero : stage, 0 to 3.
     optimizer : of `OPTIMIZERS`; None where nothing is trained (inference).
+    on_host : whether optimizer states are in memory of the host.
     """
 
-    def __init__(self, r: Recorder, grid: Grid, zero: int = 0, optimizer: str | None = "adamw") -> None:
+    def __init__(
+        self, r: Recorder, grid: Grid, zero: int = 0, optimizer: str | None = "adamw", *, on_host: bool = False
+    ) -> None:  # fmt: skip
         if zero not in (0, 1, 2, 3):
             raise InputError("unknown zero stage", got=zero, expected="0, 1, 2 or 3")
         self._r, self._grid, self._optimizer = r, grid, optimizer
+        self._on_host = on_host
+        self._leaving: tuple[Tensor, ...] = ()
         self._zero = zero if grid.size(*DATA) > 1 else 0
         self._sharers: dict[int, Sharers] = {}
         self._states: dict[int, _State] = {}
@@ -122,22 +132,23 @@ class ParameterStore:
     def _state(self, parameter: Parameter, kind: str, bits: float) -> Tensor:
         name = f"{kind} {parameter.name}"
         if self._zero:
-            return self._shard(parameter, name, "fp32", is_input=True, bits=bits)
+            return self._shard(parameter, name, "fp32", is_input=True, bits=bits, on_host=self._on_host)
         return self._r.tensor(
             name, None, 1, parameter.columns, "fp32", tokens=parameter.rows, batch=parameter.planes, is_input=True,
-            slices=parameter.slices, bits=bits,
+            slices=parameter.slices, bits=bits, on_host=self._on_host,
         )  # fmt: skip
 
     def _shard(
-        self, parameter: Parameter, name: str, dtype: str, *, is_input: bool = False, bits: float | None = None
-    ) -> Tensor:
+        self, parameter: Parameter, name: str, dtype: str, *, is_input: bool = False, bits: float | None = None,
+        on_host: bool = False,
+    ) -> Tensor:  # fmt: skip
         """Memory for an N-th of the flattened weight, padded to equal shards."""
         sharers = self._sharers_of(parameter)
         part = -(-parameter.size // sharers.ranks)
         start = sharers.place * part
         slices = (*parameter.slices, Slices(None, start, start + part))
         return self._r.tensor(
-            name, None, 1, part, dtype, tokens=1, batch=1, is_input=is_input, slices=slices, bits=bits
+            name, None, 1, part, dtype, tokens=1, batch=1, is_input=is_input, slices=slices, bits=bits, on_host=on_host
         )  # fmt: skip
 
     # -- weights -----------------------------------------------------------------------------------------------------
@@ -236,12 +247,26 @@ class ParameterStore:
 
     # -- optimizer ---------------------------------------------------------------------------------------------------
 
-    def step(self, weights: Iterable[Parameter]) -> None:
-        """Update weights from their gradients, which are gone then."""
+    def step_units(self, units: Sequence[Iterable[Parameter]]) -> None:
+        """Update the weights of units that are gathered together, from their gradients, which are gone then."""
         self._pending, self._whole = [], []
+        ready = [self._ready(unit) for unit in units]
+        here = [self._bring(states) for states in ready[:1]]
+        for states, after in zip(ready, (*ready[1:], []), strict=True):
+            here.append(self._bring(after))
+            self._step(states, here.pop(0))
+        self._settle()
+
+    def _ready(self, weights: Iterable[Parameter]) -> list[_State]:
         states = [self._states[id(each)] for each in weights]
-        updated = [state for state in states if state.grad is not None and state.states]
-        targets = {id(state.parameter): self._update(state) for state in updated}
+        return [state for state in states if state.grad is not None and state.states]
+
+    def _step(self, updated: Sequence[_State], here: Sequence[tuple[Tensor, ...]]) -> None:
+        targets = {
+            id(state.parameter): self._update(state, tensors) for state, tensors in zip(updated, here, strict=True)
+        }
+        self._take_back(updated, here)
+        del here
         if self._zero in (1, 2):
             for alike in self._by_sharers([state.parameter for state in updated]):
                 for each in alike:
@@ -252,7 +277,28 @@ class ParameterStore:
             self.updated[parameter.name] = targets[id(parameter)] if self._zero == 3 else parameter.held
             self.updated[state.states[0].buffer.name] = state.states[0]
 
-    def _update(self, state: _State) -> Tensor:
+    def _bring(self, states: Sequence[_State]) -> list[tuple[Tensor, ...]]:
+        """Each weight's optimizer states, on the GPU."""
+        if not self._on_host or not states:
+            return [state.states for state in states]
+        tensors = self._r.fetch([tensor for state in states for tensor in state.states])
+        count = len(states[0].states)
+        return [tensors[number * count : (number + 1) * count] for number in range(len(states))]
+
+    def _take_back(self, states: Sequence[_State], here: Sequence[tuple[Tensor, ...]]) -> None:
+        """Copy updated states to where they came from; what left before has left."""
+        if not self._on_host or not states:
+            return
+        self._settle()
+        self._leaving = tuple([tensor for state in states for tensor in state.states])
+        self._r.copy_between("offload", [tensor for each in here for tensor in each], self._leaving)
+
+    def _settle(self) -> None:
+        if self._leaving:
+            self._r.wait_for(self._leaving)
+        self._leaving = ()
+
+    def _update(self, state: _State, states: tuple[Tensor, ...]) -> Tensor:
         """Moments, master weights, and the weights that this rank updates."""
         parameter, grad = state.parameter, state.grad
         assert grad is not None
@@ -260,8 +306,8 @@ class ParameterStore:
         if self._zero in (1, 2):
             target = self._shard(parameter, parameter.name, parameter.dtype)
         assert target is not None
-        moved = sum(int(each.buffer.bytes) for each in state.states)
+        moved = sum(int(each.buffer.bytes) for each in states)
         work = Elementwise("accumulate", int(grad.buffer.bytes) + moved, moved + int(target.buffer.bytes))
-        self._r.emit("adamw", work, (grad, *state.states), (*state.states, target), settings=ADAMW)
+        self._r.emit("adamw", work, (grad, *states), (*states, target), settings=ADAMW)
         state.grad = None
         return target

@@ -17,7 +17,7 @@ from simulator.program.operations import Column
 from simulator.program.setup import Setup
 from simulator.schedules.base import Schedule
 from simulator.schedules.chunk import Chunk, cut_prompt
-from simulator.steps.parameters import OPTIMIZERS
+from simulator.steps.parameters import OFFLOADS, OPTIMIZERS
 from simulator.steps.serving import check_options, check_pass, tokens_of
 from traces.errors import InputError
 
@@ -35,6 +35,7 @@ class StepOptions(StepFields):
     def __post_init__(self) -> None:
         for name, value, choices in (
             ("checkpoint", self.checkpoint, CHECKPOINTS), ("optimizer", self.optimizer, tuple(OPTIMIZERS)),
+            ("offload", self.offload, OFFLOADS),
             ("tp version", self.tp_version, (1, 3)), ("zero", self.zero, (0, 1, 2, 3)),
         ):  # fmt: skip
             if value not in choices:
@@ -56,6 +57,10 @@ class StepOptions(StepFields):
     def parsed_method(self) -> Method:
         """The method of fine-tuning."""
         return parse_method(self.method)
+
+    def offloads(self, what: str) -> bool:
+        """Whether it lies in memory of the host."""
+        return self.offload in (what, "all")
 
     def grid(self, ranks: int) -> Grid:
         """The ranks as a grid.
@@ -165,6 +170,11 @@ class Plan:
             raise InputError("fewer microbatches than pipeline stages", got=f"{self.options.microbatches} microbatches",
                              expected=f"at least {self.grid.pp}")  # fmt: skip
         self._check_experts()
+        if self.options.offloads("activations") and self.options.checkpoint == "none":
+            raise InputError("offload of activations needs checkpointing: it moves what checkpointing keeps",
+                             got="checkpoint none", remedy="use checkpoint full, attention or sequence")  # fmt: skip
+        if self.options.offload != "none" and not training:
+            raise InputError("offload is for training steps", got=self.options.offload)
         if self.options.checkpoint == "sequence" and training:
             self._check_halves()
         method = self.options.parsed_method

@@ -14,6 +14,7 @@ from simulator.layers.core import Kept
 from simulator.layers.ends import Rows
 from simulator.layers.model import Model
 from simulator.layers.net import Net, Slot, Var
+from simulator.layers.offload import Stash
 from simulator.layers.parameter import Parameter
 from simulator.layers.preference import preference_loss
 from simulator.layers.weights import WeightMaker
@@ -56,7 +57,8 @@ class TrainingStep:
         self.r, context = self._ranks.r, self._ranks.context
         maker, options = WeightMaker(plan.shape, context.parallel, plan.dtype), plan.options
         self.model = Model(context, maker, options.loss_chunks, options.parsed_method, options.ep)
-        self.store = ParameterStore(self.r, plan.grid, options.zero, options.optimizer)
+        on_host = options.offloads("optimizer")
+        self.store = ParameterStore(self.r, plan.grid, options.zero, options.optimizer, on_host=on_host)
         self.losses: list[Rows] = []
         self._microbatch = 0
         self._log_probability: Tensor | None = None
@@ -81,8 +83,7 @@ class TrainingStep:
         self._ranks.on(*range(stages))
         for stage in range(stages):
             self._ranks.on(stage)
-            for weights, _ in units[stage]:
-                self.store.step(weights)
+            self.store.step_units([weights for weights, _ in units[stage]])
         outputs = {f"{name} {index}": tensor for index, rows in enumerate(self.losses)
                    for name, tensor in zip(("lse", "target"), rows, strict=True)}  # fmt: skip
         self.r.close(outputs | self.store.updated)
@@ -131,6 +132,7 @@ class TrainingStep:
     def _forward(self, stage: int, microbatch: int, units: Sequence[Unit]) -> None:
         self._microbatch, self.r.phase = microbatch, "forward"
         run = self._passes[stage, microbatch] = _Pass(Net(self.r, training=True))
+        run.net.stash = Stash(self.r) if self.plan.options.offloads("activations") else None
         self._log_probability = self._reference(microbatch) if self._reference else None
         x = self._receive_forward(stage, microbatch)
         run.entry = x.slot if x else None

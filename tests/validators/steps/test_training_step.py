@@ -29,6 +29,18 @@ CASES = [
 ]
 
 
+OFFLOAD_CASES = [
+    StepCase("ring", 1, {"offload": "all", "checkpoint": "full"}),
+    StepCase("burst:partition=striped", 2, {"offload": "activations", "checkpoint": "attention"}),
+    StepCase("burst:partition=striped", 2, {"offload": "activations", "checkpoint": "sequence"}, batch=2),
+    StepCase("ring", 4, {"offload": "optimizer", "zero": 3, "dp": 2, "microbatches": 2}, batch=4),
+    StepCase(
+        "ring", 8, {"offload": "all", "checkpoint": "full", "zero": 1, "pp": 2, "microbatches": 3, "tp": 2}, batch=3
+    ),
+    StepCase("ring", 2, {"offload": "all", "checkpoint": "full", "method": "lora:rank=2,targets=all"}),
+]
+
+
 METHOD_CASES = [
     StepCase("ring", 2, {"method": "lora:rank=3"}),
     StepCase("ring", 2, {"method": "lora:rank=3,targets=all", "checkpoint": "full"}),
@@ -64,7 +76,7 @@ MODEL_CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES + METHOD_CASES + MODEL_CASES, ids=str)
+@pytest.mark.parametrize("case", CASES + OFFLOAD_CASES + METHOD_CASES + MODEL_CASES, ids=str)
 def test_equals_autograd(case: StepCase) -> None:
     done = case.execute()
     loss, wanted = reference_step(case)
