@@ -293,7 +293,7 @@ class DiscreteEvents:
                 else:
                     yield from self._exchange(rank, task) if task.to else self._collective(rank, task)
             elif task.device_ns[rank]:
-                if interfere:
+                if interfere and lane == COMPUTE:  # copies hold no multiprocessors, and move little beside memory
                     yield from self._kernel(rank, task)
                 else:
                     yield env.timeout(task.device_ns[rank])

@@ -22,23 +22,25 @@ CHECKPOINTS = ("none", "full", "attention", "sequence")
 Region = Callable[[Var, Kept | None], Var]
 
 
-def checkpoint(net: Net, region: Region, x: Var, how: str) -> Var:
-    """``region(x, kept)``, saving what ``how`` says."""
+def checkpoint(net: Net, region: Region, x: Var, how: str, *, stays: bool = False) -> Var:
+    """``region(x, kept)``, saving what ``how`` says; what ``stays`` is not put into the net's stash."""
     if how == "none" or not net.training:
         return region(x, None)
     kept = None if how == "full" else Kept(later_half=how == "sequence")
     with net.without_backward():
         y = region(x, kept)
     if y.slot is not None and net.saves:
-        net.push(_recompute(net, region, _keep(net, x.tensor, kept), x.slot, y.slot, kept))
+        net.push(_recompute(net, region, _keep(net, x.tensor, kept, stays), x.slot, y.slot, kept))
     return y
 
 
-def _keep(net: Net, x: Tensor, kept: Kept | None) -> Callable[[], Tensor]:
+def _keep(net: Net, x: Tensor, kept: Kept | None, stays: bool) -> Callable[[], Tensor]:
     """What gives the input again, once; in between it is here, or with what is kept of attention in the stash."""
-    if net.stash is None:
-        return lambda: x
     stash = net.stash
+    if stash is None:
+        return lambda: x
+    if stays:
+        return lambda: (stash.ahead(), x)[1]
     ticket = stash.put((x, *(kept.give_up() if kept is not None else ())))
 
     def take() -> Tensor:

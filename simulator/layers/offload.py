@@ -3,7 +3,8 @@
     forward of layer i     copy out what is kept of it, while layer i + 1 computes; then its memory on the GPU is free
     backward of layer i    copy in what is kept of layer i - 1, while layer i is recomputed and differentiated
 
-So one layer's is on its way out, and one layer's ahead on its way in. Each direction has a copy engine of its own.
+So one layer's is on its way out, and one layer's ahead on its way in. Each direction has a copy engine of its own. The
+last layer's stays: backward begins with it.
 Source: the scheme of Rajbhandari et al. 2021 (ZeRO-Infinity, arXiv 2104.07857, section 5.2.2) for activation
 checkpoints, without NVMe.
 """
@@ -52,9 +53,14 @@ class Stash:
         self._tickets.pop()
         tensors = self._fetch(ticket)
         ticket.fetched = None
+        self.ahead()
+        return tensors
+
+    def ahead(self) -> None:
+        """What is taken next begins to come."""
+        self._settle()
         if self._tickets:
             self._fetch(self._tickets[-1])
-        return tensors
 
     def _fetch(self, ticket: Ticket) -> tuple[Tensor, ...]:
         if ticket.fetched is None:

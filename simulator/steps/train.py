@@ -96,7 +96,7 @@ class TrainingStep:
         if stage == 0:
             units.append(([model.ends["embed_tokens"]], self._embed))
         layers = model.stage_layers(stage, stages)
-        units += [(list(model.layers[index].values()), self._layer(index)) for index in layers]
+        units += [(list(model.layers[index].values()), self._layer(index, index == layers[-1])) for index in layers]
         if stage == stages - 1:
             units.append(([model.ends["norm"], model.ends["lm_head"]], self._loss))
         return units
@@ -104,14 +104,14 @@ class TrainingStep:
     def _embed(self, net: Net, _: Var | None) -> Var:
         return self.model.embed(net, self._ranks.ids("ids", self._microbatch))
 
-    def _layer(self, index: int) -> Callable[[Net, Var | None], Var]:
+    def _layer(self, index: int, last: bool) -> Callable[[Net, Var | None], Var]:
         def run(net: Net, x: Var | None) -> Var:
             assert x is not None
 
             def region(entry: Var, kept: Kept | None) -> Var:
                 return self.model.layer(net, index, entry, kept)
 
-            return checkpoint(net, region, x, self.plan.options.checkpoint)
+            return checkpoint(net, region, x, self.plan.options.checkpoint, stays=last)
 
         return run
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from simulator.program.operations import Operation
 from validators.executors.local import LocalOperations, Perform
 from validators.executors.shards import token_index
+from validators.executors.store import Piece
 from validators.kernels import pointwise
 
 EPSILON = 1e-5
@@ -69,14 +70,21 @@ def embed(local: LocalOperations, operation: Operation) -> None:
 
 def embed_dw(local: LocalOperations, operation: Operation) -> None:
     """Sum of dx over the tokens of each word."""
-    reads, (table,) = local.reads(operation), local.writes(operation)
+    reads, buffer = local.reads(operation), operation.writes[0]
     ids, dx = reads[0].flatten().long() - _offset(local, operation), flat(reads[1])
+    words = typing.cast(int, buffer.tokens)
+    if buffer.slices or operation.options.get("accumulate"):
+        (table,) = local.writes(operation)
+        _add_words(operation, table, ids, dx)
+        return
+    total = torch.ops.aten.embedding_dense_backward(dx, ids, words, -1, False)
+    local.store.adopt(buffer, [Piece(0, words, total.view(1, words, 1, buffer.dim))])
+
+
+def _add_words(operation: Operation, table: Tensor, ids: Tensor, dx: Tensor) -> None:
     mine = (ids >= 0) & (ids < table.shape[1])
-    if dx.is_cuda and not operation.writes[0].slices:
-        total = torch.ops.aten.embedding_dense_backward(dx, ids, table.shape[1], -1, False)
-    else:
-        total = torch.zeros_like(matrix(table))
-        total.index_add_(0, ids[mine], dx[mine])
+    total = torch.zeros_like(matrix(table))
+    total.index_add_(0, ids[mine], dx[mine])
     store_grad(operation, table, total)
 
 

@@ -21,6 +21,7 @@ CASES = [
     StepCase("ring", 4, {"tp": 2, "tp_version": 3, "zero": 3, "loss_chunks": 2}, batch=2),
     StepCase("burst", 4, {"dp": 2, "zero": 1, "checkpoint": "full", "microbatches": 2}, batch=4),
     StepCase("ring", 4, {"pp": 2, "microbatches": 2}, batch=2),
+    StepCase("ring", 4, {"offload": "all", "checkpoint": "attention", "zero": 1, "dp": 2, "microbatches": 2}, batch=4),
     StepCase("ring", 4, {"ep": 2, "dp": 2, "zero": 2, "routing": "zipf:seed=5"}, batch=2, shape=EXPERTS),
     StepCase("ulysses", 4, {"method": "lora:rank=2,targets=all", "tp": 2}),
     StepCase("ring", 4, {"new_tokens": 2, "pp": 2, "kv_dtype": "int8", "stage_link": "1ms,1Gbit/s"}, batch=2),

@@ -64,6 +64,18 @@ def test_single_gpu_runs_replay() -> None:
     assert float(np.median(np.abs(errors))) < 0.15
 
 
+@pytest.mark.parametrize("name", ["h100-steps", "h100-steps-heldout"])
+def test_errors_of_training_steps_are_the_reports(name: str) -> None:
+    """Made anew with ``attnsim validate docs/validation/NAME --hardware h100-sxm --topology dgx-h100 --json ...``."""
+    golden = json.loads((ROOT / name / "agreement.json").read_text())["summary"]
+    summary = summarise(compare_folder(RunFolder(ROOT / name), GpuPredictor("h100-sxm", "dgx-h100")))
+    assert summary["runs"] == golden["runs"] >= 18
+    for figures in ("error", "peak_memory_error"):
+        assert summary[figures] == pytest.approx(golden[figures], abs=1e-4), figures
+    assert summary["error"]["median_size"] < 0.05
+    assert summary["peak_memory_error"]["p95_size"] < 0.05
+
+
 def test_runs_that_are_no_runs_are_refused(tmp_path: Path) -> None:
     good = (GLOO / "runs" / FILE).read_bytes().split(b"\n")[0]
     for bad in (b"{}", b"[" * 2000, good.replace(b'"outcome": "measured"', b'"outcome": "fast"'),
