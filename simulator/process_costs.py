@@ -18,6 +18,7 @@ from simulator.program.operations import (
     Elementwise,
     Exchange,
     Gemm,
+    HostCopy,
     IntArray,
     Operation,
     Stencil,
@@ -78,6 +79,8 @@ def features_by_rank(operation: Operation, n_ranks: int) -> Iterator[tuple[str, 
             yield f"elementwise:{operation.kind}", (1.0, moved)
         elif isinstance(work, Stencil):
             yield f"stencil:{operation.kind}", (1.0, float(_at(work.flop, rank)))
+        elif isinstance(work, HostCopy):
+            yield operation.kind, (1.0, float(_at(work.bytes, rank)))
         elif isinstance(work, Exchange):
             yield "exchange", (1.0, float(_at(work.bytes, rank)))
         else:

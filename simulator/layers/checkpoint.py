@@ -12,9 +12,11 @@ section 4.4) and DistFlashAttn (Li et al. 2024, arXiv 2310.03294, section 3.3).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from simulator.layers.core import Kept
 from simulator.layers.net import Net, Slot, Var
+from simulator.layers.offload import Stash, Ticket
 from simulator.program.tape import Tensor
 
 CHECKPOINTS = ("none", "full", "attention", "sequence")
@@ -40,16 +42,20 @@ def _keep(net: Net, x: Tensor, kept: Kept | None, stays: bool) -> Callable[[], T
     if stash is None:
         return lambda: x
     if stays:
-        return lambda: (stash.ahead(), x)[1]
-    ticket = stash.put((x, *(kept.give_up() if kept is not None else ())))
+        return partial(_take_here, stash, x)
+    return partial(_take_back, stash, stash.put((x, *(kept.give_up() if kept is not None else ()))), kept)
 
-    def take() -> Tensor:
-        tensors = stash.take(ticket)
-        if kept is not None:
-            kept.have_back(tensors[1:])
-        return tensors[0]
 
-    return take
+def _take_here(stash: Stash, x: Tensor) -> Tensor:
+    stash.ahead()
+    return x
+
+
+def _take_back(stash: Stash, ticket: Ticket, kept: Kept | None) -> Tensor:
+    tensors = stash.take(ticket)
+    if kept is not None:
+        kept.have_back(tensors[1:])
+    return tensors[0]
 
 
 def _recompute(

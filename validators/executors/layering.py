@@ -72,8 +72,8 @@ def embed_dw(local: LocalOperations, operation: Operation) -> None:
     """Sum of dx over the tokens of each word."""
     reads, buffer = local.reads(operation), operation.writes[0]
     ids, dx = reads[0].flatten().long() - _offset(local, operation), flat(reads[1])
-    words = typing.cast(int, buffer.tokens)
-    if buffer.slices or operation.options.get("accumulate"):
+    words = buffer.tokens
+    if not isinstance(words, int) or buffer.slices or operation.options.get("accumulate"):
         (table,) = local.writes(operation)
         _add_words(operation, table, ids, dx)
         return
