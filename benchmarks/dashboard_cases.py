@@ -15,8 +15,10 @@ from typing import Any
 from plotly.utils import PlotlyJSONEncoder
 
 from simulator.dashboard.answers import find_answer
-from simulator.dashboard.app import draw_crossover, fill_form, update_page
+from simulator.dashboard.app import update_page
 from simulator.dashboard.crossings import Crossings
+from simulator.dashboard.form import fill_form
+from simulator.dashboard.panels import crossover_values
 from simulator.dashboard.state import PARTS, State
 from simulator.planning.runners import Here
 
@@ -26,14 +28,15 @@ NOTCHES = ("1.414", "2", "0.5", "0.25")
 def answer_s(state: State) -> float:
     """Processor seconds from the form to what is sent to the page."""
     begin = time.process_time()
-    _sent(update_page(*fill_form(state.query)))
+    *fields, kept, _ = fill_form(state.query)
+    _sent(update_page(*fields, kept))
     return time.process_time() - begin
 
 
 def map_s(state: State) -> float:
     """Processor seconds of a crossover map, all of it in this process."""
     begin = time.process_time()
-    _sent(draw_crossover(Crossings(Here()), state))
+    _sent(crossover_values(Crossings(Here()), state))
     return time.process_time() - begin
 
 
