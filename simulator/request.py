@@ -7,6 +7,7 @@ loads what they name, refuses what contradicts itself, and fills in the defaults
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,8 @@ LAYER_OPTIONS = ("tp", "placement", "tp_version", "checkpoint", "ep", "routing",
 """Of the options of steps, those that one layer has."""
 
 ENGINES = ("auto", "maxplus", "des")
+KEPT_TOPOLOGIES = 16
+Stamp = tuple[int, int] | None
 
 MOST_GPUS = 2**18
 """Ulysses on as many takes 2 s, a ring on 2^14 takes 8 s and four times as long on twice as many."""
@@ -71,8 +74,8 @@ class SimulationRequest(RequestFields):
         self.faults.check(topology.n_ranks)
         hardware = _hardware(self, topology)
         if self.what_if:
-            variation = parse_variation(self.what_if)
-            topology, hardware = variation.topology(topology), variation.profile(_load_profile(hardware))
+            hardware = parse_variation(self.what_if).profile(_load_profile(hardware))
+            topology = _vary_topology(topology, self.what_if)
         return ResolvedRequest(
             request=self,
             schedule=None if self.schedule is None else parse_spec(self.schedule, "schedule"),
@@ -230,8 +233,30 @@ def _load_topology(request: SimulationRequest) -> ClusterTopology:
             )  # fmt: skip
         return given
     gpu = _gpu_name(request.hardware)
-    name = given if given is not None else _preset_of(gpu)
-    return load_topology(name, request.gpus, request.nodes, gpu, parse_nccl_assignments(request.nccl))
+    name = str(given if given is not None else _preset_of(gpu))
+    return _find_topology(name, file_stamp(name), request.gpus, request.nodes, gpu, tuple(request.nccl))
+
+
+@lru_cache(maxsize=KEPT_TOPOLOGIES)
+def _find_topology(
+    name: str, _stamp: Stamp, gpus: int, nodes: int | None, gpu: str | None, nccl: tuple[str, ...]
+) -> ClusterTopology:
+    """The same object for the same question: it knows its routes, and NCCL's channels are found once for it."""
+    return load_topology(name, gpus, nodes, gpu, parse_nccl_assignments(nccl))
+
+
+@lru_cache(maxsize=KEPT_TOPOLOGIES)
+def _vary_topology(topology: ClusterTopology, what_if: str) -> ClusterTopology:
+    return parse_variation(what_if).topology(topology)
+
+
+def file_stamp(name: str) -> Stamp:
+    """When a file was changed, and its size; None where none is meant."""
+    try:
+        found = Path(name).stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _gpu_name(hardware: str | HardwareProfile | None) -> str | None:

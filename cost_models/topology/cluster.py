@@ -242,9 +242,10 @@ class ClusterTopology:
         if code not in self._class_of_code:
             route = self.route(src, dst)
             alike = (i for i, known in enumerate(self._classes) if _traits(known) == _traits(route))
-            found = next(alike, len(self._classes))
-            if found == len(self._classes):
+            found = next(alike, None)
+            if found is None:
                 self._classes.append(route)
+                found = self._classes.index(route)  # not its length before: another thread may have come between
             self._class_of_code[code] = found
         return self._class_of_code[code]
 

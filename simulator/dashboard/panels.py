@@ -75,9 +75,10 @@ def page_outputs() -> list[Output]:
 def page_values(answer: Answer, kept: Answer | None, kept_query: str | None) -> list[Any]:
     """All of it but the marks."""
     shown, state, out = answer.shown, answer.state, refusals(answer)
+    figures = page_figures(answer)
     query = state.query or "?"
     return [
-        *graphs([page_figures(answer)[name] for name in FIGURES]),
+        *graphs([figures[name] for name in FIGURES]),
         title_of(shown),
         _measures(answer, kept),
         [html.Li(each) for each in dict.fromkeys(shown.warnings)],

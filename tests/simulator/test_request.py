@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -135,3 +136,28 @@ def test_a_window_that_the_mask_does_not_have_is_a_warning(tmp_path: Any) -> Non
     assert "2 of 2 layers" in resolved.warnings[-1]
     assert "simulated is the mask causal" in resolved.warnings[-1]
     assert request_of(model=str(tmp_path), seq_len=4096).resolve().warnings == resolved.topology.warnings
+
+
+def test_the_same_cluster_is_found_once() -> None:
+    """So that its routes and NCCL's channels are too; other options are another cluster."""
+    first = request_of(**HEADS, what_if="nvlink=0.5").resolve().topology
+    assert request_of(**HEADS, what_if="nvlink=0.5", mask="full").resolve().topology is first
+    others = [request_of(**HEADS, **more).resolve().topology
+              for more in ({}, {"what_if": "nvlink=2"}, {"gpus": 8}, {"nccl": ["NCCL_MAX_NCHANNELS=4"]})]  # fmt: skip
+    assert len({id(each) for each in (first, *others)}) == 5
+
+
+def test_a_topology_file_that_has_changed_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "topo.txt"
+    for gpus in (4, 2):
+        path.write_text(_smi_matrix(gpus))
+        resolved = request_of(**HEADS, topology=str(path), hardware="h100-sxm", gpus=2).resolve()
+        assert resolved.topology.gpus_per_node == gpus
+
+
+def _smi_matrix(gpus: int) -> str:
+    names = [f"GPU{i}" for i in range(gpus)]
+    rows = ["\t".join(["", *names, "CPU Affinity", "NUMA Affinity"])]
+    for i, name in enumerate(names):
+        rows.append("\t".join([name, *["X" if i == j else "NV18" for j in range(gpus)], "0-31", "0"]))
+    return "\n".join(rows) + "\n"
