@@ -143,17 +143,21 @@ class CostModel:
 
     def _attention(self, work: Attention, worked_s: float) -> Column:
         shape, direction, delta = attention_shape(work), work.direction, work.precomputed_delta
+        column, kernel, share = work.lowering, self._kernel, 1.0
+        if work.sparse is not None:
+            column, share = work.sparse.within, work.sparse.share
+            kernel = work.sparse.kernel if work.sparse.kernel in self._profile.kernels else kernel
 
         def price(lowering: Lowering, _: int) -> int:
-            profile, kernel = self._profile, self._kernel
             return to_ns(
                 estimate_calls_s(
-                    profile, kernel, lowering.calls, shape, direction, precomputed_delta=delta, worked_s=worked_s
+                    self._profile, kernel, lowering.calls, shape, direction,
+                    precomputed_delta=delta, worked_s=worked_s, share=share,
                 )
-            )
+            )  # fmt: skip
 
-        key = shape, direction, delta, worked_s
-        return work.lowering.gather(self._per_lowering(key, work.lowering.table, price))
+        key = shape, direction, delta, worked_s, share
+        return column.gather(self._per_lowering(key, column.table, price))
 
     def _elementwise(self, work: Elementwise) -> Column:
         if work.lowering is None:

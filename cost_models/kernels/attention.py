@@ -60,7 +60,10 @@ def estimate_attention_s(
     InputError
         Where the GPU has no such kernel, or no matrix units for the dtype.
     """
-    return _price(profile, kernel, (call,), shape, direction, precomputed_delta, worked_s)
+    calls = (call,)
+    return estimate_calls_s(
+        profile, kernel, calls, shape, direction, precomputed_delta=precomputed_delta, worked_s=worked_s
+    )
 
 
 def estimate_calls_s(
@@ -72,17 +75,18 @@ def estimate_calls_s(
     *,
     precomputed_delta: bool = False,
     worked_s: float = 0.0,
+    share: float = 1.0,
 ) -> float:
     """Time of all calls of a lowering, in seconds.
 
-    They run one after the other; more than `MAX_LAUNCHES` are one launch of a kernel for general masks. Parameters and
-    errors are those of :func:`estimate_attention_s`.
+    They run one after the other; more than `MAX_LAUNCHES` are one launch of a kernel for general masks. ``share`` is of
+    the tiles, where a kernel chooses among them. Other parameters and errors are those of :func:`estimate_attention_s`.
     """
     if len(calls) > MAX_LAUNCHES and profile.kernel(kernel).general_masks:
-        return _price(profile, kernel, tuple(calls), shape, direction, precomputed_delta, worked_s)
+        return _price(profile, kernel, tuple(calls), shape, direction, precomputed_delta, worked_s, share)
     total = 0.0
     for call in calls:
-        total += _price(profile, kernel, (call,), shape, direction, precomputed_delta, worked_s + total)
+        total += _price(profile, kernel, (call,), shape, direction, precomputed_delta, worked_s + total, share)
     return total
 
 
@@ -94,6 +98,7 @@ def _price(
     direction: str,
     precomputed_delta: bool,
     worked_s: float,
+    share: float,
 ) -> float:
     """Time of one launch."""
     curve = profile.kernel(kernel)
@@ -104,7 +109,7 @@ def _price(
     floor = _bytes(rows, columns, shape, direction) / rate
 
     def main_s(on_grid: AttentionShape, splits: int = 1) -> float:
-        work = count_pieces(chosen, grid, profile.sm_count, peak, calls, on_grid, direction, splits)
+        work = count_pieces(chosen, grid, profile.sm_count, peak, calls, on_grid, direction, splits, share)
         busy = work.busy_s * (1 + chosen.l2_miss_cost * missed_share(profile, work.shared_bytes))
         compute = _slowed_s(chosen, worked_s + busy) - _slowed_s(chosen, worked_s)
         return max(compute, floor) if busy else 0.0

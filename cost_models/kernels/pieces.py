@@ -50,6 +50,7 @@ def count_pieces(
     shape: AttentionShape,
     direction: str,
     splits: int = 1,
+    share: float = 1.0,
 ) -> Work:
     """Work of one launch.
 
@@ -59,8 +60,9 @@ def count_pieces(
     sm_count, flop_per_s : multiprocessors, and the peak of all.
     calls : one, unless the kernel takes general masks.
     splits : parts of each piece's inner loop that are pieces of their own (`split_keys`).
+    share : of its tiles, that each piece visits.
     """
-    weights = _weigh_pieces(curve, whole_grid, calls, shape, direction, splits)
+    weights = _weigh_pieces(curve, whole_grid, calls, shape, direction, splits, share)
     if not len(weights):
         return Work(0.0, 1.0)
     copies = shape.problems * splits
@@ -88,12 +90,15 @@ def _weigh_pieces(
     shape: AttentionShape,
     direction: str,
     splits: int,
+    share: float,
 ) -> NDArray[np.float64]:
     """How many tiles' time each piece takes besides its prologue: the same on a GPU with fewer multiprocessors."""
     visits = _visits(curve, whole_grid, calls, direction)
     tiles, masked = (counts[visits.tiles > 0] for counts in visits)
     if not len(tiles):
         return np.zeros(0)
+    if share < 1:
+        tiles = np.ceil(tiles * share).astype(np.int64)
     masked = tiles if curve.masks_window_tiles and calls[0].left is not None else masked
     parts = -(-tiles // splits)
     weights = parts + (curve.masked_tile_cost - 1) * np.minimum(masked, parts)

@@ -41,7 +41,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,6 +123,21 @@ class Buffer:
     first_row: Column = 0
 
 
+class Sparse(NamedTuple):
+    """How a kernel computes scattered pairs, whose lowering only says how many they are.
+
+    Attributes
+    ----------
+    kernel : that does it, where the GPU's profile has it; else the one asked for.
+    within : calls that would compute all pairs among which they lie.
+    share : of the tiles of those calls, that each piece of work visits.
+    """
+
+    kernel: str
+    within: LoweringColumn
+    share: float
+
+
 @dataclass(slots=True, eq=False)
 class Attention:
     """Attention kernels of one step: which calls, from the two layouts and the mask.
@@ -140,6 +155,7 @@ class Attention:
     dtype: str
     precomputed_delta: bool = False
     row_bytes: int | None = None
+    sparse: Sparse | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -10,8 +10,10 @@ into n (1 - (1 - 1/n)^s) of the n = S/64 bands, and the share of the causal pair
     f = f_s + (1 - f_s) 2 v / S,    f_s = 1 - (1 - 1/n)^s,      at most 1
     index  2 64 S D FLOP per head and top-k;                    attention  4 D f S (S + 1) / 2 FLOP per head
 
-which is priced, and counted, as the causal window of as many pairs. It is approximate (exact under its own mask) and
-for inference only. On several GPUs heads are scattered as in Ulysses; a rank's heads choose for themselves.
+Diagonals and columns are spread over all rows, so that the piece of each 64 queries visits that share of the tiles that
+it would visit under the causal mask: so it is priced, by the Triton kernel's curve, of which only the tiles on the main
+diagonal are masked. Pairs are counted as those of the causal window of as many. It is approximate (exact under its own
+mask) and for inference only. On several GPUs heads are scattered as in Ulysses; a rank's heads choose for themselves.
 
 The released configuration for Llama-3.1-8B gives its 1024 heads six pairs (v, s): (100, 800) x 297, (1000, 6096) x
 279, (30, 800) x 175, (3500, 100) x 149, (500, 700) x 120, (100, 750) x 4. The defaults stand for all of them: the
@@ -25,9 +27,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-from cost_models.masks import SlidingWindow, TokenRange, lower
+from cost_models.masks import CausalMask, SlidingWindow, TokenRange, lower
 from simulator.program.lowered import column_of
-from simulator.program.operations import Attention, Elementwise, Gemm
+from simulator.program.operations import Attention, Elementwise, Gemm, Sparse
 from simulator.program.partition import Layout, Partition
 from simulator.program.recorder import Partial, Recorder
 from simulator.program.setup import Setup
@@ -38,6 +40,11 @@ from traces.errors import InputError
 
 LAST_QUERIES = 64
 TILE = 64
+SCORE_BYTES = 26
+"""Read and written of each score of the last queries: by the product (bf16), softmax to fp32, the sum of columns, and
+of diagonals, for which they are copied with padding."""
+KERNEL = "triton"
+"""What MInference's kernel is written in."""
 VERTICAL, SLASH = 875, 1220
 """Stand for the released configuration for Llama-3.1-8B (see above)."""
 
@@ -108,6 +115,7 @@ class MInference(Schedule):
         columns = r.tensor("columns", None, b.heads, 1, "int32", tokens=chosen.vertical)
         diagonals = r.tensor("diagonals", None, b.heads, 1, "int32", tokens=chosen.slash)
         read, written = (sum([each.buffer.bytes for each in many]) for many in (sums, (columns, diagonals)))
+        read += SCORE_BYTES * last * w.seq_len * b.heads * b.batch
         r.emit("vertical_slash_select", Elementwise("reduce", read, written), sums, (columns, diagonals),
                sink=self.sink, local=self.local)  # fmt: skip
         return columns, diagonals
@@ -118,9 +126,11 @@ class MInference(Schedule):
         share = computed_share(w.seq_len, int(columns.buffer.tokens), int(diagonals.buffer.tokens))
         window, whole = equivalent_window(w.seq_len, share), [TokenRange(0, w.seq_len)]
         lowering = column_of([lower(window, whole, whole, w.seq_len)] * r.setup.n_ranks)
+        causal = column_of([lower(CausalMask(), whole, whole, w.seq_len)] * r.setup.n_ranks)
         o = r.tensor("o", b.layout, b.heads, v.buffer.dim, b.dtype)
         lse = r.tensor("lse", b.layout, b.heads, 1, "fp32")
-        work = Attention(lowering, "forward", b.batch, b.heads, k.buffer.heads, b.dim, v.buffer.dim, b.dtype)
+        work = Attention(lowering, "forward", b.batch, b.heads, k.buffer.heads, b.dim, v.buffer.dim, b.dtype,
+                         sparse=Sparse(KERNEL, causal, share))  # fmt: skip
         r.emit("attention_sparse", work, reads, (o, lse), lowering=lowering)
         return Partial(o, lse, lowering)
 

@@ -12,6 +12,7 @@ import attnsim
 from simulator import simulate as module
 from simulator.result import Refused, SimulationResult
 from simulator.schedules import SCHEDULES
+from simulator.schedules.minference import computed_share
 from traces.errors import InputError
 
 EXACT = [name for name, kind in SCHEDULES.items() if kind.exact]
@@ -116,3 +117,14 @@ def test_no_schedule_named_is_refused() -> None:
         attnsim.simulate(**SMALL)
     with pytest.raises(InputError, match="compare simulates all schedules"):
         attnsim.compare(**SMALL, schedule="ring")
+
+
+@pytest.mark.parametrize(("vertical", "slash"), [(875, 1220), (100, 200)])
+def test_minference_is_priced_as_its_share_of_the_causal_kernels_tiles(vertical: int, slash: int) -> None:
+    """Not as a window, all of whose tiles flash kernels mask: Triton's causal time times the share, and the index."""
+    one = {"gpus": 1, "seq_len": 2**16, "heads": 32, "kv_heads": 8, "head_dim": 128, "pass_": "forward"}
+    dense = run("flash", kernel="triton", **one).time_s
+    sparse = run(f"minference:vertical={vertical},slash={slash}", **one)
+    share = computed_share(2**16, vertical, slash)
+    assert 1.0 < sparse.time_s / (share * dense) < 1.15
+    assert sparse.pairs_total == pytest.approx(share * 2**31, rel=0.01)
