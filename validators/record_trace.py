@@ -100,7 +100,7 @@ def main() -> None:
     if options.workload == "executor":
         _record_executor(options)
         return
-    device = own_gpu() if options.device == "cuda" else torch.device("cpu")
+    device = own_gpu(options.backend or "nccl") if options.device == "cuda" else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if "WORLD_SIZE" in os.environ:

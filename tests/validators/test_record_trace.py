@@ -62,5 +62,6 @@ def test_ranks_share_a_gpu_only_where_nccl_is_told(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "3")
     with pytest.raises(InputError, match="rank 3 of this host has no GPU"):
         own_gpu()
+    assert own_gpu("gloo") == torch.device("cuda", 1)
     monkeypatch.setenv("NCCL_MULTI_RANK_GPU_ENABLE", "1")
     assert own_gpu() == torch.device("cuda", 1)

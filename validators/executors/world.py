@@ -118,8 +118,8 @@ def _check(backend: str) -> None:
         raise InputError("backend nccl needs a GPU, and PyTorch sees none")
 
 
-def own_gpu() -> torch.device:
-    """The GPU of this process: its own, or, where NCCL allows it, one that several ranks share.
+def own_gpu(backend: str = "nccl") -> torch.device:
+    """The GPU of this process: its own, or, over gloo or where NCCL allows it, one that several ranks share.
 
     Since version 2.30 NCCL lets ranks share a GPU if ``NCCL_MULTI_RANK_GPU_ENABLE=1`` says so. What is computed and
     sent is then right, and traces have all their kernels; times are those of ranks that take turns.
@@ -130,7 +130,7 @@ def own_gpu() -> torch.device:
         Where this host has fewer GPUs than ranks and nothing allows sharing.
     """
     local, present = int(os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0"))), torch.cuda.device_count()
-    if local >= present and os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE") != "1":
+    if local >= present and backend == "nccl" and os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE") != "1":
         raise InputError(
             f"rank {local} of this host has no GPU", got=f"{present} GPUs", expected="one for each rank",
             remedy="start fewer ranks, or let them share with NCCL 2.30 and NCCL_MULTI_RANK_GPU_ENABLE=1",

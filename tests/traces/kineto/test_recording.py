@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
-from tests.traces.kineto.places import PAIRS, RECORDED, SINGLE
+from tests.traces.kineto.places import GLOO, RECORDED, SINGLE
 from tests.traces.strategies import timelines
 from tests.traces.synthetic import ring_timeline
 from traces.errors import InputError
@@ -127,7 +127,7 @@ def test_h100_streams_and_events():
     assert {read.timeline.lanes[wait.stream] for wait in read.waits[0]} == {"stream 7", "stream 16"}
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", GLOO)
 def test_gloo_pairs(name):
     read = read_recording(RECORDED / name)
     assert read.timeline.n_ranks == 2
@@ -138,6 +138,29 @@ def test_gloo_pairs(name):
     assert len(communication) == {"gloo-collectives": 2 * 7, "gloo-ring": 2 * 4, "gloo-executor": 2 * (4 * 4 + 3)}[name]
     assert all(shared[i] == 2 for i in communication)
     assert not read.warnings
+
+
+def test_our_executor_over_nccl():
+    """A ring of two, both passes: every operation is named and on both ranks, communication on a stream of its own."""
+    read = read_recording(RECORDED / "h100-shared-ring")
+    timeline = read.timeline
+    assert read.on_device and timeline.n_ranks == 2 and [len(windows) for windows in read.windows] == [2, 2]
+    kinds = Counter((timeline.operations[o].kind, timeline.operations[o].phase) for o in timeline.operation)
+    assert kinds["exchange", "forward"] == 2 * 2 * 1 and kinds["exchange", "backward"] == 2 * 2 * 3
+    lanes = {timeline.operations[o].category: set() for o in timeline.operation}
+    for operation, lane in zip(timeline.operation.tolist(), timeline.lane.tolist(), strict=True):
+        lanes[timeline.operations[operation].category].add(lane)
+    assert lanes["communication"].isdisjoint(lanes["compute"])
+    assert all(info.name.startswith("attnsim#") for info in timeline.operations)
+
+
+def test_pytorchs_context_parallelism_over_nccl():
+    """What both are SendRecv to the profiler is told apart: K and V by all-gather, dK and dV by all-to-all."""
+    timeline = read_recording(RECORDED / "h100-shared-context-parallel").timeline
+    found = Counter((timeline.operations[o].kind, timeline.operations[o].phase) for o in timeline.operation)
+    moved = {each: count for each, count in found.items() if each[0] in ("all_gather", "all_to_all", "exchange")}
+    assert moved == {("all_gather", "forward"): 4, ("all_gather", "backward"): 4, ("all_to_all", "backward"): 8}
+    assert found["attention_forward", "forward"] == 2 * 2 * 2 and ("attention_forward", "backward") not in found
 
 
 def test_gloo_kinds():

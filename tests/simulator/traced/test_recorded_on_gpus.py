@@ -1,0 +1,34 @@
+"""Traces of our executor on a GPU, compared with the simulation of the same Program."""
+
+from __future__ import annotations
+
+import pytest
+
+import attnsim
+from tests.traces.kineto.places import RECORDED
+from traces.differences import Comparison, compare_timelines, select_step
+from traces.kineto import read_recording
+
+SHAPE = {"heads": 16, "kv_heads": 16, "head_dim": 128, "seq_len": 8192, "topology": "dgx-h100", "hardware": "h100-sxm"}
+
+
+def compare(name: str, schedule: str, gpus: int) -> Comparison:
+    """Simulated against the fastest step measured."""
+    simulated = attnsim.simulate(schedule=schedule, gpus=gpus, timeline=True, **SHAPE).timeline
+    assert simulated is not None
+    return compare_timelines(simulated, select_step(read_recording(RECORDED / name)))
+
+
+def test_one_gpu_takes_the_time_that_is_simulated():
+    assert abs(compare("h100-executor.json.gz", "flash", 1).error) < 0.05
+
+
+def test_kernels_of_ranks_that_share_a_gpu_take_the_time_that_is_simulated():
+    """All operations are found, and those that compute agree; communication does not, as the ranks take turns."""
+    found = compare("h100-shared-ring", "ring", 2)
+    assert all(simulated == measured for kind, (simulated, measured) in found.kinds.items() if "copy/" not in kind)
+    parts = {each.name: each for each in found.parts}
+    for kind in ("attention_forward/forward", "attention_backward/backward", "cast/backward"):
+        part = parts[f"compute/{kind}"]
+        assert part.simulated_ns == pytest.approx(part.measured_ns, rel=0.15)
+    assert parts["communication/exchange/backward"].cost_ns > 0.5 * found.makespan.cost_ns
