@@ -31,6 +31,7 @@ from cost_models.network.terms import NCCL_TERMS, NetworkTerms, Terms
 from cost_models.network.tuner import (
     CHANNEL_GB_PER_S,
     LL_MAX,
+    NVLS_EFFICIENCY,
     RING_BASE_US,
     Choice,
     architecture,
@@ -41,6 +42,7 @@ from cost_models.topology.links import GB_PER_S
 _US = 1e-6
 _BASE_S = RING_BASE_US[0] * _US
 _NVLS_CHUNKS = ((64, 128 * KIB, 64 * KIB), (8, 64 * KIB, 32 * KIB), (2, 32 * KIB, 16 * KIB))
+_NVLS_TREE_CHUNKS = ((4, 128 * KIB, 64 * KIB), (1, 64 * KIB, 32 * KIB))
 _P2P_LL_BYTES = 16 * KIB
 _P2P_BATCH = 8
 _OVERLAP = 1.5
@@ -109,18 +111,29 @@ def _chain_s(comm: Communicator, terms: Terms, n_bytes: float, rate: float) -> f
 
 
 def _nvls_s(comm: Communicator, terms: Terms, choice: Choice, n_bytes: float, share: float) -> float:
-    """Two loops fill the pipeline, and between nodes two more for every level of the tree."""
+    """Two loops fill the pipeline, and between nodes two more for every level of the tree.
+
+    The share of the link that NVLS reaches is NCCL's own; that of rings is not meant for it.
+    """
     pieces = comm.nvls_channels * len(comm.nvls.channels)
-    chunk = 128 * KIB
-    for loops, from_bytes, to_bytes in _NVLS_CHUNKS:
+    chunk = 64 * KIB if comm.n_nodes >= 4 else 128 * KIB
+    for loops, from_bytes, to_bytes in _NVLS_CHUNKS if comm.n_nodes == 1 else _NVLS_TREE_CHUNKS:
         if n_bytes < loops * pieces * from_bytes:
             chunk = min(chunk, to_bytes)
     loop = min(pieces * chunk, n_bytes)
     loops = ceil(n_bytes / (pieces * chunk))
     levels = (comm.n_nodes - 1).bit_length()
-    slow = terms.intra if comm.n_nodes == 1 else terms.inter
-    rate = choice.gb_per_s * GB_PER_S * slow.efficiency * share
-    return _start_s(comm, terms) + _BASE_S + (loops + 2 + 2 * levels) * _step_s(slow, loop / rate)
+    rate = (choice.gb_per_s if comm.n_nodes == 1 else _nvls_tree_gb_per_s(comm)) * GB_PER_S * share
+    inside_s, between_s = (_step_s(each, loop / rate) for each in (terms.intra, terms.inter))
+    return _start_s(comm, terms) + _BASE_S + (loops + 2) * inside_s + 2 * levels * between_s
+
+
+def _nvls_tree_gb_per_s(comm: Communicator) -> float:
+    """Of NVLSTree: what the switches do, or the NICs; in two trees each carries the data once each way, or twice."""
+    heads = len(comm.nvls.channels)
+    inside = 2 * comm.nvls.intra_gb_per_s * NVLS_EFFICIENCY[architecture(comm.sm)] * (heads - 1)
+    ports = len(comm.ring.channels) * comm.ring.inter_gb_per_s * (2 if comm.n_nodes == 2 else 1)
+    return min(inside, ports) * comm.n_ranks / ring_steps("all_reduce", comm.n_ranks)
 
 
 def all_to_all_s(comm: Communicator, terms: Terms, part_bytes: float, busiest_s: float) -> float:

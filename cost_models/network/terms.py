@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cost_models.hardware import HardwareProfile
 
 FIT_FILE = Path(__file__).with_name("data") / "fit.toml"
+NUMBERS = ("start_s", "step_s", "efficiency")
 _US = 1e-6
 
 
@@ -103,6 +104,7 @@ class MachineFit:
     hardware : profiles that use the fit.
     rows : patterns (by column of the published measurements) of the rows of this machine.
     fit_rows : patterns of those among them that the fit used. least_bytes : and their least size.
+    fitted : numbers that the fit found; others are what they are set to.
     """
 
     machine: str
@@ -111,6 +113,7 @@ class MachineFit:
     rows: Mapping[str, str]
     fit_rows: Mapping[str, str]
     least_bytes: int
+    fitted: tuple[str, ...]
     terms: NetworkTerms
 
     def of_row(self, fields: Mapping[str, str]) -> bool:
@@ -140,5 +143,5 @@ def _read(entry: Mapping[str, Any]) -> MachineFit:
     terms = NetworkTerms(entry["start_s"], entry["step_s"], entry["efficiency"], source)
     return MachineFit(
         entry["machine"], entry["link"], tuple(entry["hardware"]), entry["rows"], entry["fit_rows"],
-        entry["least_bytes"], terms,
+        entry["least_bytes"], tuple(entry.get("fitted", NUMBERS)), terms,
     )  # fmt: skip

@@ -91,6 +91,8 @@ class Nccl(Source):
         """The machine; sizes from 1 MiB on, where bandwidth counts, apart from those below."""
         size = row["bytes"].strip()
         nodes = "" if row["nodes"].strip() in ("", "1") else f" x {row['nodes'].strip()} nodes"
+        if nodes and (stated := re.search(r"NCCL [0-9.]+", row["notes"])):
+            nodes += f", {stated[0]}"  # logs of one machine with several versions differ by up to two
         large = size.isdecimal() and int(size) >= 2**20
         return f"{row['gpu'].removeprefix('NVIDIA ')}{nodes}, {'from' if large else 'below'} 1 MiB"
 

@@ -123,3 +123,13 @@ def test_a_slow_port_of_the_second_node_slows_the_cluster():
     slow = slow_links(TWO_NODES, {link: 0.5})
     usual, slower = (estimate_collective_s(each, GPU, "all_gather", range(16), GIB) for each in (TWO_NODES, slow))
     assert slower / usual == approx(48 / 25, rel=0.05)
+
+
+def test_nvls_trees_over_nodes_fill_once_and_go_as_fast_as_switches_or_nics():
+    """Two nodes: the switches' 476 GB/s (measured 470 to 487); more: each NIC carries the data twice, 8 of 48 GB/s."""
+    size = 2**35
+    for nodes, bus_gb_per_s in ((2, 476), (4, 384), (8, 384)):
+        n = 8 * nodes
+        cluster = load_topology("dgx-h100", n)
+        found = estimate_collective(cluster, GPU, "all_reduce", range(n), size, algorithm="NVLSTree")
+        assert size * 2 * (n - 1) / n / found.seconds / 1e9 == approx(bus_gb_per_s, rel=0.05)
