@@ -44,12 +44,13 @@ def fit_terms(fit: MachineFit) -> tuple[float, ...]:
 
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
         numbers[free] = x * UNITS[free]
-        terms = NetworkTerms(*numbers.tolist(), source="")
+        start_s, step_s, efficiency = numbers.tolist()
+        terms = NetworkTerms(start_s, step_s, efficiency, "")
         return np.log([SOURCE.predict_with(row, terms) for row in rows] / published)
 
     start, low, high, scale = (np.array(each)[free] for each in (START, LOWEST, HIGHEST, SCALE))
     found = least_squares(residuals, start, bounds=(low, high), x_scale=scale, loss="soft_l1", f_scale=0.1,
-                          diff_step=1e-4)  # fmt: skip
+                          diff_step=[1e-4] * len(free),)  # fmt: skip
     numbers[free] = found.x * UNITS[free]
     return tuple(numbers.tolist())
 
