@@ -228,11 +228,14 @@ class Recorder(Communicator):
         self.emit("accumulate", Elementwise("accumulate", read, written), parts, totals)
         return tuple(totals)
 
-    def reorder(self, tensor: Tensor, source: Layout, target: Tensor) -> Tensor:
+    def reorder(self, tensor: Tensor, source: Layout, target: Tensor, *, fused: bool = False) -> Tensor:
         """Fill ``target`` with the rows of the tokens in its layout; ``source`` says which tokens ``tensor`` has.
 
-        Either may be [P B, tokens, ...], what P ranks hold one after the other, as collectives have it.
+        Either may be [P B, tokens, ...], what P ranks hold one after the other, as collectives have it. ``fused``: done
+        by the communication beside it, which finds its rows itself, at no cost of its own.
         """
+        if fused:
+            return self.stand_in("reorder", tensor, target, have=source, want=target.layout)
         return self.copy("reorder", (tensor,), target, "gather", have=source, want=target.layout)
 
     def add_by_token(self, totals: Sequence[Tensor], parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -245,8 +248,14 @@ class Recorder(Communicator):
         self.emit("accumulate", Elementwise("accumulate", read, written), parts, totals, by_token=True)
         return tuple(totals)
 
+    def sum_by_token(self, parts: Sequence[Tensor], layout: Layout) -> tuple[Tensor, ...]:
+        """Of each token of a layout, the sum of the rows that the parts have of it, by the communication beside it."""
+        totals = tuple([self.like(part, part.buffer.name, layout=layout) for part in parts])
+        self.emit("accumulate", Elementwise("accumulate", 0, 0), parts, totals, by_token=True, fresh=True)
+        return totals
+
     def stand_in(self, kind: str, tensor: Tensor, target: Tensor, **options: Any) -> Tensor:
-        """Fill ``target`` from the tensor where a product stands that belongs to the layer around: at no cost."""
+        """Fill ``target`` from the tensor at no cost: work of the layer around, or of the communication beside it."""
         self.emit(kind, Elementwise("copy", 0, 0), (tensor,), (target,), **options)
         return target
 

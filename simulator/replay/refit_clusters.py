@@ -18,7 +18,7 @@ from simulator.replay.refit_kernels import PINNED_BASE, Structure, curve_lines, 
 from simulator.replay.source import DATA
 from simulator.replay.sources.burst_bench import TOPOLOGY, BurstBench
 from simulator.replay.sources.burst_profile import BurstProfile
-from simulator.replay.sources.magi_distributed import MagiDistributed, build_machines
+from simulator.replay.sources.magi_distributed import FITTED, MagiDistributed, build_machines
 from simulator.replay.sources.magi_kernels import MagiKernels
 from simulator.replay.sources.usp import Usp, build_machine, degrees
 from traces.atomic import write_text_atomic
@@ -121,29 +121,33 @@ HOPPER: Structure = {"fa3": ("flash3", {}), "ffa": ("flash3", {})}
 
 
 def refit_magi_distributed() -> None:
-    """FA3's forward in long calls; its backward and FFA as in the kernel charts, an efficiency each."""
+    """FA3's and FFA's forward in long calls; backward as in the kernel charts, an efficiency each."""
     source, base = MagiDistributed(), load_published("h100-sxm")
-    (row,) = [row for row in source.rows if source.in_fit(row)]
-    kernels = {kernel: fit_efficiencies(MagiKernels(), base, kernel, HOPPER) for kernel in HOPPER}
-    backward, net = kernels["fa3"]["backward"], base.links["net"].efficiency
+    rows = {row["method"]: row for row in source.rows if source.in_fit(row)}
+    backward = {kernel: fit_efficiencies(MagiKernels(), base, kernel, HOPPER)["backward"] for kernel in HOPPER}
+    net = base.links["net"].efficiency
+
+    def profile(forward: Any) -> HardwareProfile:
+        shares = zip(HOPPER, forward, strict=True)
+        curves = {k: with_shares(base, "flash3", share, backward[k], net).kernels["flash3"] for k, share in shares}
+        return base.model_copy(update={"kernels": curves})
 
     def residuals(x: Any) -> Any:
-        profile = with_shares(base, "flash3", x[0], backward, net)
-        profile = profile.model_copy(update={"kernels": {"fa3": profile.kernels["flash3"]}})
-        vars(source).update(machines=build_machines(profile), hardware=profile)
-        return np.log(source.predict(row) / source.published(row)[0])
+        vars(source).update(machines=build_machines(profile(x)), hardware=profile(x))
+        fitted = [rows[FITTED[kernel]] for kernel in HOPPER]
+        return np.log([source.predict(row) / source.published(row)[0] for row in fitted])
 
-    share = least_squares(residuals, 0.6, bounds=(0.05, 0.999), diff_step=[1e-3]).x[0]
-    kernels["fa3"]["forward"] = float(share)
-    rows = "magi-distributed: Ulysses, full mask, forward on 8 GPUs"
+    found = least_squares(residuals, (0.6, 0.6), bounds=(0.05, 0.999), diff_step=[1e-3] * 2).x
+    named = "magi-distributed: Ulysses and MagiAttention's AlltoAll-v, full mask, forward on 8 GPUs"
     lines = ["# Fitted curves; made by python -m simulator.replay.refit magi-distributed", *PINNED_BASE,
              'default_kernel = "fa3"']  # fmt: skip
-    for kernel, efficiencies in kernels.items():
-        lines += curve_lines(base, kernel, efficiencies, HOPPER)
-    for terms, reference in (("kernels", KERNEL_ROWS), ("kernels.fa3.forward.efficiency", rows)):
+    for kernel, share in zip(HOPPER, found, strict=True):
+        lines += curve_lines(base, kernel, {"forward": float(share), "backward": backward[kernel]}, HOPPER)
+    forward = '", "'.join(f"kernels.{kernel}.forward.efficiency" for kernel in HOPPER)
+    for terms, reference in (("kernels", KERNEL_ROWS), (forward, named)):
         lines += ["", "[[source]]", f'terms = ["{terms}"]', 'basis = "published"', f'reference = "{reference}"']
     write_text_atomic(DATA / "magi-distributed.hardware.toml", "\n".join(lines) + "\n")
-    write_text_atomic(DATA / "magi-distributed.fit.toml", f'fitted_on = "{rows}; kernels: {KERNEL_ROWS}"\n')
+    write_text_atomic(DATA / "magi-distributed.fit.toml", f'fitted_on = "{named}; kernels: {KERNEL_ROWS}"\n')
 
 
 KERNEL_ROWS = "efficiencies from magi-kernels' fitted rows, all else flash3 of the published h100-sxm"

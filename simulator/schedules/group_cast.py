@@ -3,8 +3,14 @@
 What rank r lacks is (keys its queries see) less (its own), in the order of the sequence, cut into n stages of equal
 size. Of a stage, each owner sends its rows to each rank that needs them, as one all-to-all of uneven rows: gathered
 by receiver before, put in the order of the sequence after. Group-reduce is the way back, with sums where the rows
-belong. Source: MagiAttention (github SandAI-org/MagiAttention, docs/source/blog/magi_attn.md: group collectives on
-all-to-all-v).
+belong.
+
+Between nodes a row that several ranks of a node need can be sent once: to the rank there that stands where the owner
+stands in its node (the relay), which deals it out. Then a stage is two all-to-alls, owner to relay and relay to those
+that need it; rows that stay in a node go through their owner as its own relay. On the way back relays add up what their
+node has for a row. Communication that does so finds and adds rows itself (``fused``), without kernels beside it.
+Source: MagiAttention (github SandAI-org/MagiAttention, docs/source/blog/magi_attn.md: group
+collectives on all-to-all-v, and native ones, which send between nodes once).
 """
 
 from __future__ import annotations
@@ -26,7 +32,7 @@ Piece = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class Cast:
-    """One stage: rows in the order in which they are sent, received, and used; ``splits[r, s]`` rows go from r to s."""
+    """One all-to-all: rows as they are sent, received, and used; ``splits[r, s]`` of them go from r to s."""
 
     sent: Layout
     received: Layout
@@ -34,14 +40,51 @@ class Cast:
     splits: IntArray
 
 
+Stage = tuple[Cast, ...]
+"""To whom rows are needed: directly, or to relays and from them."""
+
+
 @lru_cache(maxsize=32)
-def plan_casts(partition: Partition, mask: Mask, seq_len: int, stages: int) -> tuple[Cast, ...]:
-    """The stages that bring every part's queries their keys; those in which nothing moves are left out."""
+def plan_casts(
+    partition: Partition, mask: Mask, seq_len: int, stages: int, ranks_per_node: int | None = None
+) -> tuple[Stage, ...]:
+    """The stages that bring every part's queries their keys; those in which nothing moves are left out.
+
+    Parameters
+    ----------
+    ranks_per_node : send between nodes once, through relays; None sends to each that needs a row.
+    """
     owners = _owners(partition)
     lacking = [_lacking(partition, owners, rank, mask, seq_len) for rank in range(partition.parts)]
     staged = [_in_stages(pieces, stages) for pieces in lacking]
-    casts = [_build([each[stage] for each in staged]) for stage in range(stages)]
-    return tuple([cast for cast in casts if cast.splits.any()])
+    needed = [[each[stage] for each in staged] for stage in range(stages)]
+    needed = [each for each in needed if any(each)]
+    if ranks_per_node is None:
+        return tuple([(_build(each),) for each in needed])
+    return tuple([_build_relayed(each, ranks_per_node) for each in needed])
+
+
+def _build_relayed(lacking: list[list[Piece]], ranks_per_node: int) -> Stage:
+    """Owner to relay, and relay to those that need it."""
+    relayed: list[list[Piece]] = [[] for _ in lacking]
+    dealt: list[list[Piece]] = []
+    for to, pieces in enumerate(lacking):
+        first = to // ranks_per_node * ranks_per_node
+        dealt.append([(start, stop, first + owner % ranks_per_node) for start, stop, owner in pieces])
+        for start, stop, owner in pieces:
+            relayed[first + owner % ranks_per_node].append((start, stop, owner))
+    return _build([_union(pieces) for pieces in relayed]), _build(dealt)
+
+
+def _union(pieces: list[Piece]) -> list[Piece]:
+    """Each row once, in the order of the sequence; a row has one owner."""
+    joined: list[Piece] = []
+    for start, stop, owner in sorted(pieces):
+        if joined and joined[-1][2] == owner and start <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(stop, joined[-1][1]), owner
+        else:
+            joined.append((start, stop, owner))
+    return joined
 
 
 def _owners(partition: Partition) -> tuple[IntArray, IntArray, IntArray]:
@@ -103,26 +146,35 @@ def _home(name: str, parts: list[list[TokenRange]]) -> Layout:
     return Layout.home(Partition.of(name, parts))
 
 
-def start_cast(r: Recorder, cast: Cast, tensors: tuple[Tensor, ...]) -> list[Tensor]:
+def start_cast(r: Recorder, cast: Cast, tensors: tuple[Tensor, ...], *, fused: bool = False) -> list[Tensor]:
     """Rows on their way to those that need them."""
     send, receive = [[r.like(each, each.buffer.name, layout=layout) for each in tensors] for layout in
                      (cast.sent, cast.received)]  # fmt: skip
     for tensor, packed in zip(tensors, send, strict=True):
-        r.reorder(tensor, tensor.layout, packed)
+        r.reorder(tensor, tensor.layout, packed, fused=fused)
     r.all_to_all_v(send, receive, cast.splits)
     return receive
 
 
-def arrange(r: Recorder, cast: Cast, received: list[Tensor]) -> list[Tensor]:
+def arrange(r: Recorder, cast: Cast, received: list[Tensor], *, fused: bool = False) -> list[Tensor]:
     """What has arrived, in the order of the sequence."""
-    return [r.reorder(each, cast.received, r.like(each, each.buffer.name, layout=cast.used)) for each in received]
+    used = [r.like(each, each.buffer.name, layout=cast.used) for each in received]
+    pairs = zip(received, used, strict=True)
+    return [r.reorder(each, cast.received, target, fused=fused) for each, target in pairs]
 
 
-def start_reduce(r: Recorder, cast: Cast, parts: tuple[Tensor, ...]) -> list[Tensor]:
-    """Gradients of rows that were cast, on their way to their owners."""
-    send, receive = [[r.like(each, each.buffer.name, layout=layout) for each in parts] for layout in
-                     (cast.received, cast.sent)]  # fmt: skip
-    for tensor, packed in zip(parts, send, strict=True):
-        r.reorder(tensor, cast.used, packed)
+def start_reduce(r: Recorder, cast: Cast, parts: tuple[Tensor, ...], *, fused: bool = False) -> list[Tensor]:
+    """Gradients of rows that were cast, on their way back to those that sent them."""
+    receive = [r.like(each, each.buffer.name, layout=cast.sent) for each in parts]
+    send = [
+        each if each.layout is cast.received
+        else r.reorder(each, each.layout, r.like(each, each.buffer.name, layout=cast.received), fused=fused)
+        for each in parts
+    ]  # fmt: skip
     r.all_to_all_v(send, receive, cast.splits.T)
     return receive
+
+
+def add_at_relays(r: Recorder, cast: Cast, parts: list[Tensor]) -> tuple[Tensor, ...]:
+    """Sums of what a node has for each row, where the row had arrived in the node."""
+    return r.sum_by_token(parts, cast.received)

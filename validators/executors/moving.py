@@ -35,6 +35,8 @@ def _add_by_token(local: LocalOperations, operation: Operation) -> None:
     ):
         assert into.layout is not None and of.layout is not None
         rows = rows_of(into.layout.tokens_of(local.store.rank), of.layout.tokens_of(local.store.rank))
+        if "fresh" in operation.options:
+            total.zero_()
         total.index_add_(1, torch.from_numpy(rows).to(total.device), part.to(total.dtype))
 
 

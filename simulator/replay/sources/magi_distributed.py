@@ -4,8 +4,11 @@
 
 Nodes have 8 GPUs; what joins them is not stated: taken as the 400 Gb/s a GPU of a DGX H100, nothing is fitted. (One
 flow of a ring takes the time of 20 GB/s, half of that; collectives reach more.) FA3 and FFA have flash-attention 3's
-curve of the published H100 and one efficiency per direction, fitted to the kernel benchmark (`magi_kernels`); in calls
-of 10 ms and more FA3's forward reaches less than there: one efficiency fitted here.
+curve of the published H100 and one efficiency per direction: backward's fitted to the kernel benchmark
+(`magi_kernels`), forward's here, as in calls of 10 ms and more FA3 reaches less than there, and FFA more.
+
+Native group collectives are `magi`'s: rows cross to a node once, and no kernels pack them; that they hold 48 SMs is not
+modelled.
 
 Rings of this benchmark (TransformerEngine's, with FA3) gather the rows of Q, K and V that are no padding by index in
 every step and scatter O and the LSE back; so do the ring parts of USP and LoongTrain. Read and written are
@@ -41,6 +44,7 @@ SCHEDULES = {
     "LoongTrain": "loongtrain:head={heads},context={ring},partition={partition},grad=bf16",
     "Megatron HybridCP": "hybrid-cp",
     "MagiAttention (AlltoAll-v)": "magi:chunk=2048,stages=2",
+    "MagiAttention (native group collectives)": "magi:chunk=2048,stages=2,transport=native",
 }
 MASKS = {
     "full_mask": ("full", "contiguous"),
@@ -48,6 +52,9 @@ MASKS = {
     "varlen_full_mask": ("document:lengths={lengths}", "document-zigzag"),
     "varlen_causal_mask": ("document:lengths={lengths},causal=true", "document-zigzag"),
 }
+FITTED = {"fa3": "Ulysses", "ffa": "MagiAttention (AlltoAll-v)"}
+"""Method whose row each kernel's forward is fitted to."""
+
 DOCUMENTS = {65536: (39, 0.117), 131072: (74, 0.100), 262144: (149, 0.071), 524288: (297, 0.053), 1048576: (578, 0.035)}
 """Mean number and density of the documents, by length of the sequence."""
 
@@ -78,8 +85,6 @@ class MagiDistributed(Source):
             raise Skip(f"no mask and direction in table_or_figure {row['table_or_figure'][:60]}")
         if row["gpu"] != "H100":
             raise Skip(f"no fitted kernels on {row['gpu'][:40] or 'an unnamed GPU'}")
-        if "native group" in row["method"]:
-            raise Skip("MagiAttention's native group collectives (48 SMs, rows sent once per node) have no model")
         if row["method"] not in SCHEDULES:
             raise Skip(f"no schedule for {row['method'][:60] or 'an unnamed method'}")
         if row["method"] == "Ring All-Gather" and "varlen" in parts[2] and parts[3] == "bwd":
@@ -116,9 +121,9 @@ class MagiDistributed(Source):
         return fitted_hardware(DATA / f"{self.name}.hardware.toml")
 
     def in_fit(self, row: Row) -> bool:
-        """One row, for FA3's forward in long calls."""
-        fields = (row["method"], row["table_or_figure"], row["n_gpus"])
-        return fields == ("Ulysses", "distributed/h100/full_mask/fwd", "8")
+        """Two rows, for the forward of FA3 and of FFA in long calls."""
+        fields = (row["table_or_figure"], row["n_gpus"])
+        return row["method"] in FITTED.values() and fields == ("distributed/h100/full_mask/fwd", "8")
 
 
 def build_machines(profile: HardwareProfile) -> dict[bool, Machine]:

@@ -36,6 +36,7 @@ SCHEDULES = [
     ("lightseq", 5, 5),
     ("lightseq", 6, 3),
     ("magi", 6, 3),
+    ("magi:transport=native", 6, 3),
     ("hybrid-cp", 8, 4),
     ("tp:version=3", 4, 4),
     ("rsa", 4, 2),

@@ -6,6 +6,7 @@ Source: LongCA-bench (arXiv 2510.17896) section 3 and its code; the papers that 
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from cost_models.masks import needed_keys, parse_mask
@@ -147,6 +148,31 @@ def test_magi_sends_the_rows_that_are_needed(mask: str, stages: int) -> None:
     backward = sent_bytes(small_program(f"magi:chunk=10,stages={stages}", setup, "backward"))
     assert sum(forward) == received * row_bytes
     assert sum(backward) == 2 * received * row_bytes
+
+
+@pytest.mark.parametrize("mask", ["causal", "document:lengths=100+40+100,causal=true"])
+def test_magi_with_relays_sends_a_row_to_a_node_once(mask: str) -> None:
+    """Counted token by token: over the network once to each other node with a query that sees it, both ways."""
+    ranks, node = 6, 3
+    setup = small_setup(ranks, seq_len=S, heads=8, kv_heads=4, batch=B, mask=mask, ranks_per_node=node)
+    parsed = parse_mask(mask, S)
+    partition = build_partition("area-balanced", S, ranks, parsed, chunk=10)
+    owner = {
+        token: rank for rank in range(ranks) for each in partition.ranges(rank) for token in each.tokens().tolist()
+    }
+    crossing = {
+        (token, rank // node)
+        for rank in range(ranks) for each in needed_keys(parsed, partition.ranges(rank), S)
+        for token in each.tokens().tolist() if owner[token] // node != rank // node
+    }  # fmt: skip
+    program = small_program("magi:chunk=10,stages=1,transport=native", setup, "both")
+    crossed = 0
+    for operation in program.operations:
+        if operation.kind == "all_to_all_v":
+            source, target = np.nonzero(operation.work.splits)
+            rows = operation.work.splits[source, target]
+            crossed += int(rows[source // node != target // node].sum()) * operation.work.row_bytes
+    assert crossed == 3 * len(crossing) * B * 2 * 4 * D * E
 
 
 def test_magi_under_a_full_mask_sends_what_all_gather_does() -> None:

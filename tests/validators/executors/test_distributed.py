@@ -48,6 +48,7 @@ CASES = [
     Case("tp:version=3", 4, batch=2),
     Case("hybrid-cp:tokens=12", 4, DOCUMENTS),
     Case("lightseq", 3),
+    Case("magi:chunk=2,transport=native", 4, kv_heads=4, ranks_per_node=2),
 ]
 
 

@@ -94,6 +94,23 @@ def test_equals_dense_attention(case: Case) -> None:
     assert worst_error(done.results, dense_results(case.setup, inputs)) < TOLERANCE
 
 
+RELAYED = [
+    Case("magi:chunk=2,transport=native", 4, "causal", ranks_per_node=2),
+    Case("magi:chunk=2,stages=3,grad=fp32,transport=native", 6, "full", kv_heads=4, batch=2, ranks_per_node=3),
+    Case("magi:chunk=2,stages=1,transport=native", 6, MASKS[1], kv_heads=2, ranks_per_node=2),
+    Case(
+        "magi:partition=document-zigzag,transport=native", 4, "document:lengths=10+17+21,causal=true", ranks_per_node=2
+    ),
+]
+
+
+@pytest.mark.parametrize("case", RELAYED, ids=str)
+def test_rows_that_cross_to_a_node_once_equal_dense_attention(case: Case) -> None:
+    inputs = scaled_inputs(case.setup)
+    done = execute(case.build(), inputs)
+    assert worst_error(done.results, dense_results(case.setup, inputs)) < TOLERANCE
+
+
 def test_the_sample_covers_what_it_should() -> None:
     """Refusals do not hollow it out."""
     assert {spec.split(":")[0] for spec in SPECS} == {name for name, kind in SCHEDULES.items() if kind.exact}
