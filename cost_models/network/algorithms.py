@@ -122,8 +122,9 @@ def _nvls_s(comm: Communicator, terms: Terms, choice: Choice, n_bytes: float, sh
             chunk = min(chunk, to_bytes)
     loop = min(pieces * chunk, n_bytes)
     loops = ceil(n_bytes / (pieces * chunk))
-    levels = (comm.n_nodes - 1).bit_length()
-    rate = (choice.gb_per_s if comm.n_nodes == 1 else _nvls_tree_gb_per_s(comm)) * GB_PER_S * share
+    levels = (comm.n_nodes - 1).bit_length() if choice.algorithm == "NVLSTree" else min(comm.n_nodes - 1, 1)
+    tree = choice.algorithm == "NVLSTree"
+    rate = (_nvls_tree_gb_per_s(comm) if tree else choice.gb_per_s) * GB_PER_S * share
     inside_s, between_s = (_step_s(each, loop / rate) for each in (terms.intra, terms.inter))
     return _start_s(comm, terms) + _BASE_S + (loops + 2) * inside_s + 2 * levels * between_s
 

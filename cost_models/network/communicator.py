@@ -19,7 +19,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cost_models.network.graphs import find_graph, find_nvls
+from cost_models.network.graphs import find_collnet, find_graph, find_nvls
 from cost_models.network.node import Node
 from cost_models.network.search import BALANCED_TREE, RING, Graph
 from cost_models.network.staging import StagedRate, staged_rate
@@ -52,6 +52,7 @@ class Communicator:
     p2p_channels, p2p_per_peer : of all sends of a rank, and at most of one.
     p2p_chunk_bytes, p2p_min_part_bytes, p2p_max_part_bytes : of sends: what moves in one step, and what a channel gets.
     switched : NVSwitches join the GPUs.
+    collnet : channels of CollNetDirect, none where NCCL does not use it.
     staged : what rings reach of links and host memory; unbounded where none of a node's hops is staged there.
     """
 
@@ -74,6 +75,7 @@ class Communicator:
     switched: bool
     settings: NcclSettings
     staged: StagedRate = StagedRate()
+    collnet: Graph = Graph("collnet")
 
     @property
     def ranks_per_node(self) -> float:
@@ -164,6 +166,7 @@ def _build(
         p2p_max_part_bytes=32 * chunk if n_nodes == 1 else chunk,
         switched=all(node.has_nvswitch for node in nodes), settings=settings,
         staged=_staged(nodes, rings) if intra_kind == "shm" else StagedRate(),
+        collnet=_least(map(find_collnet, nodes)) if settings.collnet_enable and n_nodes > 1 else Graph("collnet"),
     )  # fmt: skip
 
 

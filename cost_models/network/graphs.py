@@ -108,6 +108,22 @@ def find_nvls(node: Node) -> Graph:
     return Graph("nvls", channels, intra, inter, PathType.NVL, PathType.NVL, same_channels=False)
 
 
+def find_collnet(node: Node) -> Graph:
+    """CollNetDirect: a channel for each NIC, whose GPU talks to all others of the node over the switches.
+
+    As a head a GPU takes the speed once for each other GPU, and once for each other head: n - 1 and heads - 1 times.
+    """
+    rate = min((link for link in map(node.nvlink_gb_per_s, range(node.n_gpus))), default=0.0)
+    heads = len({node.transport.egress[rank].net for rank in node.local_ranks}) if node.nets else 0
+    crossings = node.n_gpus - 1 + heads - 1
+    if not heads or not node.has_nvswitch or not rate:
+        return Graph("collnet")
+    fitting = (speed for speed in speeds(node.sm, True) if speed * crossings <= rate + 1e-6)
+    speed = min([next(fitting, 0.0), *node.net_gb_per_s.values()])
+    channels = tuple(Channel((head,)) for head in range(heads)) if speed else ()
+    return Graph("collnet", channels, speed, speed, PathType.NVL, PathType.PXB, same_channels=False)
+
+
 def _double(graph: Graph, sm: int, most: int) -> Graph:
     """Channels of half the speed, twice as many: one SM does not move that much."""
     count = len(graph.channels)

@@ -2,8 +2,9 @@
 
     t = latency + bytes / bandwidth
 
-for each algorithm (Ring, Tree, NVLS, NVLSTree, PAT) and protocol (LL, LL128, Simple) that the collective and topology
-allow. The estimate is NCCL's, kept here to make the same choice; how long the choice takes is `algorithms`' matter.
+for each algorithm (Ring, Tree, NVLS, NVLSTree, PAT; CollNet where it is enabled) and protocol (LL, LL128, Simple) that
+the collective and topology allow. The estimate is NCCL's, kept here to make the same choice; how long it takes is
+`algorithms`' matter.
 
 Source: NVIDIA/nccl 2.30.7 src/graph/tuning.cc (ncclTopoTuneModel, ncclTopoGetAlgoTime); latencies in us, bandwidths in
 GB/s as there.
@@ -14,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import log2
 
+from cost_models.network import collnet
 from cost_models.network.communicator import Communicator
 from cost_models.network.search import Graph
 from cost_models.topology.paths import PathType
@@ -115,6 +117,7 @@ def candidates(comm: Communicator, kind: str, n_bytes: float) -> list[Choice]:
         found += [_tree(comm, n_bytes, protocol) for protocol in range(3)]
     if kind != "broadcast" and comm.nvls_channels and len(comm.nvls.channels) > 1:
         found += [_nvls(comm, kind)] if comm.n_nodes == 1 else [_nvls_tree(comm)] if kind == "all_reduce" else []
+    found += _collnet(comm, kind)
     one_gpu_per_node = comm.n_nodes == comm.n_ranks
     allowed = one_gpu_per_node if comm.settings.pat_enable == 2 else bool(comm.settings.pat_enable)
     if kind in ("all_gather", "reduce_scatter") and comm.n_nodes > 1 and allowed:
@@ -186,11 +189,24 @@ def _tree(comm: Communicator, n_bytes: float, protocol: int) -> Choice:
 
 
 def _nvls(comm: Communicator, kind: str) -> Choice:
-    heads, n = len(comm.nvls.channels), comm.n_ranks
+    """On one node, or between nodes where the network reduces."""
+    heads, n, g = len(comm.nvls.channels), comm.n_ranks, comm.ranks_per_node
     rate = comm.nvls.intra_gb_per_s * NVLS_EFFICIENCY[architecture(comm.sm)] * (heads - 1) / heads
+    rate *= 2 if kind == "all_reduce" else (g - 1) / g
+    latency = NVLS_US
+    if comm.n_nodes > 1:
+        rate, latency = min(rate, comm.nvls.inter_gb_per_s), latency + collnet.nvls_net_us()
+    return Choice("NVLS", "Simple", latency, heads * rate * (n / ring_steps(kind, n) if kind == "all_reduce" else 1))
+
+
+def _collnet(comm: Communicator, kind: str) -> list[Choice]:
+    """What there is besides where the network reduces."""
+    if kind == "broadcast" or not collnet.is_possible(comm):
+        return []
+    found = [Choice("CollNetDirect", "Simple", *collnet.direct(comm, kind, architecture(comm.sm) >= HOPPER))]
     if kind == "all_reduce":
-        return Choice("NVLS", "Simple", NVLS_US, heads * 2 * rate * n / ring_steps(kind, n))
-    return Choice("NVLS", "Simple", NVLS_US, heads * rate * (n - 1) / n)
+        found.append(Choice("CollNetChain", "Simple", *collnet.chain(comm)))
+    return found + ([_nvls(comm, kind)] if comm.nvls_channels and len(comm.nvls.channels) > 1 else [])
 
 
 def _nvls_tree(comm: Communicator) -> Choice:

@@ -14,7 +14,7 @@ from typing import Any
 from cost_models.topology.paths import PathType
 from traces.errors import InputError
 
-ALGORITHMS = ("Ring", "Tree", "NVLS", "NVLSTree", "PAT")
+ALGORITHMS = ("Ring", "Tree", "CollNetDirect", "CollNetChain", "NVLS", "NVLSTree", "PAT")
 PROTOCOLS = ("LL", "LL128", "Simple")
 MAX_CHANNELS = 64
 _OLDEST = (2, 12)
@@ -37,6 +37,7 @@ class NcclSettings:
     max_p2p_nchannels : of all sends and receives of a rank.
     nchannels_per_net_peer : of a send to another node.
     nvls_enable, nvls_nchannels : NVLink SHARP, and its channels.
+    collnet_enable : the network reduces (SHARP); needs its plugin.
     pat_enable : 0 never, 1 always, 2 with one GPU per node.
     algo, proto : those that may be used.
     version : of NCCL, major and minor.
@@ -57,6 +58,7 @@ class NcclSettings:
     nchannels_per_net_peer: int | None = None
     nvls_enable: bool = True
     nvls_nchannels: int | None = None
+    collnet_enable: bool = False
     pat_enable: int = 2
     algo: tuple[str, ...] = ALGORITHMS
     proto: tuple[str, ...] = PROTOCOLS
@@ -99,7 +101,7 @@ def parse_nccl_settings(variables: Mapping[str, str]) -> NcclSettings:
 
     >>> settings = parse_nccl_settings({"NCCL_P2P_LEVEL": "SYS", "NCCL_ALGO": "^Tree"})
     >>> settings.p2p_level.name, settings.algo
-    ('SYS', ('Ring', 'NVLS', 'NVLSTree', 'PAT'))
+    ('SYS', ('Ring', 'CollNetDirect', 'CollNetChain', 'NVLS', 'NVLSTree', 'PAT'))
     """
     known = {f"NCCL_{field.name.upper()}": field.name for field in fields(NcclSettings)}
     values: dict[str, Any] = {}
@@ -169,6 +171,7 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "shm_locality": _side,
     "pxn_disable": _flag,
     "nvls_enable": _flag,
+    "collnet_enable": _flag,
     "algo": _choice(ALGORITHMS),
     "proto": _choice(PROTOCOLS),
     "version": _version,

@@ -43,7 +43,7 @@ def test_gdr_level_stages_in_host_memory():
 def test_values():
     settings = parse_nccl_settings({"NCCL_PROTO": "ll,Simple", "NCCL_ALGO": "^nvls", "NCCL_NET_GDR_LEVEL": "PXB"})
     assert settings.proto == ("LL", "Simple")
-    assert settings.algo == ("Ring", "Tree", "NVLSTree", "PAT")
+    assert settings.algo == ("Ring", "Tree", "CollNetDirect", "CollNetChain", "NVLSTree", "PAT")
     assert settings.net_gdr_level is PathType.PXB
     assert parse_nccl_settings({"NCCL_VERSION": "2.18.5"}).version == (2, 18)
     assert parse_nccl_settings({}) == NcclSettings()
