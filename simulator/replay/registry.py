@@ -24,6 +24,7 @@ SOURCES: dict[str, str] = {
     "distflashattn": "distflashattn",
     "burst-engine": "burst_engine",
     "ring-blocks": "ring_blocks",
+    "gpt-fast": "gpt_fast",
 }
 """Modules in ``sources/`` by the name on the command line."""
 
