@@ -212,7 +212,7 @@ class Run:
     def result(self) -> SimulationResult:
         """What came out."""
         timeline = self.rows.timeline({"schedule": str(self.schedule), "engine": self.ran.engine})
-        trust = Trust(self.profile, self.kernel, self.setup.workload.head_dim, self.resolved.topology)
+        trust = Trust(self.profile, self.kernel, self.traffic.head_dim, self.resolved.topology)
         peak = int(self.memory.peak_bytes.max())
         critical = critical_rank(timeline)
         parts = breakdown(timeline, critical)

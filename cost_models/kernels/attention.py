@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from cost_models.kernels.elementwise import estimate_elementwise_s
 from cost_models.kernels.pieces import choose_splits, count_pieces
 from cost_models.kernels.shape import AttentionShape
-from cost_models.kernels.split_keys import estimate_combine_s, has_few_queries, pack_heads
+from cost_models.kernels.split_keys import estimate_combine_s, has_few_queries, narrow_tile_rows, pack_heads
 from cost_models.masks import MAX_LAUNCHES, KernelCall
 
 if TYPE_CHECKING:
@@ -116,6 +116,9 @@ def _price(
 
     if direction == "forward" and has_few_queries(kernel, calls, chosen.tile_rows):
         few = pack_heads(calls[0], shape, chosen.tile_rows)
+        if shape.row_bytes is not None:
+            narrow = narrow_tile_rows(calls[0], shape, chosen.tile_rows)
+            chosen = chosen.model_copy(update={"tile_rows": narrow})
         splits = choose_splits(chosen, grid, profile.sm_count, calls, few)
         main = min(main_s(few), main_s(few, splits) + estimate_combine_s(profile, rows, splits, shape))
     else:

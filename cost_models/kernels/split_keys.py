@@ -12,6 +12,10 @@ s is the least number of parts that fills the multiprocessors at least 85 % as e
     fill(s) = w / ceil(w),   w = s pieces / slots,      1 where pieces fill 80 % of the slots or a piece has few tiles
 
 Together they read K and V once, at memory's rate.
+
+Kernels that read rows of fewer bits, or latent rows, have tiles of 16 rows, for which matrix units take at most half of
+their rate (mma.m16n8k16 beside wgmma): priced as 2 x 16 ceil(rows / 16) rows. What they convert hides behind memory:
+two instructions a value are a fifth of the time that its byte takes on an H100 (3.4 TB/s, 30 T lanes/s).
 Source: Dao et al. 2023, "Flash-Decoding for long-context inference"; Dao-AILab/flash-attention, csrc/flash_attn/
 flash_api.cpp and hopper/heuristics.h (num_splits_heuristic, should_pack_gqa). FlashInfer, cuDNN and FlexDecoding do
 likewise; our Triton kernel does neither.
@@ -55,6 +59,18 @@ def pack_heads(call: KernelCall, shape: AttentionShape, tile_rows: int) -> Atten
     if _queries(call) * (shape.heads // shape.kv_heads) > tile_rows:
         return shape
     return replace(shape, heads=shape.kv_heads)
+
+
+def narrow_tile_rows(call: KernelCall, shape: AttentionShape, tile_rows: int) -> int:
+    """Rows as which a tile of a kernel for cached rows is priced.
+
+    >>> from cost_models.masks import Segment
+    >>> token = KernelCall((Segment(0, 1, 0, 8192),), None, None)
+    >>> [narrow_tile_rows(token, AttentionShape(1, h, k, 128, 128, "bf16"), 128) for h, k in ((32, 8), (128, 1))]
+    [32, 128]
+    """
+    rows = _queries(call) * (shape.heads // shape.kv_heads)
+    return min(tile_rows, 2 * 16 * -(-rows // 16))
 
 
 def _queries(call: KernelCall) -> int:

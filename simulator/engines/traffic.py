@@ -25,13 +25,14 @@ class Traffic(Ignore):
     ----------
     flop : operations of all passes: 2 (D + Dv) per pair, head and batch row forward, 2.5 times that backward.
     rows : least and most queries of an attention call that has any, by direction.
+    head_dim : largest of queries and keys; 0 where nothing is attended.
     """
 
     def __init__(self, setup: Setup, copies: int = 1) -> None:
         self._n_ranks, self._heads = setup.n_ranks, setup.workload.heads * copies
         self._head_pairs = 0
         self._sent: Column = 0
-        self.flop = 0
+        self.flop = self.head_dim = 0
         self.rows: dict[str, Rows] = {}
         self._seen: set[tuple[LoweringColumn, str]] = set()
 
@@ -81,6 +82,7 @@ class Traffic(Ignore):
         if key in self._seen:
             return
         self._seen.add(key)
+        self.head_dim = max(self.head_dim, work.head_dim)
         covered = work.lowering.table.covered("q")
         counts = [int(covered[each]) for each in work.lowering.distinct if covered[each]]  # a table may be shared
         if counts:

@@ -1,7 +1,7 @@
 """gpt-fast: tokens/s of one sequence that is decoded on A100-80GB, compiled, with weights of 16, 8 and 4 bits.
 
 `torch.compile` captures a token's kernels in a CUDA graph. The prompt has 5 tokens and 200 are generated; attention is
-to a cache of that size. int8 has a scale per row, int4 a bf16 scale and zero per 32 weights, 5 bits. The GPUs are limited
+to a cache of that size. int8 has a scale per row, int4 a bf16 scale and zero per 32 weights, 5 bits. GPUs are limited
 to 330 W, which does not concern memory, by which decoding is bound. They are joined by a hybrid cube mesh, where the
 topology here is a DGX's. Tensor parallel rows of the later README use an all-reduce of their own, not NCCL's, and are
 skipped. Nothing is fitted.

@@ -79,7 +79,7 @@ def test_packed_caches_take_their_bytes(form: str) -> None:
     saved = rows * (2 * SMALL.head_dim - FORMS[form].row_bytes(SMALL.head_dim))
     assert plain.peak_memory_bytes - packed.peak_memory_bytes == pytest.approx(saved, rel=1e-3)
     rate = load_hardware("h100-sxm").hbm_bytes_per_s
-    assert plain.compute_s - packed.compute_s > 0.65 * saved / rate, "they are read so, too"
+    assert plain.compute_s - packed.compute_s > 0.9 * saved / rate, "they are read so, too"
 
 
 def test_a_latent_cache_holds_576_values_a_token() -> None:
