@@ -20,16 +20,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"(<!-- run: (attnsim [^\n]*?) -->\n```\w*\n).*?(```\n)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- run: ((?:attnsim|python -m benchmarks\.\w+)[^\n]*?) -->\n```\w*\n).*?(```\n)", re.DOTALL)
 COLUMNS = "110"
 
 
 def run(command: str) -> str:
     """What a command prints, warnings last."""
-    arguments = shlex.split(command)[1:]
-    code = f"import attnsim; attnsim.main({arguments!r})"
+    arguments = shlex.split(command)
+    if arguments[0] == "attnsim":
+        arguments[1:] = ["-c", f"import attnsim; attnsim.main({arguments[1:]!r})"]
     environment = {**os.environ, "COLUMNS": COLUMNS, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *arguments[1:]], cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{command}: exit {done.returncode}\n{done.stderr}")
     printed = [line.rstrip() for line in (done.stdout + done.stderr).strip().splitlines()]

@@ -250,7 +250,7 @@ class CostModel:
         assert isinstance(work, Collective)
         if work.splits is not None:
             return [None] * (int(group_numbers(work, n_ranks).max()) + 1)
-        if isinstance(work, Transfer) and work.bytes_per_s is not None:
+        if isinstance(work, Transfer) and work.arrived:
             return [None] * (int(group_numbers(work, n_ranks).max()) + 1)
         if isinstance(work, Transfer):
             sent = exchange_demands(self._topology, self._profile, np.arange(n_ranks), work.to, work.bytes)
@@ -273,14 +273,13 @@ class CostModel:
 
     def _transfer(self, work: Transfer) -> Column:
         """All pairs send at once; both ends of a pair are done at the same time."""
-        size, rate = int(np.max(work.bytes)), work.bytes_per_s
-        key = ("send", size, rate, work.to.tobytes())
+        if work.arrived:
+            return 0
+        size = int(np.max(work.bytes))
+        key = ("send", size, work.to.tobytes())
         if key not in self._priced:
             source = np.flatnonzero(work.to != np.arange(len(work.to)))
-            if rate is None:
-                seconds = estimate_exchange_s(self._topology, self._profile, source, work.to[source], size)
-            else:
-                seconds = np.full(len(source), size / rate)
+            seconds = estimate_exchange_s(self._topology, self._profile, source, work.to[source], size)
             column = np.zeros(len(work.to), dtype=np.int64)
             column[source] = column[work.to[source]] = array_to_ns(seconds)
             self._priced[key] = column

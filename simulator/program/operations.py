@@ -29,7 +29,7 @@ computed or sent, never how long it takes: costing prices its ``work``, executor
 | all_to_all_v | Collective | rows for each rank one after the other, as many as `splits` says |
 | all_reduce, reduce_scatter | Collective | as in NCCL, sums; several buffers in one launch are flat, or along `axis` |
 | send | Transfer | one rank of each group of two sends to the other (pipeline stages) |
-| propagation | Elementwise | nothing, on a communication lane: what was sent is under way for `seconds` |
+| propagation | Elementwise | nothing, on a communication lane: what is sent is under way for `seconds` |
 | offload, fetch | HostCopy | tensors copied to, or from, memory of the host, one for one |
 | synchronize | Elementwise | on the host lane: the host waits for the compute lane and for what has written what it reads |
 | wait | Elementwise | nothing; the compute lane waits until communication has written what is read |
@@ -228,11 +228,11 @@ class Collective:
 class Transfer(Collective):
     """A send inside groups of two ranks: ``to`` is where each rank sends, itself where it does not.
 
-    ``bytes_per_s`` of a link of its own, outside the cluster's; None where it uses those.
+    ``arrived`` says that the data have come over a link of their own, outside the cluster's: they are there at once.
     """
 
     to: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    bytes_per_s: float | None = None
+    arrived: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -69,6 +69,7 @@ class Ranks:
     def send(self, tensor: Tensor, source: int, target: int) -> Tensor:
         """A tensor of one pipeline stage, on a neighbouring one."""
         grid, b = self.plan.grid, tensor.buffer
+        message = self._far(b.bytes, source, target)
         self.on(target)
         received = self.r.tensor(b.name, b.layout, b.heads, b.dim, b.dtype, tokens=b.tokens, batch=b.batch)
         self.on(source, target)
@@ -77,17 +78,22 @@ class Ranks:
         groups = np.unique(numbers, return_inverse=True)[1].reshape(-1)
         sends = stage == source
         to = np.arange(grid.n_ranks) + np.where(sends, (target - source) * grid.stride("pp"), 0)
-        link = self._link
-        rate = link.bytes_per_s * grid.pp / grid.n_ranks if link else None  # the ranks of a stage share it
-        work = Transfer("send", b.bytes, np.where(sends, b.bytes, 0), groups, to=to, bytes_per_s=rate)
-        direction = "down" if target > source else "up"
-        lane = f"comm:pp-{source}-{target}" if link else f"comm:pp-{direction}"
-        self.r.emit("send", work, (tensor,), (received,), lane=lane)
-        if link and link.latency_s:
-            self.on(target)
-            self._sent += 1
-            # A lane of its own: what is under way does not keep the next message from being sent.
-            lane = f"comm:pp-away-{self._sent % MOST_AWAY}"
-            self.r.emit(PROPAGATION, Elementwise("copy", 0, 0), (received,), (received,), lane=lane,
-                        seconds=link.latency_s)  # fmt: skip
+        work = Transfer("send", b.bytes, np.where(sends, b.bytes, 0), groups, to=to, arrived=self._link is not None)
+        lane = f"comm:pp-{source}-{target}" if self._link else f"comm:pp-{'down' if target > source else 'up'}"
+        self.r.emit("send", work, (tensor, *message), (received, *message), lane=lane)
         return received
+
+    def _far(self, size: Column, source: int, target: int) -> tuple[Tensor, ...]:
+        """What a message takes of a far link: its turn to be sent, then its own way; what comes after waits for it."""
+        link, grid = self._link, self.plan.grid
+        if link is None:
+            return ()
+        self._sent += 1
+        self.on(source)
+        message = self.r.tensor("message", None, 1, 1, "int32", tokens=0)
+        rate = link.bytes_per_s * grid.pp / grid.n_ranks  # the ranks of a stage share the link
+        ways = {f"comm:pp-{source}-{target}-out": int(np.max(size)) / rate,
+                f"comm:pp-away-{self._sent % MOST_AWAY}": link.latency_s}  # fmt: skip
+        for lane, seconds in ways.items():
+            self.r.emit(PROPAGATION, Elementwise("copy", 0, 0), (message,), (message,), lane=lane, seconds=seconds)
+        return (message,)

@@ -76,7 +76,8 @@ class Communication:
         _wait(hops)
 
     def _transfer(self, to: int, group: Group, reads: Tensors, writes: Tensors) -> None:
-        """One of the two sends to the other."""
+        """One of the two sends to the other what has any rows."""
+        reads, writes = [[each for each in tensors if each.numel()] for tensors in (reads, writes)]
         if to != self._world.rank:
             _wait([dist.P2POp(dist.isend, tensor, to, group) for tensor in reads])
             return

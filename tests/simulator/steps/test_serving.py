@@ -125,6 +125,8 @@ def test_far_stages_add_their_links() -> None:
     assert two.time_s == pytest.approx(2 * far.time_s, rel=0.02)
     several = run("decode", stage_link="40ms,100Mbit/s", new_tokens=8, batch=4, microbatches=4, **options)
     assert several.time_s == pytest.approx(8 * far.time_s, rel=0.1), "four sequences keep four stages busy"
+    crowd = run("decode", stage_link="40ms,100Mbit/s", new_tokens=8, batch=16, microbatches=16, **options)
+    assert crowd.time_s < 9 * far.time_s, "what is under way does not wait for a stage to be ready"
     prompt = run("prefill", stage_link="40ms,100Mbit/s", **options | {"cuda_graphs": False})
     assert prompt.time_s > 3 * (4096 * hidden / link.bytes_per_s + link.latency_s)
     chunks = run("prefill", stage_link="40ms,100Mbit/s", prefill_chunk=512, **options | {"cuda_graphs": False})
