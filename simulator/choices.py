@@ -28,7 +28,7 @@ from simulator.schedules.tp import TensorParallel
 from simulator.schedules.usp import Usp, choose_degrees
 from traces.errors import InputError
 
-MOST_SEGMENTS = 80_000
+MOST_SEGMENTS = 320_000
 """Pairs of parts times documents up to which a partition per document is compared: each is a segment of a kernel."""
 
 

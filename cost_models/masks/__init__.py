@@ -16,7 +16,7 @@ from cost_models.masks.documents import (
 )
 from cost_models.masks.explicit import BlockMask, apb_mask
 from cost_models.masks.launches import KernelCall, Segment
-from cost_models.masks.lowering import MAX_LAUNCHES, Lowering, lower
+from cost_models.masks.lowering import MAX_LAUNCHES, Lowering, lower, lower_joined
 from cost_models.masks.mask import Mask
 from cost_models.masks.needed import needed_keys
 from cost_models.masks.parse import MASKS, parse_mask
@@ -53,6 +53,7 @@ __all__ = [
     "gather_tokens",
     "join_ranges",
     "lower",
+    "lower_joined",
     "needed_keys",
     "parse_mask",
 ]

@@ -56,7 +56,12 @@ def lower(mask: Mask, q_ranges: Sequence[TokenRange], k_ranges: Sequence[TokenRa
     >>> lower(CausalMask(), rank_1_of_2, rank_0_of_2, 16).calls
     (KernelCall(segments=(Segment(q_start=0, q_stop=8, k_start=0, k_stop=4),), left=None, right=None),)
     """
-    cells = mask.block_table(seq_len).cells(join_ranges(q_ranges), join_ranges(k_ranges))
+    return lower_joined(mask, join_ranges(q_ranges), join_ranges(k_ranges), seq_len)
+
+
+def lower_joined(mask: Mask, q_ranges: list[TokenRange], k_ranges: list[TokenRange], seq_len: int) -> Lowering:
+    """`lower` for ranges that `join_ranges` has been over: no two of them are neighbours."""
+    cells = mask.block_table(seq_len).cells(q_ranges, k_ranges)
     calls = _pack_fewest(cells)
     return Lowering(calls, sum(cell.pairs for cell in cells), len(calls) <= MAX_LAUNCHES)
 

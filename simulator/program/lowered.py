@@ -26,7 +26,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from cost_models.masks import Lowering, Mask, lower, needed_keys
+from cost_models.masks import Lowering, Mask, TokenRange, join_ranges, lower_joined, needed_keys
 from simulator.program.partition import Layout, Partition
 
 IntArray = NDArray[np.int64]
@@ -167,6 +167,7 @@ class LoweringTable(LoweringSet):
         self._index_of_pair: dict[tuple[int, int], int] = {}
         self._index_of_class: dict[int, int] = {}
         self._index_of_cells: dict[bytes, int] = {}
+        self._joined_ranges: dict[tuple[int, int], list[TokenRange]] = {}
         self._needed: dict[int, IntArray] = {}
         self._column_of_shifts: dict[tuple[int, int], LoweringColumn] = {}
         self._parts = [(each.extends or each).parts for each in (queries, keys)]
@@ -214,12 +215,18 @@ class LoweringTable(LoweringSet):
         """Parts of many ranges are compared first: most pairs of parts leave cells that others have left before."""
         cells = self._cells(query_part, key_part)
         if cells is None or cells not in self._index_of_cells:
-            ranges = self._queries.ranges(query_part), self._keys.ranges(key_part)
-            index = self.add(lower(self._mask, *ranges, self._seq_len))
+            ranges = self._joined(self._queries, query_part), self._joined(self._keys, key_part)
+            index = self.add(lower_joined(self._mask, *ranges, self._seq_len))
             if cells is None:
                 return index
             self._index_of_cells[cells] = index
         return self._index_of_cells[cells]
+
+    def _joined(self, partition: Partition, part: int) -> list[TokenRange]:
+        key = id(partition), part
+        if key not in self._joined_ranges:
+            self._joined_ranges[key] = join_ranges(partition.ranges(part))
+        return self._joined_ranges[key]
 
     def _cells(self, query_part: int, key_part: int) -> bytes | None:
         """What two parts leave of the mask, as a key; None where looking it up takes as long as lowering it."""
