@@ -52,11 +52,17 @@ def write_topology_report(
     facts = describe_topology(topology)
     lists = ("gpus", "nics", "matrix", "warnings", "numa_nodes")
     sections = [Section("Topology", [{name: value for name, value in facts.items() if name not in lists}])]
-    sections += [Section("GPUs", [facts["gpus"]])]
+    sections += [Section("GPUs", [[_gpu_row(each) for each in facts["gpus"]]])]
     sections += [Section("NICs", [facts["nics"]])] if facts["nics"] else []
     sections += _bandwidth_sections(topology, report)
     sections += [Section("Warnings", [facts["warnings"]])] if facts["warnings"] else []
     write_report(path, f"Topology {topology.name}", sections)
+
+
+def _gpu_row(facts: dict[str, Any]) -> dict[str, Any]:
+    """A GPU with its ports in words."""
+    nics = ", ".join(f"{each['name']} ({each['path_type']})" for each in facts.get("nics") or ())
+    return facts | {"nics": nics or "none"}
 
 
 def _bandwidth_sections(topology: ClusterTopology, report: BandwidthReport | None) -> list[Section]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from simulator.traced.what_if import WhatIf
 from traces.differences import Comparison, Difference, describe
-from traces.display import format_ns
+from traces.display import format_ns, format_part
 from traces.idle import CAUSES
 from traces.summary import Summary
 
@@ -34,7 +34,7 @@ def summary_tables(summary: Summary) -> list[Table]:
         idle.add_row(str(step.rank), step.step, *(format_ns(step.idle_ns[cause]) for cause in causes))
     path = _table("Critical path across ranks", "part", "time", "share")
     for name, value in summary.path.by_name().items():
-        path.add_row(_readable(name), format_ns(value), f"{value / (summary.makespan_ns or 1):.1%}")
+        path.add_row(format_part(name), format_ns(value), f"{value / (summary.makespan_ns or 1):.1%}")
     return [steps, *([idle] if causes else []), path]
 
 
@@ -58,12 +58,8 @@ def _differences(title: str, differences: tuple[Difference, ...]) -> Table:
     table = _table(title, "part", "simulated", "measured", "cost")
     for each in differences[:MAX_ROWS]:
         both = ("none" if value is None else format_ns(value) for value in (each.simulated_ns, each.measured_ns))
-        table.add_row(_readable(each.name), *both, format_ns(each.cost_ns))
+        table.add_row(format_part(each.name), *both, format_ns(each.cost_ns))
     return table
-
-
-def _readable(name: str) -> str:
-    return name.replace("_", " ").replace("/", ", ")
 
 
 def _table(title: str, *headers: str) -> Table:

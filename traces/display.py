@@ -12,6 +12,9 @@ TIME_UNITS = (("s", 1e9), ("ms", 1e6), ("µs", 1e3), ("ns", 1.0))
 BYTE_UNITS = (("TiB", 2.0**40), ("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("B", 1.0))
 COUNT_UNITS = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("", 1.0))
 
+RATE_UNITS = ("GB", "MB", "TB", "Gb", "flop", "tflop")
+NAMED_UNITS = ("_s", "_ns", "_bytes", "_gb_per_s", "_bytes_per_s")
+
 MAX_LISTED = 8
 
 Unit = tuple[str, float]
@@ -65,6 +68,26 @@ def format_tokens(length: int) -> str:
     return str(length)
 
 
+def format_label(name: str) -> str:
+    """A field's name as people read it beside a value of `format_field`, which has the unit.
+
+    >>> format_label("exposed_communication_s"), format_label("uncertainty.low_s"), format_label("pairs_total")
+    ('exposed communication', 'uncertainty, low', 'pairs total')
+    """
+    unit = max((unit for unit in NAMED_UNITS if name.endswith(unit)), key=len, default="")
+    plain = name if name.endswith("_per_s") and not unit.endswith("_per_s") else name.removesuffix(unit)
+    return plain.replace(".", ", ").replace("_", " ").strip() or name
+
+
+def format_part(name: str) -> str:
+    """A part of the time (category, kind, phase) as people read it.
+
+    >>> format_part("compute/attention_forward/forward")
+    'compute, attention forward, forward'
+    """
+    return name.replace("_", " ").replace("/", ", ")
+
+
 def format_field(name: str, value: object) -> str:
     """A field of a result, with the unit that its name says.
 
@@ -93,6 +116,8 @@ def _format_sequence(name: str, values: Sequence[object]) -> str:
 def _format_number(name: str, value: float) -> str:
     if not math.isfinite(value):
         return str(value)
+    if name.endswith("_per_s"):
+        return _format_rate(name.removesuffix("_per_s"), value)
     if name.endswith("_s"):
         return format_ns(value * 1e9)
     if name.endswith("_ns"):
@@ -102,6 +127,14 @@ def _format_number(name: str, value: float) -> str:
     if isinstance(value, float) or abs(value) >= 10**9:
         return _scaled(value, _fitting(COUNT_UNITS, value)) if abs(value) >= 1e6 else f"{value:.4g}"
     return f"{value:,}"
+
+
+def _format_rate(name: str, value: float) -> str:
+    """What is done per second: bytes, decimal units that the name says, or things counted."""
+    if name.endswith("bytes"):
+        return f"{format_bytes(value)}/s"
+    unit = next((unit for unit in RATE_UNITS if name.rpartition("_")[2] == unit.lower()), None)
+    return f"{value:.4g} {unit}/s" if unit else f"{_format_number(name, value)}/s"
 
 
 def _fitting(units: tuple[Unit, ...], largest: float) -> Unit:

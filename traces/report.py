@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from html import escape
 
 from traces.atomic import write_text_atomic
-from traces.display import format_field
+from traces.display import format_field, format_label
 from traces.figures.embed import Figure, figure_html, is_figure, plotly_javascript
 
 Fields = Mapping[str, object]
@@ -98,7 +98,8 @@ def _section(prefix: str, section: Section) -> str:
 
 def _block(div_id: str, block: Block) -> str:
     if is_figure(block):
-        return f'<div class="figure">{figure_html(block, div_id)}</div>'
+        name = escape(re.sub("<[^>]*>", "", str(block.layout.title.text or "Figure")))
+        return f'<div class="figure" role="figure" aria-label="{name}">{figure_html(block, div_id)}</div>'
     if isinstance(block, str):
         return f"<p>{escape(block)}</p>"
     if isinstance(block, Mapping):
@@ -110,18 +111,24 @@ def _block(div_id: str, block: Block) -> str:
 
 
 def _fields_list(fields: Fields) -> str:
-    items = "".join(
-        f"<div><dt>{_text(name)}</dt><dd>{_text(format_field(name, value))}</dd></div>"
-        for name, value in _flattened(fields)
-    )
+    items = "".join(_field(name, value) for name, value in _flattened(fields))
     return f'<dl class="fields">{items}</dl>'
+
+
+def _field(name: str, value: object) -> str:
+    """A field; its name as the JSON has it is what the pointer shows."""
+    label, text = _text(format_label(name)), _text(format_field(name, value))
+    return f'<div><dt title="{escape(name)}">{label}</dt><dd>{text}</dd></div>'
 
 
 def _rows_table(rows: Sequence[Fields]) -> str:
     flat = [dict(_flattened(row)) for row in rows]
     names = list(dict.fromkeys(name for row in flat for name in row))
     numeric = {name for name in names if all(_is_number(row[name]) for row in flat if name in row)}
-    head = "".join(f'<th scope="col"{_cell_class(name in numeric)}>{_text(name)}</th>' for name in names)
+    head = "".join(
+        f'<th scope="col" title="{escape(name)}"{_cell_class(name in numeric)}>{_text(format_label(name))}</th>'
+        for name in names
+    )
     body = "".join(f"<tr>{''.join(_cell(row, name, name in numeric) for name in names)}</tr>" for row in flat)
     return f'<div class="scroll"><table class="rows"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from traces.display import format_ns
+from traces.display import format_ns, format_part
 from traces.figures.timeline import plot_timeline
 from traces.report import Section, write_report
 from traces.summary import Summary
@@ -14,7 +14,7 @@ from traces.timeline import Timeline
 
 def write_summary_report(path: str | os.PathLike[str], summary: Summary, timeline: Timeline) -> None:
     """Write the page, whole or not at all."""
-    critical = [{"part": name, "time_ns": value} for name, value in summary.path.by_name().items()]
+    critical = [{"part": format_part(name), "time_ns": value} for name, value in summary.path.by_name().items()]
     sections = [
         Section("", [plot_timeline(timeline)]),
         Section("Ranks and steps", [list(_rows(summary))]),

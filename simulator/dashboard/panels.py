@@ -30,7 +30,7 @@ from simulator.dashboard.views import (
     title_of,
 )
 from traces.differences import compare_timelines, describe
-from traces.display import format_ns
+from traces.display import format_ns, format_part
 from traces.errors import InputError
 from traces.figures.agreement import plot_agreement
 from traces.figures.crossover import plot_crossover
@@ -39,7 +39,6 @@ from traces.figures.style import plot_nothing
 from traces.figures.timeline import plot_timeline
 from traces.timeline import Timeline
 
-LINK_NAMES = {"net": "network", "nvlink": "NVLink", "pcie": "PCIe"}
 NOTHING_KEPT = "Nothing is kept yet. Press “Keep to compare”, then change the set-up: both are shown here."
 NOTHING_MEASURED = (
     "Name a file or folder on the left: a timeline (Kineto traces or a record of ours), a validation run (its "
@@ -117,7 +116,7 @@ def crossover_values(crossings: Crossings, state: State) -> list[Any]:
     if state.layers != "attention":
         note = "Simulated for attention alone: choose it on the left to see which schedule wins where."
         return graphs([plot_nothing("Which schedule is quickest", note)])
-    return graphs([plot_crossover(crossings.rows(state), LINK_NAMES[link_of(state)])])
+    return graphs([plot_crossover(crossings.rows(state), link_of(state))])
 
 
 def compare_outputs() -> list[Output]:
@@ -190,10 +189,10 @@ def _compared(simulated: Timeline, measured: Timeline) -> tuple[str, Any]:
         found = compare_timelines(simulated, measured)
     except InputError as error:
         return error.message, ""
-    rows = [(each.name.replace("/", ", ").replace("_", " "), _time(each.simulated_ns), _time(each.measured_ns))
+    rows = [(format_part(each.name), _time(each.simulated_ns), _time(each.measured_ns))
             for each in found.parts[:LISTED]]  # fmt: skip
-    note = describe(found).capitalize().replace("/", ", ").replace("_", " ")
-    return f"{note}.", _table(["part of the critical rank's time", "simulated", "measured"], rows)
+    note = format_part(describe(found))
+    return f"{note[0].upper()}{note[1:]}.", _table(["part of the critical rank's time", "simulated", "measured"], rows)
 
 
 def _time(time_ns: int | None) -> str:

@@ -30,7 +30,7 @@ def write_plan_report(path: str | os.PathLike[str], found: PlanResult, request: 
         Section("", [_front(found, memory_bytes(request.resolve()))]),
         Section("Limited by", [limits]),
         *([Section("Elasticity of the best one's time", [found.sensitivity])] if found.sensitivity else []),
-        *([Section("Dropped", [found.dropped])] if found.dropped else []),
+        *([Section("Dropped", [_by_reason(found.dropped)])] if found.dropped else []),
     ]
     inputs = {**request.resolve().inputs, "nodes": request.resolve().topology.n_nodes}
     write_report(path, f"Plan for {describe_inputs(inputs)}", sections)
@@ -47,6 +47,14 @@ def write_sweep_report(
     shown = [{name: value for name, value in row.items() if value is not None} for row in rows]
     sections = [*[Section("", [figure]) for figure in figures], Section("Points", [shown])]
     write_report(path, f"{len(rows)} points over {', '.join(axes)}", sections)
+
+
+def _by_reason(dropped: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Candidates that have a reason in common, by an example; the JSON has all."""
+    groups: dict[str, list[str]] = {}
+    for each in dropped:
+        groups.setdefault(str(each["reason"]), []).append(str(each["candidate"]))
+    return [{"reason": reason, "candidates": len(names), "for example": names[0]} for reason, names in groups.items()]
 
 
 def _front(found: PlanResult, capacity_bytes: int) -> Figure:

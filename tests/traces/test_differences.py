@@ -83,4 +83,4 @@ def test_both_timelines_are_in_one_page(tmp_path):
     write_difference_report(tmp_path / "d.html", compare_timelines(a, b), a, b)
     text = (tmp_path / "d.html").read_text()
     assert text.count("Plotly.newPlot") == 2
-    assert "<h2>Simulated</h2>" in text and "<h2>Measured</h2>" in text
+    assert all(f'aria-label="{name}"' in text for name in ("Simulated", "Measured"))

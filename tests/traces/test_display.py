@@ -12,6 +12,10 @@ from traces.display import BYTE_UNITS, TIME_UNITS, format_bytes, format_field, f
 
 FIELDS = [
     ("time_s", 0.0244, "24.4 ms"),
+    ("nvlink_gb_per_s", 370.8, "370.8 GB/s"),
+    ("gb_per_s", 50.0, "50 GB/s"),
+    ("hbm_bytes_per_s", 2.0**40, "1 TiB/s"),
+    ("tokens_per_s", 5284, "5,284/s"),
     ("exposed_communication_s", 0.0, "0 ns"),
     ("wait_ns", 1500, "1.5 µs"),
     ("error_s", -0.002, "-2 ms"),

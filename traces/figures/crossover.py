@@ -19,6 +19,8 @@ NAMED_COLUMNS, NAMED_CHARACTERS = 9, 14
 """Columns up to which cells have names in them, and characters up to which a name is written there."""
 NOBODY = "#F0F1F3"
 LISTED = 8
+LINKS = {"net": "network", "nvlink": "NVLink", "pcie": "PCIe", "c2c": "C2C"}
+"""Links as an axis calls them."""
 
 Row = Mapping[str, object]
 Cell = tuple[int, float]
@@ -45,7 +47,9 @@ def plot_crossover(rows: Sequence[Row], link: str = "link") -> go.Figure:
     if None in winners.values():
         figure.add_trace(_legend_entry("nothing fits", NOBODY))
     figure.update_xaxes(title_text="sequence length (tokens)", type="category", showgrid=False, rangemode="normal")
-    figure.update_yaxes(title_text=f"{link} bandwidth (times today's)", type="category", showgrid=False)
+    figure.update_yaxes(
+        title_text=f"{LINKS.get(link, link)} bandwidth (times today's)", type="category", showgrid=False
+    )
     figure.update_layout(showlegend=True, legend_itemclick=False, legend_itemdoubleclick=False)
     make_room_for_legend(figure)
     return figure

@@ -40,7 +40,7 @@ def plot_scaling(rows: Sequence[Row], over: str = "gpus") -> go.Figure:
     ticks = sorted({_at(row, over) for row in ran})
     figure.update_xaxes(type="log", title_text=AXES[over], rangemode="normal")
     figure.update_xaxes(tickvals=ticks, ticktext=[_tick(tick, over) for tick in ticks])
-    figure.update_yaxes(type="log", title_text=f"time ({unit})")
+    figure.update_yaxes(type="log", dtick="D2", title_text=f"time ({unit})")
     figure.update_layout(showlegend=True)
     make_room_for_legend(figure)
     return figure

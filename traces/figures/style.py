@@ -42,7 +42,7 @@ def new_figure(title: str, note: str, plot_pixels: int) -> go.Figure:
     layout = {
         "template": "none",
         "height": top + plot_pixels + FOOT_PIXELS,
-        "margin": {"l": 12, "r": 24, "t": top, "b": 56},
+        "margin": {"l": 2, "r": 24, "t": top, "b": 56},
         "font": {"family": FONT, "size": 13, "color": TEXT},
         "title": _title(title, lines),
         "legend": {
@@ -142,5 +142,5 @@ def _title(title: str, note_lines: list[str]) -> dict[str, object]:
         "y": 1,
         "yref": "container",
         "yanchor": "top",
-        "pad": {"t": 12, "l": 12},
+        "pad": {"t": 12},
     }

@@ -31,7 +31,7 @@ def test_a_sweep_draws_curves_over_what_varies(tmp_path: Path) -> None:
 def test_a_sweep_of_lengths_and_links_draws_the_crossover_map(tmp_path: Path) -> None:
     axes = ("--over", "seq-len=4k 8k", "--over", "schedule=ring ulysses", "--over", "what-if=nvlink=0.1 nvlink=2")
     html, _ = run(tmp_path, "sweep", *axes, "--gpus", "4")
-    assert "Which schedule is quickest" in html and "nvlink bandwidth" in html
+    assert "Which schedule is quickest" in html and "NVLink bandwidth" in html
     assert "what_if=nvlink=0.1" in html
 
 

@@ -61,7 +61,7 @@ def test_holders_add_up_to_the_peak():
     assert figure.layout.yaxis.ticktext[-1] == "6 smaller"
     assert (
         f"activations {sum(each['bytes'] for each in rows) / 2**30:.3g} GiB, weights 1 MiB"
-        in figure.layout.title.subtitle.text
+        in figure.layout.title.subtitle.text.replace("<br>", " ")
     )
 
 
