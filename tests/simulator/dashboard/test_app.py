@@ -30,7 +30,7 @@ from simulator.dashboard.panels import (
     time_values,
 )
 from simulator.dashboard.state import State
-from simulator.dashboard.views import TIME_FIGURES, VIEWS, comparison, differences
+from simulator.dashboard.views import MOST_BARS, TIME_FIGURES, VIEWS, comparison, differences
 from simulator.planning.runners import Here
 from tests.traces.synthetic import ring_timeline
 from traces.errors import InputError
@@ -135,6 +135,19 @@ def test_layers_and_models_have_the_numbers_of_their_command(subject: str, tiny:
     found = {each.schedule: each.time_s for each in find_answer(state).results}
     assert found[alone.schedule] == alone.time_s
     assert f"--layers {layers}" in shown["command.children"] and "--tp 2" in shown["command.children"]
+
+
+def test_long_timelines_are_thinned_and_say_so(tiny: str, client: Any) -> None:
+    """On the page to what is drawn at once, in the report to what loads; the rest is for Perfetto."""
+    long = {"gpus": "16", "seq_len": "2k", "batch": "4", "microbatches": "4"}
+    state = State(subject="model/step", model=tiny, schedule="ring", **long)
+    timeline = find_answer(state).shown.timeline
+    assert timeline is not None and len(timeline) > 10_000
+    figure = page(state)["timeline.figure"]
+    assert sum(len(trace.x) for trace in figure.data) <= MOST_BARS
+    assert "merged" in figure.layout.title.subtitle.text and "--trace" in figure.layout.title.subtitle.text
+    report = client.get(f"/export.html{state.query}").text
+    assert "bars are merged" in report.replace("<br>", " ").replace("\\u003cbr\\u003e", " ")
 
 
 def test_options_of_steps_count_only_where_they_are_shown() -> None:
