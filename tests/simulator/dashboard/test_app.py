@@ -139,7 +139,7 @@ def test_layers_and_models_have_the_numbers_of_their_command(subject: str, tiny:
 
 def test_long_timelines_are_thinned_and_say_so(tiny: str, client: Any) -> None:
     """On the page to what is drawn at once, in the report to what loads; the rest is for Perfetto."""
-    long = {"gpus": "16", "seq_len": "2k", "batch": "4", "microbatches": "4"}
+    long = {"gpus": "16", "seq_len": "2k", "batch": "6", "microbatches": "6"}
     state = State(subject="model/step", model=tiny, schedule="ring", **long)
     timeline = find_answer(state).shown.timeline
     assert timeline is not None and len(timeline) > 10_000
