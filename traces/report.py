@@ -98,8 +98,7 @@ def _section(prefix: str, section: Section) -> str:
 
 def _block(div_id: str, block: Block) -> str:
     if is_figure(block):
-        name = escape(re.sub("<[^>]*>", "", str(block.layout.title.text or "Figure")))
-        return f'<div class="figure" role="figure" aria-label="{name}">{figure_html(block, div_id)}</div>'
+        return figure_html(block, div_id)
     if isinstance(block, str):
         return f"<p>{escape(block)}</p>"
     if isinstance(block, Mapping):

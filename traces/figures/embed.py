@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from html import escape
 from typing import TypeAlias
 
 import plotly.graph_objects as go
@@ -27,13 +29,13 @@ def plotly_javascript() -> str:
 
 def figure_html(figure: Figure, div_id: str) -> str:
     """A fragment that draws one figure; markup in its texts cannot end the script."""
-    return str(
-        to_html(
-            figure,
-            config=CONFIG,
-            include_plotlyjs=False,
-            full_html=False,
-            div_id=div_id,
-            default_height=f"{figure.layout.height or 450}px",
-        )
+    drawing = to_html(
+        figure,
+        config=CONFIG,
+        include_plotlyjs=False,
+        full_html=False,
+        div_id=div_id,
+        default_height=f"{figure.layout.height or 450}px",
     )
+    name = escape(re.sub("<[^>]*>", "", str(figure.layout.title.text or "Figure")))
+    return f'<div class="figure" role="figure" aria-label="{name}">{drawing}</div>'
