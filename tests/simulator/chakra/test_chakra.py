@@ -334,7 +334,7 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path):
 
 
 def test_hosts_that_wait_have_no_counterpart(tmp_path):
-    program = random_program(3, host_waits=True)
+    program = random_program(1, host_waits=True)
     assert HOST in {operation.lane for operation in program.operations}
     with pytest.raises(InputError, match="no hosts that wait"):
         export_chakra(program, RandomCosts(program, 0), tmp_path / "out")
