@@ -15,7 +15,8 @@ with rates b of what one rank sends, and times a that do not depend on size. Wit
     all-gather beats Ulysses             for W < (H/K + g) b_ag / b_a2a; with equal rates, for W - 1 < H/K (W <= K)
 
 Source: the bytes are LongCA-bench's (arXiv 2510.17896, section 3); hiding a hop as in RingAttention (arXiv 2310.01889)
-section 3, with the mask's density; asked for in vllm-omni #5092.
+section 3, with the mask's density; asked for in vllm-omni #5092. Hops are taken to begin with the kernel beside them;
+where they wait for it (`simulator.engines.interference`) a ring is slower, up to h a step.
 """
 
 from __future__ import annotations

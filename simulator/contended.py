@@ -11,12 +11,12 @@ from collections.abc import Hashable
 import numpy as np
 
 from cost_models.hardware import HardwareProfile
-from cost_models.kernels import attention_bytes
+from cost_models.kernels import ALL_THE_TIME, Handing, attention_bytes, attention_handing, gemm_handing
 from cost_models.masks import Lowering
 from cost_models.network.occupancy import Occupancy, collective_occupancy, exchange_occupancy
 from cost_models.topology import ClusterTopology
 from cost_models.units import dtype_bytes
-from simulator.costing import CostModel, attention_shape, group_numbers
+from simulator.costing import CostModel, attention_shape, gemm_sizes, group_numbers
 from simulator.engines.sharing import transfer_key
 from simulator.program.operations import (
     Attention,
@@ -38,15 +38,16 @@ class ContendedCosts(CostModel):
     Attributes
     ----------
     memory_bytes_per_s : what the GPU's memory sustains.
-    stream_priority : whether communication gets its multiprocessors before the blocks of running kernels.
+    communication_first : whether communication gets its multiprocessors before the blocks of running kernels.
     """
 
     def __init__(self, topology: ClusterTopology, profile: HardwareProfile, kernel: str) -> None:
         super().__init__(topology, profile, kernel)
-        self.stream_priority = profile.interference.stream_priority
+        self.communication_first = profile.interference.communication_first
         self.memory_bytes_per_s = profile.hbm_bytes_per_s * profile.elementwise.efficiency["copy"]
         self._with_fewer: dict[int, CostModel] = {}
         self._occupied: dict[Hashable, Occupancy] = {}
+        self._handing: dict[Hashable, Handing] = {}
 
     def slower_ns(self, operation: Operation, taken: int) -> Column:
         """Time of a kernel alone, on a GPU that has ``taken`` multiprocessors less."""
@@ -79,9 +80,27 @@ class ContendedCosts(CostModel):
         occupied = self._occupancy(operation)
         return occupied.traffic_bytes.astype(np.int64) if occupied else 0
 
-    def tail_ns(self, operation: Operation) -> Column:
-        """What is left of a kernel, alone, when it has handed out its last blocks."""
-        return 0
+    def handing(self, operation: Operation, rank: int) -> Handing:
+        """When an operation's kernels hand out blocks on a rank."""
+        work = operation.work
+        if isinstance(work, Attention):
+            key: Hashable = (id(work.lowering.table), int(work.lowering.index[rank]), work.direction,
+                             attention_shape(work), work.precomputed_delta)  # fmt: skip
+        elif isinstance(work, Gemm):
+            key = (_on(work.m, rank), _on(work.planes, rank), work.shapes, work.dtype, work.weight_bits, work.over_rows)
+        else:
+            return ALL_THE_TIME
+        if key not in self._handing:
+            self._handing[key] = self._find_handing(work, rank)
+        return self._handing[key]
+
+    def _find_handing(self, work: Attention | Gemm, rank: int) -> Handing:
+        if isinstance(work, Attention):
+            calls, shape = work.lowering.of(rank).calls, attention_shape(work)
+            delta = work.precomputed_delta
+            return attention_handing(self._profile, self._kernel, calls, shape, work.direction, precomputed_delta=delta)
+        sizes = gemm_sizes(work, _on(work.m, rank))
+        return gemm_handing(self._profile, sizes, work.dtype, work.weight_bits, _on(work.planes, rank))
 
     def _attention_bytes(self, work: Attention) -> Column:
         shape, direction = attention_shape(work), work.direction
@@ -121,3 +140,7 @@ class ContendedCosts(CostModel):
             found = collective_occupancy(self._topology, self._profile, kind, ranks, *amounts)
             sms[ranks], traffic[ranks] = found
         return Occupancy(sms, traffic)
+
+
+def _on(column: Column, rank: int) -> int:
+    return column if isinstance(column, int) else int(column[rank])

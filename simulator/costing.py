@@ -191,7 +191,7 @@ class CostModel:
         key = ("gemm", m, planes, work.shapes, work.dtype, work.weight_bits, work.over_rows)
         if key not in self._priced:
             dtype, bits = work.dtype, work.weight_bits
-            sizes = [(n, k, m) if work.over_rows else (m, n, k) for n, k in work.shapes]
+            sizes = gemm_sizes(work, m)
             seconds = sum(estimate_gemm_s(self._profile, *size, dtype, bits, planes) for size in sizes)
             self._priced[key] = to_ns(seconds)
         return cast(int, self._priced[key])
@@ -310,6 +310,11 @@ def attention_shape(work: Attention) -> AttentionShape:
     return AttentionShape(
         work.batch, work.heads, work.kv_heads, work.head_dim, work.v_head_dim, work.dtype, work.row_bytes
     )
+
+
+def gemm_sizes(work: Gemm, m: int) -> list[tuple[int, int, int]]:
+    """Size (m, n, k) of each product, for so many rows."""
+    return [(n, k, m) if work.over_rows else (m, n, k) for n, k in work.shapes]
 
 
 def group_numbers(work: Collective, n_ranks: int) -> IntArray:

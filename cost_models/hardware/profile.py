@@ -186,15 +186,22 @@ class InterferenceTerms(Terms):
     memory traffic and three of the receiver's. A NIC reads and writes a buffer on its own GPU, three and three; buffers
     in host memory cost the GPUs one and one.
 
+    A multiprocessor that becomes free goes to the kernel that was there first, so that communication starts when a
+    kernel that fills the GPU has handed out its blocks. That is so with PyTorch's default (ProcessGroupNCCL's
+    ``is_high_priority_stream`` is false) and in the executors here. It is not so with streams of high priority, with
+    one launch queue (CUDA_DEVICE_MAX_CONNECTIONS=1: kernels start in the order in which the host launches them), or
+    where kernels leave multiprocessors free. Source: MagiAttention docs/source/blog/kernel_overlap.md ("SM
+    starvation"); NVIDIA/Megatron-LM issues 533 and 827; CUDA C++ programming guide, stream priorities.
+
     Parameters
     ----------
     sms_per_channel : multiprocessors that a channel keeps from kernels.
-    stream_priority : whether communication gets them before blocks of kernels that run already.
+    communication_first : whether communication gets them before blocks of kernels that run already.
     send_traffic, receive_traffic : bytes of memory traffic per byte sent and received, by kind of link.
     """
 
     sms_per_channel: Count = 1
-    stream_priority: bool = True
+    communication_first: bool = False
     send_traffic: dict[str, Positive] = {
         "nvlink": 1.0, "c2c": 1.0, "pcie": 1.0, "shm": 1.0, "net": 3.0, "socket": 1.0
     }  # fmt: skip
@@ -276,6 +283,16 @@ class HardwareProfile(Terms):
         left = max(self.sm_count - taken, 1)
         peaks = {dtype: peak * left / self.sm_count for dtype, peak in self.peak_flop_per_s.items()}
         return self.model_copy(update={"sm_count": left, "peak_flop_per_s": peaks})
+
+    def with_communication_first(self) -> HardwareProfile:
+        """The GPU with software that lets communication start beside kernels.
+
+        >>> from cost_models.hardware import load_hardware
+        >>> load_hardware("h100-sxm").with_communication_first().interference.communication_first
+        True
+        """
+        terms = self.interference.model_copy(update={"communication_first": True})
+        return self.model_copy(update={"interference": terms})
 
     def peak(self, dtype: str) -> float:
         """FLOP/s of the tensor cores.

@@ -2,7 +2,7 @@
 
 Interface: :func:`estimate_attention_s`, :func:`estimate_calls_s`, :func:`estimate_elementwise_s`,
 :func:`estimate_gemm_s`, :func:`attention_launches`, :func:`attention_workspace_bytes`, :func:`attention_bytes`,
-:func:`choose_kernel`, :class:`AttentionShape`.
+:func:`attention_handing`, :func:`gemm_handing`, :func:`choose_kernel`, :class:`AttentionShape`.
 
 >>> from cost_models.hardware import load_hardware
 >>> from cost_models.masks import KernelCall, Segment
@@ -16,6 +16,7 @@ from cost_models.kernels.attention import (
     attention_bytes,
     estimate_around_s,
     estimate_attention_s,
+    estimate_before_s,
     estimate_calls_s,
     missed_share,
 )
@@ -23,21 +24,27 @@ from cost_models.kernels.choice import choose_kernel
 from cost_models.kernels.depthwise import estimate_stencil_s
 from cost_models.kernels.elementwise import estimate_elementwise_s
 from cost_models.kernels.gemm import estimate_gemm_s
+from cost_models.kernels.handing import ALL_THE_TIME, Handing, attention_handing, gemm_handing
 from cost_models.kernels.launches import attention_launches
 from cost_models.kernels.shape import AttentionShape
 from cost_models.kernels.workspace import attention_workspace_bytes
 
 __all__ = [
+    "ALL_THE_TIME",
     "AttentionShape",
+    "Handing",
     "attention_bytes",
+    "attention_handing",
     "attention_launches",
     "attention_workspace_bytes",
     "choose_kernel",
     "estimate_around_s",
     "estimate_attention_s",
+    "estimate_before_s",
     "estimate_calls_s",
     "estimate_elementwise_s",
     "estimate_gemm_s",
     "estimate_stencil_s",
+    "gemm_handing",
     "missed_share",
 ]

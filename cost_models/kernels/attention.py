@@ -186,13 +186,29 @@ def estimate_around_s(
     rows, columns = _tokens(calls)
     e, d, dv = shape.element_bytes, shape.head_dim, shape.v_head_dim
     queries, keys = rows * shape.problems, columns * shape.problems
-    delta = (2 * dv * e, 4) if computes_delta else (0, 0)
-    seconds = estimate_elementwise_s(profile, queries * delta[0], queries * (delta[1] + 4 * d), "copy")
-    seconds += estimate_elementwise_s(profile, queries * 4 * d, queries * d * e, "copy")
+    seconds = estimate_before_s(profile, calls, shape, direction, computes_delta=computes_delta)
+    seconds += float(estimate_elementwise_s(profile, queries * 4 * d, queries * d * e, "copy"))
     if shape.kv_heads < shape.heads:
         size = keys * (d + dv) * e
         seconds += estimate_elementwise_s(profile, size, size * shape.kv_heads // shape.heads, "copy")
-    return float(seconds)
+    return seconds
+
+
+def estimate_before_s(
+    profile: HardwareProfile,
+    calls: tuple[KernelCall, ...],
+    shape: AttentionShape,
+    direction: str,
+    *,
+    computes_delta: bool = True,
+) -> float:
+    """The kernel before the main one of a launch, in seconds: in backward delta and clearing, none in forward."""
+    if direction == "forward":
+        return 0.0
+    queries = _tokens(calls)[0] * shape.problems
+    delta = (2 * shape.v_head_dim * shape.element_bytes, 4) if computes_delta else (0, 0)
+    read, written = queries * delta[0], queries * (delta[1] + 4 * shape.head_dim)
+    return float(estimate_elementwise_s(profile, read, written, "copy"))
 
 
 def _output_with_delta_s(profile: HardwareProfile, rows: int, shape: AttentionShape) -> float:

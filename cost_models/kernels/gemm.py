@@ -10,6 +10,7 @@ so and converted in registers (weight-only kernels).
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from cost_models.units import dtype_bytes
@@ -42,8 +43,7 @@ def estimate_gemm_s(
     if not (m and n and k and planes):
         return 0.0
     rows = -(-m // planes)
-    tiles = planes * -(-rows // costs.tile_rows) * -(-n // costs.tile_columns)
-    waves = -(-tiles // profile.sm_count)
+    waves = math.ceil(count_waves(profile, m, n, planes))
     tile_flop = 2.0 * costs.tile_rows * costs.tile_columns * k
     compute = waves * tile_flop / (costs.efficiency * peak / profile.sm_count)
     if rows <= FEW_ROWS:
@@ -53,3 +53,9 @@ def estimate_gemm_s(
     moved = (m * k + m * n) * element + weights
     floor = moved / (profile.hbm_bytes_per_s * profile.elementwise.efficiency["copy"])
     return costs.overhead_s + max(compute, floor)
+
+
+def count_waves(profile: HardwareProfile, m: int, n: int, planes: int = 1) -> float:
+    """Output tiles of a product, over multiprocessors."""
+    costs, rows = profile.gemm, -(-m // max(planes, 1))
+    return planes * -(-rows // costs.tile_rows) * -(-n // costs.tile_columns) / profile.sm_count

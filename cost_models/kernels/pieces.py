@@ -109,6 +109,19 @@ def _weigh_pieces(
     return np.asarray(weights + curve.skipped_tile_cost * skipped / splits)
 
 
+def count_piece_waves(
+    curve: KernelPass,
+    whole_grid: bool,
+    sm_count: int,
+    calls: tuple[KernelCall, ...],
+    shape: AttentionShape,
+    direction: str,
+) -> float:
+    """Pieces of a launch, over those that run at once; parameters as for :func:`count_pieces`."""
+    tiles = _visits(curve, whole_grid, calls, direction).tiles
+    return int(np.count_nonzero(tiles)) * shape.problems / (sm_count * curve.blocks_per_sm)
+
+
 def choose_splits(
     curve: KernelPass, whole_grid: bool, sm_count: int, calls: tuple[KernelCall, ...], shape: AttentionShape
 ) -> int:

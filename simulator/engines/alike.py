@@ -132,7 +132,7 @@ class Likeness(Ignore):
         if isinstance(work, Attention):
             columns.append(work.lowering.index)
         elif isinstance(work, Gemm):
-            columns.append(work.m)
+            columns += [work.m, work.planes]
         for column in columns:
             if not isinstance(column, int):
                 yield np.asarray(column)

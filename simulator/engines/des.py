@@ -261,7 +261,7 @@ class DiscreteEvents:
         return len(self._alike.first)
 
     def _make_devices(self, shared: SharedCosts) -> Devices:
-        return Devices(self._n_ranks, self._links, shared.memory_bytes_per_s, shared.stream_priority)
+        return Devices(self._n_ranks, self._links, shared.memory_bytes_per_s, shared.communication_first)
 
     def _flags(self) -> list[_Flag]:
         return [_Flag() for _ in range(self._n_ranks)]
@@ -324,7 +324,7 @@ class DiscreteEvents:
         assert devices is not None and use is not None
         sms = use.sms[rank]
         if sms:
-            if not devices.stream_priority:
+            if not devices.communication_first:
                 yield _Late(self._env)
                 room = devices.room(rank)
                 if room is not None:

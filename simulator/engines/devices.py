@@ -19,6 +19,9 @@ from simulator.engines.flows import Flow
 from simulator.engines.fluid import Network
 from simulator.engines.planner import Use
 
+ROUNDING_NS = 1.0
+"""Events happen at whole nanoseconds: what is less than one before an event is there."""
+
 
 class Due(Protocol):
     """An event at a time that may change."""
@@ -81,35 +84,54 @@ class Work:
 
 
 class Kernel(Work):
-    """A kernel.
+    """A compute operation: one kernel, or several one after the other.
 
     Attributes
     ----------
     use, rank : what it takes of its GPU, and which that is.
-    in_tail : multiprocessors taken since it handed out its last blocks, which slows those no more.
-    handed_out : when it does, if anybody waits for that.
+    start_ns : when it began.
+    unseen : multiprocessors taken since it handed out its last blocks, which slows those no more.
     """
 
-    __slots__ = ("handed_out", "in_tail", "rank", "start_ns", "use")
+    __slots__ = ("_alone_ns", "_next", "_next_left_ns", "rank", "start_ns", "unseen", "use")
 
     def __init__(self, alone_ns: int, clock: Clock, use: Use, rank: int) -> None:
         super().__init__(alone_ns, clock)
-        self.use, self.rank, self.in_tail, self.start_ns = use, rank, 0, self.since_ns
-        self.handed_out: Any = None
+        self.use, self.rank, self.unseen, self.start_ns = use, rank, 0, self.since_ns
+        self._alone_ns, self._next_left_ns = alone_ns, 0.0
+        self._next: Any = None
 
-    def before_tail_ns(self, now_ns: int) -> float:
-        """Time alone until its last blocks are handed out; zero or less after that."""
-        if self.handed_out is not None and self.handed_out.processed:
-            return 0.0
-        return self.left_at(now_ns) - self.use.tail_ns[self.rank]
+    def handed_out(self, clock: Clock) -> Any:
+        """The event that the blocks which it is handing out are gone; None where it hands out none."""
+        if self._next is None or self._next.processed:
+            left_ns = self.left_at(clock.now_ns)
+            until_ns = self._hands_out_until(left_ns)
+            if until_ns is None:
+                return None
+            self._next_left_ns = until_ns
+            self._next = clock.at(clock.now_ns + round((left_ns - until_ns) / self.speed))
+        return self._next
+
+    def is_in_tail(self, now_ns: int) -> bool:
+        """Whether it has handed out its last blocks."""
+        handing = self.use.handing(self.rank)
+        return not handing or self.left_at(now_ns) <= self._alone_ns * (1 - handing[-1][1]) + ROUNDING_NS
 
     def set_speed(self, speed: float, now_ns: int) -> None:
         """From now on it goes so fast."""
         if speed != self.speed:
             super().set_speed(speed, now_ns)
-            before_ns = self.before_tail_ns(now_ns)
-            if self.handed_out is not None and before_ns > 0:
-                self.handed_out = self.handed_out.moved(now_ns + round(before_ns / speed))
+            if self._next is not None and not self._next.processed:
+                rest_ns = max((self.left_ns - self._next_left_ns) / speed, 0.0)
+                self._next = self._next.moved(now_ns + round(rest_ns))
+
+    def _hands_out_until(self, left_ns: float) -> float | None:
+        """What will be left when it has handed out the blocks that it is handing out; None where that is none."""
+        for begin, until in self.use.handing(self.rank):
+            first_ns, last_ns = self._alone_ns * (1 - begin), self._alone_ns * (1 - until)
+            if last_ns + ROUNDING_NS < left_ns <= first_ns:
+                return last_ns
+        return None
 
 
 @dataclass(slots=True, eq=False)
@@ -140,11 +162,11 @@ class Devices:
     n_ranks : their number.
     clock : makes events.
     memory_bytes_per_s : what a GPU's memory sustains.
-    stream_priority : whether communication gets its multiprocessors at once.
+    communication_first : whether communication gets its multiprocessors at once.
     """
 
-    def __init__(self, n_ranks: int, clock: Clock, memory_bytes_per_s: float, stream_priority: bool) -> None:
-        self._clock, self._memory, self.stream_priority = clock, memory_bytes_per_s, stream_priority
+    def __init__(self, n_ranks: int, clock: Clock, memory_bytes_per_s: float, communication_first: bool) -> None:
+        self._clock, self._memory, self.communication_first = clock, memory_bytes_per_s, communication_first
         self._devices = [_Device() for _ in range(n_ranks)]
         self._ranks_of: dict[Moving, Sequence[int]] = {}
         self._changed: dict[int, None] = {}
@@ -167,27 +189,18 @@ class Devices:
             self._change(rank)
 
     def room(self, rank: int) -> Any:
-        """The event that a kernel hands out its last blocks, for which communication has to wait; None where not."""
-        kernel, now_ns = self._devices[rank].kernel, self._clock.now_ns
-        if kernel is None:
-            return None
-        before_ns = kernel.before_tail_ns(now_ns)
-        if before_ns <= 0:
-            return None
-        if kernel.handed_out is None:
-            kernel.handed_out = self._clock.at(now_ns + round(before_ns / kernel.speed))
-        return kernel.handed_out
+        """The event that a kernel has handed out its blocks, for which communication has to wait; None where not."""
+        kernel = self._devices[rank].kernel
+        return None if kernel is None or self.communication_first else kernel.handed_out(self._clock)
 
     def take(self, rank: int, sms: int) -> None:
         """Communication holds so many multiprocessors more."""
-        device = self._devices[rank]
+        device, now_ns = self._devices[rank], self._clock.now_ns
         device.taken += sms
         kernel = device.kernel
         if kernel is not None:
-            now_ns = self._clock.now_ns
-            is_first = now_ns > kernel.start_ns or not self.stream_priority
-            if is_first and kernel.before_tail_ns(now_ns) <= 0:
-                kernel.in_tail += sms
+            if (now_ns > kernel.start_ns or not self.communication_first) and kernel.is_in_tail(now_ns):
+                kernel.unseen += sms
             self._change(rank)
 
     def give_back(self, rank: int, sms: int) -> None:
@@ -195,7 +208,7 @@ class Devices:
         device = self._devices[rank]
         device.taken -= sms
         if device.kernel is not None:
-            device.kernel.in_tail = min(device.kernel.in_tail, device.taken)
+            device.kernel.unseen = min(device.kernel.unseen, device.taken)
             self._change(rank)
 
     def move(self, moving: Moving, traffic: Sequence[tuple[int, float]]) -> None:
@@ -231,7 +244,7 @@ class Devices:
                 device.stretch = stretch
                 affected.update(dict.fromkeys(device.moving))
             if kernel is not None:
-                taken = device.taken - kernel.in_tail
+                taken = device.taken - kernel.unseen
                 kernel.set_speed(1.0 / max(kernel.use.slowdown(taken)[rank] if taken else 1.0, stretch), now_ns)
         for moving in affected:
             slowest = max([self._devices[rank].stretch for rank in self._ranks_of[moving]])

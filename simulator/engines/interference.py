@@ -10,16 +10,17 @@ times what memory sustains, all of them go 1 / u as fast,
 no traffic_i / time_i more than the memory rate. A transfer is as slow as the slower of its ends, a collective as its
 slowest rank.
 
-Communication gets its SMs when a running kernel has handed out its last blocks: a multiprocessor that becomes free goes
-to the blocks of the kernel that was there first. A kernel of the compute lane that may start at the same time as
-communication is first, as NCCL's stream waits for an event where the compute stream goes on by itself. Where
-communication's stream has the higher priority, it gets its SMs at once.
-Source: NVIDIA/nccl issues 689 (a channel keeps its SM), 1433 (both slow down through memory bandwidth); CUDA C++
-programming guide, stream priorities; NVIDIA/Megatron-LM issues 533 and 827 (communication starts behind the kernel).
+Communication gets its SMs when a running kernel has handed out its last blocks: a multiprocessor that becomes free
+goes to the blocks of the kernel that was there first. A kernel of the compute lane that may start at the same time as
+communication is first, as NCCL's stream waits for an event where the compute stream goes on by itself. Where software
+sees to it that communication is first (``communication_first``), it gets its SMs at once.
+Source: NVIDIA/nccl issues 689 (a channel keeps its SM), 1433 (both slow down through memory bandwidth); of waiting see
+`cost_models.hardware.profile.InterferenceTerms`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from simulator.engines.costs import Costs
@@ -34,7 +35,7 @@ class SharedCosts(Costs, Protocol):
         """What a GPU's memory sustains."""
 
     @property
-    def stream_priority(self) -> bool:
+    def communication_first(self) -> bool:
         """Whether communication gets its multiprocessors before the blocks of kernels that run already."""
 
     def sms(self, operation: Operation) -> Column:
@@ -46,5 +47,5 @@ class SharedCosts(Costs, Protocol):
     def slower_ns(self, operation: Operation, taken: int) -> Column:
         """Time of a kernel alone with so many multiprocessors less."""
 
-    def tail_ns(self, operation: Operation) -> Column:
-        """What is left of a kernel, alone, when it has handed out its last blocks; all where it fills no GPU."""
+    def handing(self, operation: Operation, rank: int) -> Sequence[tuple[float, float]]:
+        """When its kernels hand out blocks on a rank: (from, until) in order, as shares of its time alone."""

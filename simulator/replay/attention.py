@@ -12,10 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
-
 from cost_models.hardware import HardwareProfile
-from cost_models.network import estimate_exchange_s
 from cost_models.topology import ClusterTopology, NcclSettings, load_topology
 from simulator.replay.rows import Row, Skip
 from simulator.request import SimulationRequest
@@ -68,12 +65,16 @@ class Machine:
     topology : preset with options.
     profile : of its GPUs; ``gpu`` is their name.
     nccl : NCCL's variables and version.
+    communication_first : whether the software sees to it that communication does not wait for kernels
+        (`simulator.engines.interference`).
     """
 
     def __init__(
-        self, topology: str, profile: HardwareProfile, gpu: str, kernel: str, nccl: NcclSettings = NCCL
-    ) -> None:
-        self._topology, self._profile, self._gpu, self._kernel, self._nccl = topology, profile, gpu, kernel, nccl
+        self, topology: str, profile: HardwareProfile, gpu: str, kernel: str, nccl: NcclSettings = NCCL, *,
+        communication_first: bool = False,
+    ) -> None:  # fmt: skip
+        self._topology, self._gpu, self._kernel, self._nccl = topology, gpu, kernel, nccl
+        self._profile = profile.with_communication_first() if communication_first else profile
         self.times = lru_cache(maxsize=4096)(self._times)
 
     def _times(self, schedule: str, problem: Problem, n_gpus: int) -> Times:
@@ -90,17 +91,6 @@ class Machine:
             topology=self._cluster(n_gpus), hardware=self._profile, kernel=self._kernel, pass_=passes, timeline=False,
         )  # fmt: skip
         return simulate(request).time_s
-
-    def hop_s(self, n_gpus: int, stride: int, n_bytes: int) -> float:
-        """Longest transfer of one hop of rings that join every ``stride``-th GPU."""
-        ranks = np.arange(n_gpus)
-        return float(
-            estimate_exchange_s(self._cluster(n_gpus), self._profile, ranks, (ranks + stride) % n_gpus, n_bytes).max()
-        )
-
-    def slots(self, direction: str) -> int:
-        """Pieces of the attention kernel that run at once."""
-        return self._profile.sm_count * self._profile.kernel(self._kernel).direction(direction).blocks_per_sm
 
     def _cluster(self, n_gpus: int) -> ClusterTopology:
         return load_topology(self._topology, n_gpus, gpu=self._gpu, nccl=self._nccl)

@@ -116,7 +116,8 @@ _INTRODUCTION = (
     "A prediction, made by `python -m simulator.replay.longca_grid`; the paper (arXiv 2510.17896) shows charts and",
     "prints no numbers. TFLOP/s per GPU, forward / backward; 64 query heads on 8 KV heads, head dim 128, bf16, 8,192",
     "tokens per GPU, H100 in nodes of 8 with 400 Gb/s a GPU, FlashAttention-3. Masks with random parameters are at",
-    "their mean. How far off such figures are is known for the nearest benchmark: `magi-distributed` in `replay.md`.",
+    "their mean. Communication waits for kernels that fill the GPU, as with PyTorch's default streams, MagiAttention's",
+    "too. How far off such figures are is known for the nearest benchmark: `magi-distributed` in `replay.md`.",
 )
 
 

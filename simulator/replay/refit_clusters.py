@@ -13,10 +13,10 @@ from scipy.optimize import least_squares
 
 from cost_models.hardware import HardwareProfile
 from cost_models.hardware.load import load_published
-from simulator.replay.attention import Machine
 from simulator.replay.refit_kernels import PINNED_BASE, Structure, curve_lines, fit_efficiencies
 from simulator.replay.source import DATA
-from simulator.replay.sources.burst_bench import TOPOLOGY, BurstBench
+from simulator.replay.sources.burst_bench import BurstBench
+from simulator.replay.sources.burst_bench import build_machine as build_burst_machine
 from simulator.replay.sources.burst_profile import BurstProfile
 from simulator.replay.sources.magi_distributed import FITTED, MagiDistributed, build_machines
 from simulator.replay.sources.magi_kernels import MagiKernels
@@ -31,7 +31,7 @@ def refit_burst_bench() -> None:
     published = np.array([source.published(row)[0] for row in rows])
 
     def residuals(x: Any) -> Any:
-        vars(source)["machine"] = Machine(TOPOLOGY, with_shares(base, "flash2", *x), "a800", "flash2")
+        vars(source)["machine"] = build_burst_machine(with_shares(base, "flash2", *x))
         return np.log([source.predict(row) for row in rows] / published)
 
     found = least_squares(residuals, (0.65, 0.6, 0.85), bounds=(0.05, 0.999), diff_step=[1e-3] * 3)

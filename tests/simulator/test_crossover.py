@@ -81,10 +81,10 @@ CASES = [
 
 @pytest.mark.parametrize(("topology", "gpus", "seq_len"), CASES)
 def test_closed_forms_agree_with_the_simulation(topology: str, gpus: int, seq_len: str) -> None:
-    """Within 15 %: of merges, packs, host and wave effects the closed forms know nothing."""
+    """Within 15 %: of merges, packs, host, wave effects and interference the closed forms know nothing."""
     request = SimulationRequest(
         heads=32, kv_heads=8, head_dim=128, seq_len=seq_len, gpus=gpus, topology=topology, pass_="forward",
-        engine="maxplus", timeline=False,
+        engine="maxplus", timeline=False, interference=False,
     )  # fmt: skip
     resolved = request.resolve()
     profile = load_hardware(str(resolved.hardware))

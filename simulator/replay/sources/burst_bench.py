@@ -1,5 +1,8 @@
 """BurstEngine's kernel bench: attention of 40 and 32 heads over 32 A800, causal, 256K and 512K tokens.
 
+Its scripts set CUDA_DEVICE_MAX_CONNECTIONS=1, and Burst's streams have a high priority: communication starts beside
+kernels.
+
 Throughputs count 2 B S^2 H D forward (half the square) and 3.5 times that for both passes. Nodes have 8 GPUs and 4 HCAs
 (NCCL_IB_HCA); neither their rate nor NVLink's is stated.
 
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from cost_models.hardware import HardwareProfile
 from cost_models.topology import NcclSettings
 from simulator.replay.attention import MAX_GPUS, NCCL, UNBATCHED, Machine, Problem, value_of
 from simulator.replay.fits import fitted_hardware
@@ -83,7 +87,7 @@ class BurstBench(Source):
         return self._machine(UNBATCHED)
 
     def _machine(self, nccl: NcclSettings) -> Machine:
-        return Machine(TOPOLOGY, fitted_hardware(DATA / f"{self.name}.hardware.toml"), "a800", "flash2", nccl)
+        return build_machine(fitted_hardware(DATA / f"{self.name}.hardware.toml"), nccl)
 
     def method(self, row: Row) -> str:
         """Families of methods, whose names differ by file."""
@@ -105,6 +109,11 @@ class BurstBench(Source):
         if row["table_or_figure"] == "same log, timed result":
             return "Burst" in row["method"] and row["unit"] == "ms"
         return "flat" in row["method"] and row["metric"] == "forward_time"
+
+
+def build_machine(profile: HardwareProfile, nccl: NcclSettings = NCCL) -> Machine:
+    """A800 nodes."""
+    return Machine(TOPOLOGY, profile, "a800", "flash2", nccl, communication_first=True)
 
 
 SOURCE = BurstBench()

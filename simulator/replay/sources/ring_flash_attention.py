@@ -2,7 +2,7 @@
 
 Rows of documents (``varlen`` in the shape) cycle through four sets of documents, whose lengths the benchmark states per
 GPU; over P GPUs each document is P times as long, and cut for every GPU by itself. Their throughput is that of the mean
-time. Hops start late (`late`).
+time. RingComm's stream has no priority, so that hops wait for kernels.
 
 Source: github zhuzilin/ring-flash-attention @8996282 README and benchmark/ (MIT).
 """
@@ -13,7 +13,6 @@ from functools import lru_cache
 
 from cost_models.hardware import load_hardware
 from simulator.replay.attention import Machine, Problem, Times, value_of
-from simulator.replay.late import with_late_hops
 from simulator.replay.rows import Row, Skip
 from simulator.replay.source import Source
 
@@ -58,14 +57,13 @@ class RingFlashAttention(Source):
             )
         machine = _machine(row["gpu"].split("-")[0])
         schedule, whole = schedules[row["method"]], Problem.of(row)
-        ring = gpus if schedule.startswith("ring") else 1
         if not varlen:
-            times = with_late_hops(machine, machine.times(schedule, whole, gpus), whole, gpus, ring)
+            times = machine.times(schedule, whole, gpus)
         elif whole.seq_len != TOKENS * gpus:
             raise Skip(f"documents are known for {TOKENS} tokens a GPU")
         else:
-            problems = [Problem.of(row, _mask(set_, gpus)) for set_ in DOCUMENTS]
-            times = _mean([with_late_hops(machine, machine.times(schedule, p, gpus), p, gpus, ring) for p in problems])
+            problems = [Problem.of(row, _mask(lengths, gpus)) for lengths in DOCUMENTS]
+            times = _mean([machine.times(schedule, problem, gpus) for problem in problems])
         return value_of(row, times, whole.forward_flop(whole.seq_len**2 / 2), gpus)
 
     def in_fit(self, row: Row) -> bool:

@@ -2,7 +2,7 @@
 
     t = max(call, simulated time),     call = a + b ring steps
 
-Hops start late (`late`). ``call`` is what the host needs for one call of yunchang's code; it rules up to 8K tokens.
+Streams have no priority, so that hops wait for kernels. ``call`` is what the host needs for one call of yunchang's code; it rules up to 8K tokens.
 `usp` is simulated with the ring variant as partition; ``qkvpack`` sends Q, K and V as one message, which matters to the
 host only. The kernel's blocks are dispatched in order, one or two to a multiprocessor, as CUDA does and as we measured
 of this kernel on an H100, whose share of a block alone is taken over: ranks have one to three blocks per multiprocessor
@@ -31,7 +31,6 @@ from cost_models.hardware import HardwareProfile, load_hardware
 from cost_models.topology.links import nvlink_bytes_per_s
 from simulator.replay.attention import Machine, Problem, Times, value_of
 from simulator.replay.fits import fitted_hardware
-from simulator.replay.late import with_late_hops
 from simulator.replay.rows import Row, Skip
 from simulator.replay.source import DATA, Source
 
@@ -62,7 +61,7 @@ class Usp(Source):
                 "head dim 128, the other value in the benchmark's script, would take 10"
             )
         machine = self._machine(row)
-        times = with_late_hops(machine, machine.times(schedule, problem, gpus), problem, gpus, ring)
+        times = machine.times(schedule, problem, gpus)
         call = self.fit.constants["call_s"][packed]
         floor = call["base"] + call["step"] * ring
         times = Times(max(floor, times.forward_s), max(3 * floor, times.both_s))

@@ -22,9 +22,9 @@ class FewPrices:
 
     memory_bytes_per_s = 1e9
 
-    def __init__(self, program: Program, seed: int, stream_priority: bool) -> None:
+    def __init__(self, program: Program, seed: int, communication_first: bool) -> None:
         self._rng = np.random.default_rng(seed)
-        self.stream_priority = stream_priority
+        self.communication_first = communication_first
         n = program.setup.n_ranks
         self._price = {operation.id: self._column(n, 100) + 1 for operation in program.operations}
         self._host = {operation.id: self._column(n, 30) for operation in program.operations}
@@ -49,17 +49,17 @@ class FewPrices:
     def slower_ns(self, operation: Operation, taken: int) -> Column:
         return self._price[operation.id] * (2 + taken) // 2
 
-    def tail_ns(self, operation: Operation) -> Column:
-        return self._price[operation.id] // 3
+    def handing(self, operation: Operation, rank: int) -> tuple[tuple[float, float], ...]:
+        return [(), ((0.0, 1.0),), ((0.0, 0.7),), ((0.0, 0.2), (0.25, 0.6))][operation.id % 4]
 
 
 @given(st.integers(0, 2**32), st.integers(0, 2**32), st.booleans(), st.booleans())
 @settings(max_examples=150, deadline=None)
 def test_one_of_each_class_has_the_times_of_all(
-    program_seed: int, cost_seed: int, stream_priority: bool, host_waits: bool
+    program_seed: int, cost_seed: int, communication_first: bool, host_waits: bool
 ) -> None:
     program = random_program(program_seed, host_waits=host_waits)
-    costs = FewPrices(program, cost_seed, stream_priority)
+    costs = FewPrices(program, cost_seed, communication_first)
     every, once = Rows(program.setup.n_ranks), Rows(program.setup.n_ranks)
     DiscreteEvents(program, costs, every, None, costs).run()
     DiscreteEvents(program, costs, once, None, costs, alike=find_alike(program, costs)).run()
@@ -70,7 +70,7 @@ def test_one_of_each_class_has_the_times_of_all(
 class Alone:
     """Every operation takes 10 ns; the first differs by rank where asked."""
 
-    memory_bytes_per_s, stream_priority = 1e9, True
+    memory_bytes_per_s, communication_first = 1e9, True
 
     def __init__(self, first: Column = 10) -> None:
         self._first = first
@@ -84,7 +84,10 @@ class Alone:
     def sms(self, operation: Operation) -> Column:
         return 0
 
-    traffic_bytes = tail_ns = sms
+    traffic_bytes = sms
+
+    def handing(self, operation: Operation, rank: int) -> tuple[tuple[float, float], ...]:
+        return ()
 
     def slower_ns(self, operation: Operation, taken: int) -> Column:
         return self.device_ns(operation)

@@ -45,11 +45,13 @@ class GivenCosts:
     exchange_sms: int = 0
     late_ns: int = 0
     memory_bytes_per_s: float = 1e9
-    stream_priority: bool = True
+    communication_first: bool = True
+    handed_out: float = 1.0
+    kernel_issue_ns: int = 0
 
     def host_ns(self, operation: Operation) -> Column:
         """Rank 1 issues the first operation late."""
-        return np.array([0, self.late_ns]) if operation.id == 0 else 0
+        return np.array([0, self.late_ns]) if operation.id == 0 else self.kernel_issue_ns
 
     def device_ns(self, operation: Operation) -> Column:
         return 400 if isinstance(operation.work, Exchange) else 1000
@@ -64,8 +66,14 @@ class GivenCosts:
         """Half as fast with one SM less."""
         return 1000 * (1 + taken)
 
-    def tail_ns(self, operation: Operation) -> Column:
-        return 0
+    def handing(self, operation: Operation, rank: int) -> tuple[tuple[float, float], ...]:
+        """Until they end, or so long."""
+        return ((0.0, self.handed_out),)
+
+
+def waits(**options: float) -> GivenCosts:
+    """Communication that waits for kernels."""
+    return GivenCosts(communication_first=False, **options)  # type: ignore[arg-type]
 
 
 def exchange_beside_kernel(ranks: int = 2) -> Program:
@@ -85,10 +93,13 @@ def times(timeline: Timeline, rank: int) -> list[tuple[int, int]]:
 
 def both_engines(program: Program, costs: GivenCosts) -> list[Timeline]:
     n = program.setup.n_ranks
-    by_des, by_maxplus = Rows(n), Rows(n)
+    by_des, stretched, by_maxplus = Rows(n), Rows(n), Rows(n)
     DiscreteEvents(program, costs, by_des, None, costs).run()
-    program.replay(MaxPlus(n, Stretched(program, costs, alike(program, costs)), by_maxplus))
-    return [by_des.timeline(), by_maxplus.timeline()]
+    found = Stretched(program, costs, alike(program, costs))
+    found.report(stretched)
+    program.replay(MaxPlus(n, found, by_maxplus))
+    assert np.array_equal(stretched.timeline().end_ns, by_maxplus.timeline().end_ns)
+    return [by_des.timeline(), stretched.timeline()]
 
 
 def alike(program: Program, costs: Any) -> Alike:
@@ -106,6 +117,13 @@ def alike(program: Program, costs: Any) -> Alike:
         (GivenCosts(kernel_traffic=1000, exchange_traffic=200), (0, 600), (0, 1200)),  # 600 ns at 2/3 of the speed
         (GivenCosts(kernel_traffic=1000, exchange_traffic=200, exchange_sms=1), (0, 600), (0, 1300)),  # SMs are worse
         (GivenCosts(exchange_sms=1, late_ns=300), (0, 700), (0, 1350)),  # and are held while it waits for its peer
+        (waits(exchange_sms=1), (1000, 1400), (0, 1000)),  # blocks are handed out until the kernel ends
+        (waits(exchange_sms=1, handed_out=0.7), (700, 1100), (0, 1000)),  # the last blocks have their SMs already
+        (waits(exchange_sms=1, handed_out=0.0), (0, 400), (0, 1000)),  # a kernel that leaves SMs free
+        (waits(exchange_sms=0), (0, 400), (0, 1000)),  # a copy engine needs no SM
+        (waits(exchange_sms=1, kernel_issue_ns=50), (0, 400), (50, 1225)),  # it was there before the kernel
+        # the peer's kernel starts later: data move when both ends have their SMs
+        (waits(exchange_sms=1, handed_out=0.7, late_ns=300), (700, 1400), (0, 1000)),
     ],
 )  # fmt: skip
 def test_as_worked_out_by_hand(costs: GivenCosts, exchange: tuple[int, int], kernel: tuple[int, int]) -> None:
@@ -132,10 +150,10 @@ SCHEDULES = [("ring", 16), ("burst:ring=double", 16), ("ulysses", 16), ("allgath
 
 
 @pytest.mark.parametrize(("spec", "ranks"), SCHEDULES)
-@pytest.mark.parametrize("stream_priority", [True, False])
-def test_alike_ranks_and_maxplus_give_the_times_of_all_ranks(spec: str, ranks: int, stream_priority: bool) -> None:
+@pytest.mark.parametrize("communication_first", [True, False])
+def test_alike_ranks_and_maxplus_give_the_times_of_all_ranks(spec: str, ranks: int, communication_first: bool) -> None:
     """To the nanosecond: every rank followed, one of each class, and the recurrence with the durations found."""
-    program, costs = scheduled(spec, ranks, stream_priority)
+    program, costs = scheduled(spec, ranks, communication_first)
     every, once, again = Rows(ranks), Rows(ranks), Rows(ranks)
     by_des = DiscreteEvents(program, costs, every, None, costs).run()
     stretched = Stretched(program, costs, alike(program, costs))
@@ -168,10 +186,10 @@ class Harmless(ContendedCosts):
 
 
 def scheduled(
-    spec: str, ranks: int, stream_priority: bool, costs: type[ContendedCosts] = ContendedCosts
+    spec: str, ranks: int, communication_first: bool, costs: type[ContendedCosts] = ContendedCosts
 ) -> tuple[Program, ContendedCosts]:
     topology, profile = load_topology("dgx-h100", ranks), load_hardware("h100-sxm")
-    terms = profile.interference.model_copy(update={"stream_priority": stream_priority})
+    terms = profile.interference.model_copy(update={"communication_first": communication_first})
     profile = profile.model_copy(update={"interference": terms})
     program = build_program(parse_schedule(spec), setup_on(topology, 2**16))
     return program, costs(topology, profile, "flash2")
@@ -188,19 +206,19 @@ def test_shared_links_and_interference_at_once() -> None:
     assert times[0] < times[1] < times[3] and times[0] < times[2] < times[3]
 
 
-@pytest.mark.parametrize("stream_priority", [True, False])
-def test_a_longer_model_takes_as_much_longer(stream_priority: bool) -> None:
+@pytest.mark.parametrize("communication_first", [True, False])
+def test_a_longer_model_takes_as_much_longer(communication_first: bool) -> None:
     """Every layer after the first takes what the one before took: nothing adds up with length."""
-    times = [model_step_s(layers, stream_priority, interference=True) for layers in (2, 4, 12)]
+    times = [model_step_s(layers, communication_first, interference=True) for layers in (2, 4, 12)]
     each = (times[1] - times[0]) / 2
     assert times[2] == pytest.approx(times[1] + 8 * each, rel=5e-3)
-    alone = [model_step_s(layers, stream_priority, interference=False) for layers in (2, 12)]
+    alone = [model_step_s(layers, communication_first, interference=False) for layers in (2, 12)]
     assert times[0] / alone[0] == pytest.approx(times[2] / alone[1], rel=0.02) and times[2] > alone[1]
 
 
-def model_step_s(layers: int, stream_priority: bool, *, interference: bool) -> float:
+def model_step_s(layers: int, communication_first: bool, *, interference: bool) -> float:
     profile = load_hardware("h100-sxm")
-    terms = profile.interference.model_copy(update={"stream_priority": stream_priority})
+    terms = profile.interference.model_copy(update={"communication_first": communication_first})
     shape = ModelShape("layers", layers, 4096, 32, 8, 128, 128, 14336, 32000)
     result = simulate(SimulationRequest(
         model=shape, schedule="ring", layers="model", pass_="step", gpus=8, topology="dgx-h100", seq_len="64k", zero=3,
@@ -214,12 +232,35 @@ def model_step_s(layers: int, stream_priority: bool, *, interference: bool) -> f
 @given(st.integers(0, 3), st.integers(0, 1200), st.integers(0, 2000), st.integers(0, 400), st.booleans())
 @settings(max_examples=100, deadline=None)
 def test_more_sms_for_communication_are_never_faster(
-    sms: int, late_ns: int, kernel_traffic: int, exchange_traffic: int, stream_priority: bool
+    sms: int, late_ns: int, kernel_traffic: int, exchange_traffic: int, communication_first: bool
 ) -> None:
-    costs = GivenCosts(kernel_traffic, exchange_traffic, sms, late_ns, stream_priority=stream_priority)
+    costs = GivenCosts(kernel_traffic, exchange_traffic, sms, late_ns, communication_first=communication_first)
     fewer, more = (both_engines(exchange_beside_kernel(), each)[0].makespan_ns
                    for each in (costs, replace(costs, exchange_sms=sms + 1)))  # fmt: skip
     assert fewer <= more
+
+
+def test_a_ring_hides_its_hops_behind_one_wave() -> None:
+    """A step takes c + max(0, h - d), d of c after the last blocks are handed out, and not max(c, h)."""
+    topology, ranks = load_topology("dgx-a100", 8), 8
+    profile = load_hardware("a100-80")
+    program = build_program(parse_schedule("ring:partition=contiguous,merge=kernel"), setup_on(topology, 2**16))
+    costs = ContendedCosts(topology, profile, "flash2")
+    rows = Rows(ranks)
+    DiscreteEvents(program, costs, rows, None, costs).run()
+    timeline = rows.timeline()
+    ends = {name: {timeline.operations[number].step: (int(start), int(end)) for number, rank, start, end in
+                   zip(timeline.operation, timeline.rank, timeline.start_ns, timeline.end_ns, strict=True)
+                   if rank == 7 and timeline.operations[number].kind == name and
+                   timeline.operations[number].phase == "forward"}
+            for name in ("attention_forward", "exchange")}  # fmt: skip
+    attention = next(op for op in program.operations if op.kind == "attention_forward" and op.step == 2)
+    ((begin, until),) = costs.handing(attention, 7)
+    assert begin == 0 and 0.8 < until < 1
+    for step in range(2, 7):
+        start, end = ends["attention_forward"][step]
+        assert ends["exchange"][step][0] == pytest.approx(start + until * (end - start), abs=2)
+        assert ends["attention_forward"][step + 1][0] == max(end, ends["exchange"][step][1])
 
 
 def attention_ns(profile: HardwareProfile) -> list[int]:
