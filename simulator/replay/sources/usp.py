@@ -2,11 +2,11 @@
 
     t = max(call, simulated time),     call = a + b ring steps
 
-Streams have no priority, so that hops wait for kernels. ``call`` is what the host needs for one call of yunchang's code; it rules up to 8K tokens.
-`usp` is simulated with the ring variant as partition; ``qkvpack`` sends Q, K and V as one message, which matters to the
-host only. The kernel's blocks are dispatched in order, one or two to a multiprocessor, as CUDA does and as we measured
-of this kernel on an H100, whose share of a block alone is taken over: ranks have one to three blocks per multiprocessor
-here, of which whole waves would be up to a third too long.
+Streams have no priority, so that hops wait for kernels. ``call`` is what the host needs for one call of yunchang's
+code; it rules up to 8K tokens. `usp` is simulated with the ring variant as partition; ``qkvpack`` sends Q, K and V as
+one message, which matters to the host only. The kernel's blocks are dispatched in order, one or two to a
+multiprocessor, as CUDA does and as we measured of this kernel on an H100, whose share of a block alone is taken over:
+ranks have one to three blocks per multiprocessor here, of which whole waves would be up to a third too long.
 
 A ring of one is the same code in all three variants: its rows are three runs of one method. With packed QKV on 512
 tokens these runs take 1.8, 4.0 and 5.3 ms, on 8,192 tokens all 4.2 ms, twice what a ring of two takes that has as many
