@@ -190,7 +190,7 @@ def estimate_around_s(
     seconds += float(estimate_elementwise_s(profile, queries * 4 * d, queries * d * e, "copy"))
     if shape.kv_heads < shape.heads:
         size = keys * (d + dv) * e
-        seconds += estimate_elementwise_s(profile, size, size * shape.kv_heads // shape.heads, "copy")
+        seconds += float(estimate_elementwise_s(profile, size, size * shape.kv_heads // shape.heads, "copy"))
     return seconds
 
 
