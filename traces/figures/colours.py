@@ -32,14 +32,19 @@ COMMUNICATION = {
     "reduce_scatter": "#663300",
 }
 GROUPS = {
-    "gemm": ("matrix products", ("linear", "linear_dx", "linear_dw", "experts", "experts_dx", "experts_dw")),
+    "gemm": (
+        "matrix products",
+        ("linear", "linear_dx", "linear_dw", "experts", "experts_dx", "experts_dw", "absorb", "latent_values"),
+    ),
+    "attention_forward": ("attention forward", ("attention_forward", "attention_cached")),
     "elementwise": (
         "norms and pointwise",
         (
             "rms_norm", "rms_norm_dx", "rms_norm_dw", "rope", "append", "swiglu", "swiglu_backward", "gelu",
             "gelu_backward", "split", "join", "regroup", "bias", "bias_dw", "row_lengths", "scale", "length_dw", "add",
             "embed", "embed_dw", "take_tokens", "join_tokens", "drop_tokens", "cross_entropy", "cross_entropy_join",
-            "cross_entropy_backward", "sequence_sum", "preference",
+            "cross_entropy_backward", "sequence_sum", "preference", "pack_rows", "unpack_rows", "store_rows",
+            "best_word", "choose_word",
         ),
     ),
 }  # fmt: skip

@@ -243,6 +243,17 @@ def test_packing_keeps_its_bound(name: str) -> None:
     assert (moved <= torch.expm1(2 * score) * v.abs().max() + errors[1].max()).all()
 
 
+def test_packed_rows_in_the_program_s_own_dtypes() -> None:
+    """Bytes are bytes in bf16 Programs, too: what a GPU would hold."""
+    case = StepCase("ring", 2, {"kv_dtype": "int8", "new_tokens": 2}, batch=2)
+    program, inputs = case.decoding(), case.context()
+    exact, done = execute(program, inputs), Loopback(program, inputs, dtype=None)
+    program.replay(done)
+    assert done.shards["keys 0.0"][0].dtype == torch.uint8 and done.shards["logits 0"][0].dtype == torch.bfloat16
+    wanted, got = exact.shards["logits 0"][0], done.shards["logits 0"][0].double()
+    assert 0 < (got - wanted).abs().max() < 0.05 * wanted.abs().max()
+
+
 def test_halves_of_bytes_hold_every_code() -> None:
     codes = torch.arange(-7, 8, dtype=torch.float64)
     values = torch.cat([codes, torch.tensor([7.0], dtype=torch.float64)])
