@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from math import ceil
 
-from cost_models.network.communicator import KIB, Communicator
+from cost_models.network.communicator import KIB, STAGED_KINDS, Communicator
 from cost_models.network.terms import NCCL_TERMS, NetworkTerms, Terms
 from cost_models.network.tuner import (
     CHANNEL_GB_PER_S,
@@ -95,7 +95,7 @@ def _ring_s(comm: Communicator, terms: Terms, kind: str, n_bytes: float, share: 
 def _bus_gb_per_s(comm: Communicator, terms: Terms) -> float:
     """What the rings carry: NCCL's speeds, or through host memory what the links of a node do."""
     planned = len(comm.ring.channels) * min(_rates(comm))
-    staged = comm.intra_kind == "shm" and comm.n_nodes == 1
+    staged = comm.intra_kind in STAGED_KINDS and comm.n_nodes == 1
     return min((comm.staged.wires_gb_per_s if staged else planned) * terms.efficiency(comm), comm.staged.host_gb_per_s)
 
 

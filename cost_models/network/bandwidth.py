@@ -21,10 +21,10 @@ from cost_models.network.exchange import flow_terms, link_weights
 from cost_models.network.fairness import max_min_rates
 from cost_models.network.flows import route_flows
 from cost_models.network.graphs import find_graph
-from cost_models.network.loads import all_to_all_loads, channel_loads
+from cost_models.network.loads import all_to_all_loads, between_nodes, channel_loads
 from cost_models.network.node import Node
 from cost_models.network.search import RING
-from cost_models.topology import ClusterTopology
+from cost_models.topology import ClusterTopology, Route
 
 if TYPE_CHECKING:
     from cost_models.hardware import HardwareProfile
@@ -125,8 +125,14 @@ def _pairs(
         route = topology.route(src, dst)
         wires = float(profile.links[route.kind].rate_bytes_per_s(LARGE_BYTES, route.wire_bytes_per_s))
         rate = min(wires, route.host_bytes_per_s)
-        found[src, dst] = PairBandwidth(route.kind, rate, topology.links[route.bottleneck].name)
+        found[src, dst] = PairBandwidth(route.kind, rate, _limit(topology, route, wires > route.host_bytes_per_s))
     return found
+
+
+def _limit(topology: ClusterTopology, route: Route, by_host: bool) -> str:
+    """Name of the slowest of a route's links of the host, or of the others."""
+    among = [link for link in route.links if topology.host_links[link] == by_host]
+    return topology.links[min(among, key=topology.link_capacities_bytes_per_s.__getitem__)].name
 
 
 def _patterns(topology: ClusterTopology, profile: HardwareProfile) -> tuple[PatternBandwidth, ...]:
@@ -166,6 +172,10 @@ def _all_gather(topology: ClusterTopology, profile: HardwareProfile) -> PatternB
     node = Node(topology.transports[topology.machine_of_node[0]], topology.n_nodes > 1)
     graph = find_graph(node, RING, cross_nic=topology.nccl.cross_nic)
     loads = channel_loads(topology, node, graph) / len(comm.ring.channels)
+    if topology.n_nodes > 1:
+        src, dst, width = between_nodes(topology, ranks)
+        link = route_flows(topology, src, dst).link
+        np.add.at(loads, link[link >= topology.numbering.spine_link(0)], 1 / width)
     return _pattern(topology, "all_gather", rate, loads)
 
 

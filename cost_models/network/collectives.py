@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cost_models.network.algorithms import all_to_all_s, collective_s
 from cost_models.network.communicator import Communicator, communicator
-from cost_models.network.loads import all_to_all_loads, slowest_share
+from cost_models.network.loads import all_to_all_loads, fabric_share, slowest_share
 from cost_models.network.terms import Terms, terms_of
 from cost_models.network.tuner import COLLECTIVES, choose
 from cost_models.topology import ClusterTopology
@@ -102,7 +102,8 @@ def estimate_collective(
     chosen = terms or terms_of(profile, comm)
     if kind == "all_to_all":
         return _all_to_all(topology, comm, chosen, np.asarray(ranks, np.int64), bytes_per_rank / comm.n_ranks)
-    share = slowest_share(topology, np.asarray(ranks, np.int64), comm.ring)
+    group = np.sort(np.asarray(ranks, np.int64))
+    share = min(slowest_share(topology, group, comm.ring), fabric_share(topology, group, comm.ring))
     return _reduce_or_gather(comm, chosen, kind, bytes_per_rank, algorithm, protocol, share)
 
 

@@ -32,6 +32,8 @@ IntArray = NDArray[np.int64]
 
 KIB = 2**10
 NET_CHANNEL_GB_PER_S = 14.0
+STAGED_KINDS = ("shm", "net", "socket")
+"""Of ways inside a node for which NCCL's search has no speeds of its own."""
 BY_BANDWIDTH = (2, 29)
 """Since then sends to another node have as many channels as its NIC needs; before two, or one of many ranks."""
 _NVLS_CHANNELS = {90: (16, 16), 100: (24, 32)}  # on one node, on several
@@ -165,7 +167,7 @@ def _build(
         p2p_min_part_bytes=chunk // 8 if n_nodes == 1 else chunk // 2,
         p2p_max_part_bytes=32 * chunk if n_nodes == 1 else chunk,
         switched=all(node.has_nvswitch for node in nodes), settings=settings,
-        staged=_staged(nodes, rings) if intra_kind == "shm" else StagedRate(),
+        staged=_staged(nodes, rings) if intra_kind in STAGED_KINDS else StagedRate(),
         collnet=_least(map(find_collnet, nodes)) if settings.collnet_enable and n_nodes > 1 else Graph("collnet"),
     )  # fmt: skip
 

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cost_models.network.exchange import flow_terms, link_weights
 from cost_models.network.flows import route_flows
+from cost_models.network.loads import between_nodes
 from cost_models.topology import ClusterTopology
 
 if TYPE_CHECKING:
@@ -128,7 +129,6 @@ def _ring_flows(topology: ClusterTopology, group: IntArray, sent: float) -> tupl
     members = [group[nodes == node] for node in np.unique(nodes)]
     inside = [(node, np.roll(node, -1), sent) for node in members if len(node) > 1]
     rings = min(len(node) for node in members)
-    between = [(members[i][:rings], members[(i + 1) % len(members)][:rings], sent / rings) for i in range(len(members))]
-    flows = inside + (between if len(members) > 1 else [])
+    flows = inside + [(*between_nodes(topology, group)[:2], sent / rings)] * (len(members) > 1)
     src, dst = (np.concatenate([flow[side] for flow in flows]) for side in (0, 1))
     return src, dst, np.concatenate([np.full(len(flow[0]), flow[2]) for flow in flows])

@@ -7,6 +7,7 @@ that of every node on the leaf.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -82,6 +83,36 @@ def channel_loads(topology: ClusterTopology, node: Node, graph: Graph, number: i
         for way in ways:
             np.add.at(loads, start + np.asarray(way.links, np.int64), np.asarray(way.shares))
     return loads
+
+
+def fabric_share(topology: ClusterTopology, group: IntArray, graph: Graph) -> float:
+    """Share of the channels' speed between nodes that the leaves' links to the spine leave; 1 where they are enough.
+
+    Channels go from node to node in order, on the same rail, as NCCL wires them; to several spines as they are hashed.
+    """
+    fabric, nodes = topology.fabric, topology.node_of[group]
+    if fabric is None or nodes[0] == nodes[-1] or (fabric.oversubscription == 1 and fabric.spines == 1):
+        return 1.0
+    return _fabric_share(topology, np.sort(group).tobytes(), len(graph.channels) * graph.inter_gb_per_s * GB_PER_S)
+
+
+@lru_cache(maxsize=256)
+def _fabric_share(topology: ClusterTopology, group: bytes, bus_bytes_per_s: float) -> float:
+    src, dst, width = between_nodes(topology, np.frombuffer(group, np.int64))
+    link = route_flows(topology, src, dst).link
+    spine = topology.numbering.spine_link(0)
+    crossed, count = np.unique(link[link >= spine], return_counts=True)
+    needed = count * bus_bytes_per_s / width
+    return float(np.min(topology.link_capacities_bytes_per_s[crossed] / needed, initial=1.0))
+
+
+def between_nodes(topology: ClusterTopology, group: IntArray) -> tuple[IntArray, IntArray, int]:
+    """Source and target of the flows of rings from each node to the next, and how many from each: one for each GPU."""
+    nodes = topology.node_of[group]
+    members = [group[nodes == node] for node in np.unique(nodes)]
+    width = min(len(node) for node in members)
+    src = np.concatenate([node[:width] for node in members])
+    return src, np.roll(src, -width), width
 
 
 def slowest_share(topology: ClusterTopology, group: IntArray, graph: Graph) -> float:

@@ -7,7 +7,8 @@ ports divided by ``oversubscription``.
 
 With several ``spines`` that capacity is split evenly over as many links, and each pair of ranks takes one of them for
 all its data, chosen by a hash with a seed (ECMP: equal-cost multi-path), so that flows collide as they do where
-switches do not look at load. One spine stands for a network that spreads perfectly.
+switches do not look at load; a collective waits for its most crowded link. One spine stands for a network that spreads
+perfectly.
 """
 
 from __future__ import annotations

@@ -133,3 +133,28 @@ def test_nvls_trees_over_nodes_fill_once_and_go_as_fast_as_switches_or_nics():
         cluster = load_topology("dgx-h100", n)
         found = estimate_collective(cluster, GPU, "all_reduce", range(n), size, algorithm="NVLSTree")
         assert size * 2 * (n - 1) / n / found.seconds / 1e9 == approx(bus_gb_per_s, rel=0.05)
+
+
+def bus_gb_per_s(topology, size=2**34):
+    n = topology.n_ranks
+    seconds = estimate_collective_s(topology, GPU, "all_gather", range(n), size / n)
+    return size * (n - 1) / n / seconds / 1e9
+
+
+def test_rings_over_an_oversubscribed_fat_tree_are_bound_by_its_spine():
+    """8 rings leave each node over its leaf's 400 GB/s / 4; on one leaf, or on rails, they do not meet the spine."""
+    whole = bus_gb_per_s(load_topology("dgx-h100", 32))
+    tree = "dgx-h100:fabric=fat-tree,oversubscription=4,nodes-per-leaf="
+    assert bus_gb_per_s(load_topology(tree + "1", 32)) == approx(100 * whole / 384, rel=0.05)
+    assert bus_gb_per_s(load_topology(tree + "4", 32)) == approx(whole)
+    assert bus_gb_per_s(load_topology("dgx-h100:oversubscription=4", 32)) == approx(whole)
+
+
+def test_rings_that_are_hashed_onto_one_link_share_it():
+    """4 links of 100 GB/s for 8 rings of 48: two fit, and any seed puts more onto one of them."""
+    whole = bus_gb_per_s(load_topology("dgx-h100", 16))
+    shares = {
+        bus_gb_per_s(load_topology(f"dgx-h100:fabric=fat-tree,nodes-per-leaf=1,spines=4,ecmp-seed={seed}", 16)) / whole
+        for seed in range(4)
+    }
+    assert all(min(abs(share - 100 / 48 / crowd) for crowd in range(3, 9)) < 0.04 for share in shares)
