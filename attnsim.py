@@ -57,6 +57,8 @@ _COMMANDS = {
     "sweep": "simulator.planning.commands",
     "dashboard": "simulator.dashboard.commands",
     "replay": "simulator.replay.commands",
+    "workflow": "simulator.workflow_commands",
+    "mixers": "simulator.workflow_commands",
     "trace": "simulator.trace_commands",
     "validate": "validators.validation.commands",
     "calibrate": "validators.calibrate",

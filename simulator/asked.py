@@ -64,6 +64,7 @@ class AttentionFields:
     model: str | Path | ModelShape | None = _option(
         None, str | None, "NAME|FILE", "Model: a name, or a Hugging Face config.json."
     )
+    prune: str = _option("", str, "heads=SHARE,neurons=SHARE", "What is left of a model's heads and hidden features.")
     heads: int | None = _option(None, int | None, "H", "Query heads, instead of --model.")
     kv_heads: int | None = _option(None, int | None, "K", "Key-value heads; default --heads.")
     head_dim: int | None = _option(None, int | None, "D", "Head dim, instead of --model.")
@@ -85,6 +86,10 @@ class AttentionFields:
     kernel: str | None = _option(
         None, str | None, "NAME", "Attention kernel. Default: the hardware's fastest exact one."
     )
+    allocator_slack: float | None = _option(
+        None, float | None, "FACTOR",
+        "Memory that the allocator takes over what tensors have. Default: the hardware's, of attention 1.",
+    )  # fmt: skip
     engine: str = _option("auto", str, "auto|maxplus|des", "auto: des where links are shared and it is fast enough.")
     interference: bool = _option(
         True, bool, None, "Kernels and communication take SMs and memory bandwidth from each other.",

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cost_models.finetuning.rollouts import prune
 from cost_models.masks import Mask, parse_mask
 from cost_models.models import ModelShape, load_model
 from cost_models.spec import Spec, parse_spec
@@ -126,6 +127,8 @@ class ResolvedRequest:
             "layers": self.request.layers,
             "pass": self.request.pass_,
             "kernel": self.request.kernel,
+            "allocator_slack": self.allocator_slack,
+            **({"prune": self.request.prune} if self.request.prune else {}),
             "engine": self.request.engine,
             "interference": self.request.interference,
             **({} if self.request.layers == "attention" else asdict(self.step_options)),
@@ -137,6 +140,18 @@ class ResolvedRequest:
     def profile(self) -> HardwareProfile:
         """The profile of the GPU, loaded."""
         return _load_profile(self.hardware)
+
+    @property
+    def allocator_slack(self) -> float:
+        """Memory that the allocator takes over what tensors have."""
+        if self.request.allocator_slack is not None:
+            return self.request.allocator_slack
+        return 1.0 if self.request.layers == "attention" else self.profile.allocator_slack
+
+    @property
+    def room_bytes(self) -> int:
+        """Memory that a GPU has for tensors: what is usable, less the allocator's slack."""
+        return int(self.profile.usable_memory_bytes / self.allocator_slack)
 
     @property
     def step_options(self) -> StepOptions:
@@ -160,6 +175,8 @@ def _check_choices(request: SimulationRequest) -> None:
     if request.layers != "attention" and request.model is None:
         raise InputError(f"layers {request.layers} needs a model", remedy="name one instead of heads and head_dim")
     _check_parallel(request)
+    if request.allocator_slack is not None and not 1 <= request.allocator_slack <= 10:
+        raise InputError("allocator_slack is out of range", got=request.allocator_slack, expected="1 to 10")
     passes = PASSES[request.layers]
     if request.pass_ is not None and request.pass_ not in passes:
         raise InputError(
@@ -203,11 +220,23 @@ def _load_shape(request: SimulationRequest) -> ModelShape | None:
     if request.model is not None and given:
         raise InputError(f"both model and {given[0]} are given", expected="one of the two", remedy="leave one out")
     if request.model is not None:
-        return request.model if isinstance(request.model, ModelShape) else load_model(request.model)
+        shape = request.model if isinstance(request.model, ModelShape) else load_model(request.model)
+        return prune(shape, **_shares(request.prune)) if request.prune else shape
+    if request.prune:
+        raise InputError("only models are pruned", got=request.prune, remedy="name a model")
     if request.heads is None or request.head_dim is None:
         got = " and ".join(given) or "neither"
         raise InputError("attention has no shape", got=got, expected="model, or heads, kv_heads and head_dim")
     return None
+
+
+def _shares(text: str) -> dict[str, float]:
+    spec = parse_spec(f"prune:{text}", "prune")
+    spec.only(("heads", "neurons"))
+    try:
+        return {name: float(value) for name, value in spec.options.items()}
+    except ValueError:
+        raise InputError("prune names no shares", got=repr(text), expected="heads=0.5,neurons=0.75") from None
 
 
 def _workload(request: SimulationRequest, shape: ModelShape | None) -> AttentionWorkload:

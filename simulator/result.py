@@ -121,8 +121,9 @@ class SimulationResult(JsonRecord):
     compute_s, communication_s : time in which the critical rank computes, communicates.
     exposed_communication_s : communication while that rank computes nothing.
     peak_memory_bytes : largest over ranks.
+    reserved_memory_bytes : what the allocator takes for the peak: that times ``allocator_slack`` of the inputs.
     host_memory_bytes : largest over ranks of what they keep in memory of the host (offload).
-    fits : whether the peak is within the device's memory.
+    fits : whether what the allocator takes is within the device's memory.
     exact : whether the schedule computes dense attention under the mask.
     bytes_sent_per_rank : bytes put on the wire to other ranks, all passes.
     pairs_total : attended pairs over ranks and steps, per head and batch row, forward.
@@ -160,6 +161,7 @@ class SimulationResult(JsonRecord):
     flop_total: int
     uncertainty: Uncertainty
     other_s: float = 0.0
+    reserved_memory_bytes: int = 0
     host_memory_bytes: int = 0
     rank_imbalance: float = 1.0
     step_imbalance: float = 1.0

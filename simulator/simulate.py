@@ -113,7 +113,7 @@ def simulate_schedule(
 
 def memory_bytes(resolved: ResolvedRequest) -> int:
     """Memory that a GPU of the request has for tensors."""
-    return resolved.profile.usable_memory_bytes
+    return resolved.room_bytes
 
 
 @dataclass
@@ -169,7 +169,12 @@ class Run:
     @property
     def lacking_bytes(self) -> int:
         """Memory that is missing, as far as it has been followed."""
-        return max(0, int(self.memory.peak_bytes.max()) - self.profile.usable_memory_bytes)
+        return max(0, self.reserved_bytes - self.profile.usable_memory_bytes)
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Memory that the allocator takes on the fullest rank."""
+        return int(int(self.memory.peak_bytes.max()) * self.resolved.allocator_slack)
 
     def execute(self, stop_after_s: float | None = None) -> None:
         """Run the engine, after `follow`."""
@@ -226,6 +231,7 @@ class Run:
             warnings=(*self.resolved.warnings, *beyond, *self.ran.warnings, *self._paced(timeline)),
             **_times(timeline, self.pass_),
             peak_memory_bytes=peak,
+            reserved_memory_bytes=self.reserved_bytes,
             host_memory_bytes=int(self.memory.host_peak_bytes.max()),
             fits=not self.lacking_bytes,
             exact=self.schedule.exact,

@@ -129,7 +129,7 @@ def _summary(result: SimulationResult) -> dict[str, str]:
         "forward, backward": f"{_time(result.forward_s)}, {_time(result.backward_s)}",
         "compute": _time(result.compute_s),
         "communication": f"{_time(result.communication_s)}, exposed {_time(result.exposed_communication_s)}",
-        "peak memory": f"{format_bytes(result.peak_memory_bytes)}, {'fits' if result.fits else 'does not fit'}",
+        "peak memory": _memory(result),
         "sent per GPU": f"{format_bytes(max(sent, default=0))}, all GPUs {format_bytes(sum(sent))}",
         "attended pairs": f"{result.pairs_total:,} per head and row",
         "work per GPU": f"most {result.rank_imbalance:.2f} x mean, step by step {result.step_imbalance:.2f} x",
@@ -138,6 +138,13 @@ def _summary(result: SimulationResult) -> dict[str, str]:
         "exact": _yes(result.exact),
         "engine": result.engine,
     }
+
+
+def _memory(result: SimulationResult) -> str:
+    reserved, host = result.reserved_memory_bytes, result.host_memory_bytes
+    slack = f", {format_bytes(reserved)} with the allocator's slack" if reserved > result.peak_memory_bytes else ""
+    away = f"; {format_bytes(host)} in memory of the host" if host else ""
+    return f"{format_bytes(result.peak_memory_bytes)}{slack}, {'fits' if result.fits else 'does not fit'}{away}"
 
 
 def _spread(times: StepTimes) -> str:

@@ -231,6 +231,9 @@ class HardwareProfile(Terms):
     links : curves by kind of link (those of ``Route.kind``).
     interference : what communication takes from kernels beside it.
     copies : between the memories of GPU and host.
+    allocator_slack : memory that PyTorch's caching allocator takes in a training step, over what tensors have at the
+        peak: the median of 30 steps on an H100 (PyTorch 2.11, 1.00 to 1.22, one 1.70; docs/validation/h100-steps and
+        -heldout). It grows with the number of sizes; of attention calls, which have few, it is 1.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
@@ -251,6 +254,7 @@ class HardwareProfile(Terms):
     links: dict[str, LinkCurve]
     interference: InterferenceTerms = InterferenceTerms()
     copies: CopyTerms = CopyTerms()
+    allocator_slack: Positive = 1.08
     _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")

@@ -7,7 +7,10 @@
 
 The frozen matrix still needs dX, where anything below is trained, but not its own dW. With tensor parallelism a matrix
 whose rows are split has A whole and B split; one whose columns are split has A split and B whole, so that B A x is a
-part of the sum that is reduced anyway. What is whole is summed over the group in backward.
+part of the sum that is reduced anyway. What is whole is summed over the group in backward. An adapter has D and c split
+by rows and U by columns: it enters and leaves the group once more, as a sublayer does. DoRA's s = m / |W + B A| needs
+nothing of other ranks where rows are split; where columns are, the squares of the norms are summed over the group (4
+bytes per row and step), and s scales the parts before their own sum.
 Source: Hu et al. 2021 (arXiv 2106.09685) section 4; order of operations as in Hugging Face PEFT 0.18 (lora/layer.py).
 """
 
@@ -22,8 +25,10 @@ from simulator.layers.linear import linear
 from simulator.layers.net import Net, Var
 from simulator.layers.parameter import Parameter
 from simulator.layers.pointwise import gelu, residual
+from simulator.layers.tensor_parallel import TensorParallel
 from simulator.layers.weights import WeightMaker, Weights
 from simulator.program.operations import Elementwise, Gemm
+from simulator.program.partition import Layout
 from simulator.program.tape import Tensor
 from traces.errors import InputError
 
@@ -46,12 +51,9 @@ def adapt(method: Method, maker: WeightMaker, index: int, weights: Weights) -> W
         for target in targets:
             added |= _low_rank(maker, weights, f"{target}_proj", rank, target in SPLIT_COLUMNS)
     if isinstance(method, Dora):
-        if maker.parallel.size > 1:
-            raise InputError("dora is not available with tensor parallel ranks: norms of split rows would be reduced",
-                             got=f"tp {maker.parallel.size}", remedy="use tp 1")  # fmt: skip
         for target in method.low_rank[1]:
-            base = weights[f"{target}_proj"]
-            added[f"{target}_proj.length"] = maker.gain(f"{base.name}.length", base.rows)
+            base, whole = weights[f"{target}_proj"], target in SPLIT_COLUMNS
+            added[f"{target}_proj.length"] = maker.lengths(f"{base.name}.length", base.rows, whole=whole)
     if isinstance(method, Adapters):
         for place in ("attention", "feed_forward"):
             added |= _bottleneck(maker, f"layers.{index}.", place, method.size)
@@ -66,23 +68,26 @@ def freeze_ends(method: Method, ends: Weights) -> Weights:
     return ends
 
 
-def project(net: Net, weights: Weights, target: str, x: Var, name: str, heads: int = 1) -> Var:
-    """A projection, with what a method adds to it."""
+def project(
+    net: Net, weights: Weights, target: str, x: Var, name: str, heads: int = 1, parallel: TensorParallel | None = None
+) -> Var:  # fmt: skip
+    """A projection, with what a method adds to it; ``parallel`` where its columns are split over a group."""
     y = linear(net, x, weights[target], name, heads)
     if f"{target}.lora_a" not in weights:
         return y
     low = linear(net, x, weights[f"{target}.lora_a"], "low")
     y = residual(net, y, linear(net, low, weights[f"{target}.lora_b"], name, heads))
-    return y if f"{target}.length" not in weights else _scale(net, weights, target, y)
+    return y if f"{target}.length" not in weights else _scale(net, weights, target, y, parallel)
 
 
-def bottleneck(net: Net, weights: Weights, place: str, x: Var, leave: Callable[[Var], Var]) -> Var:
-    """An adapter after a sublayer, where there is one; ``leave`` sums what tensor parallel ranks have."""
+def bottleneck(net: Net, weights: Weights, place: str, x: Var, parallel: TensorParallel, home: Layout) -> Var:
+    """An adapter after a sublayer, where there is one."""
     if f"{place}.down" not in weights:
         return x
-    h = add_bias(net, linear(net, x, weights[f"{place}.down"], "bottleneck"), weights[f"{place}.down_bias"])
-    up = linear(net, gelu(net, h), weights[f"{place}.up"], x.tensor.buffer.name)
-    return residual(net, x, add_bias(net, leave(up), weights[f"{place}.up_bias"]))
+    low = linear(net, parallel.enter(net, x, home), weights[f"{place}.down"], "bottleneck")
+    h = gelu(net, add_bias(net, low, weights[f"{place}.down_bias"]))
+    up = parallel.leave(net, linear(net, h, weights[f"{place}.up"], x.tensor.buffer.name))
+    return residual(net, x, add_bias(net, up, weights[f"{place}.up_bias"]))
 
 
 def add_bias(net: Net, x: Var, bias: Parameter) -> Var:
@@ -126,27 +131,30 @@ def _low_rank(maker: WeightMaker, weights: Weights, target: str, rank: int, spli
 
 def _bottleneck(maker: WeightMaker, at: str, place: str, size: int) -> Weights:
     hidden, name = maker.shape.hidden, f"{at}{place}"
-    if maker.parallel.size > 1:
-        raise InputError("adapters are not available with tensor parallel ranks", got=f"tp {maker.parallel.size}",
-                         remedy="use tp 1, or lora")  # fmt: skip
+    if size % maker.parallel.size:
+        raise InputError("adapters' size is not divisible by the tensor parallel ranks",
+                         got=f"{size} / {maker.parallel.size}")  # fmt: skip
     return {
         f"{place}.down": maker.rows(f"{name}.down", size, hidden),
-        f"{place}.down_bias": maker.gain(f"{name}.down_bias", size),
-        f"{place}.up": maker.rows(f"{name}.up", hidden, size),
+        f"{place}.down_bias": maker.lengths(f"{name}.down_bias", size // maker.parallel.size, whole=False),
+        f"{place}.up": maker.columns(f"{name}.up", hidden, size),
         f"{place}.up_bias": maker.gain(f"{name}.up_bias", hidden),
     }
 
 
-def _scale(net: Net, weights: Weights, target: str, y: Var) -> Var:
+def _scale(net: Net, weights: Weights, target: str, y: Var, parallel: TensorParallel | None) -> Var:
     """DoRA: rows of the sum get their trained lengths."""
     r, length, base = net.r, weights[f"{target}.length"], weights[target]
     a, b = weights[f"{target}.lora_a"], weights[f"{target}.lora_b"]
     product = r.tensor(f"{target} sum", None, 1, base.columns, base.dtype, tokens=base.rows, batch=1)
     r.emit("linear_dx", Gemm(base.rows, ((base.columns, a.rows),), base.dtype), (b.held, a.held), (product,))
     scale = r.tensor(f"{target} scale", None, 1, base.rows, "fp32", tokens=1, batch=1)
-    read = base.held.buffer.bytes + product.buffer.bytes
-    r.emit("row_lengths", Elementwise("reduce", read, scale.buffer.bytes), (base.held, product, length.held), (scale,))
+    read, written = base.held.buffer.bytes + product.buffer.bytes, scale.buffer.bytes
+    r.emit("row_squares", Elementwise("reduce", read, written), (base.held, product), (scale,))
     del product
+    if parallel is not None and parallel.size > 1:
+        parallel.all_reduce(net, scale)
+    r.emit("row_lengths", Elementwise("copy", 2 * written, written), (scale, length.held), (scale,))
     size = y.tensor.buffer.bytes
     scaled = r.like(y.tensor, y.tensor.buffer.name)
     r.emit("scale", Elementwise("copy", size, size), (y.tensor, scale), (scaled,))

@@ -31,7 +31,8 @@ this table with option ``accumulate`` is a gradient that is added to.
 | experts, experts_dx, experts_dw | Gemm | rows by expert, stack of matrices -> each expert's product; `counts` |
 | all_to_all_v | Collective | rows to and from the experts' ranks |
 | bias, bias_dw | Elementwise | x, b -> x + b in place; dy (, db) -> db |
-| row_lengths | Elementwise | w, ba, m -> m / norm of each row of w + ba (DoRA) |
+| row_squares | Elementwise | w, ba -> square of the norm of each row of w + ba (DoRA) |
+| row_lengths | Elementwise | squares, m -> m / root of the squares, in place |
 | scale | Elementwise | x, s -> x s, a factor per feature |
 | length_dw | Elementwise | dy, y, s, m (, dm) -> dm = sum over tokens of dy y s / m |
 | add | Elementwise | a, b -> a + b in a new tensor |

@@ -73,7 +73,7 @@ def attention_block(
                                  absorbed=context.absorbed)  # fmt: skip
         o = cached(x, cache)
         del x
-        return _leave(net, context, weights, "attention", project(net, weights, "o_proj", o, "x"))
+        return _leave(net, context, weights, "attention", _out(net, context, weights, "o_proj", o))
     if shape.mla:
         q, k, v = latent_projections(net, weights, shape.mla, x, heads, None)
     else:
@@ -83,7 +83,7 @@ def attention_block(
     del x
     o = attention_core(net, context.schedule, q, k, v, kept)
     del q, k, v
-    return _leave(net, context, weights, "attention", project(net, weights, "o_proj", o, "x"))
+    return _leave(net, context, weights, "attention", _out(net, context, weights, "o_proj", o))
 
 
 def feed_forward(net: Net, context: Context, weights: Weights, x: Var) -> Var:
@@ -97,10 +97,15 @@ def feed_forward(net: Net, context: Context, weights: Weights, x: Var) -> Var:
     del x
     h = swiglu(net, gate, up)
     del gate, up
-    return _leave(net, context, weights, "feed_forward", project(net, weights, "down_proj", h, "x"))
+    return _leave(net, context, weights, "feed_forward", _out(net, context, weights, "down_proj", h))
 
 
 def _leave(net: Net, context: Context, weights: Weights, place: str, x: Var) -> Var:
     """The end of a sublayer: summed over tensor parallel ranks, then an adapter, where there is one."""
-    leave = context.parallel.leave
-    return bottleneck(net, weights, place, leave(net, x), lambda each: leave(net, each))
+    parallel = context.parallel
+    return bottleneck(net, weights, place, parallel.leave(net, x), parallel, context.home)
+
+
+def _out(net: Net, context: Context, weights: Weights, target: str, x: Var) -> Var:
+    """The projection back to hidden states: a part of their sum over tensor parallel ranks."""
+    return project(net, weights, target, x, "x", parallel=context.parallel)

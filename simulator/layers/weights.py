@@ -70,6 +70,15 @@ class WeightMaker:
         replicas = ("tp",) if self.parallel.splits_tokens else ()
         return Parameter(self.prefix + name, 1, size, replicas=replicas, dtype=self.dtype)
 
+    def lengths(self, name: str, size: int, *, whole: bool) -> Parameter:
+        """A vector, one number for each of a matrix's output features on this rank; ``whole`` where it has all.
+
+        A whole one's gradient is a part of a sum on each rank.
+        """
+        replicas = ("tp",) if whole and self.parallel.size > 1 else ()
+        slices = () if whole else self._split(0, size)
+        return Parameter(self.prefix + name, 1, size, slices=slices, replicas=replicas, dtype=self.dtype)
+
     def whole(self, name: str, rows: int, columns: int, *, sees_all: bool = False) -> Parameter:
         """A matrix that every rank has; its gradient is summed over the group unless every rank sees all tokens."""
         replicas = ("tp",) if self.parallel.size > 1 and not sees_all else ()

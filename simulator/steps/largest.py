@@ -2,8 +2,8 @@
 
 Memory grows with the sequence, so lengths are bisected: multiples of a granule that every split divides (2 chunks per
 context parallel rank, tokens per tensor parallel rank, one sequence's 1024 tokens). Each length is recorded into
-`Memory` only, with kernels' workspace; nothing is timed. What fits is at most the profile's usable memory: the device's
-less what driver, CUDA context, NCCL and the allocator's fragmentation take (``usable_fraction``).
+`Memory` only, with kernels' workspace; nothing is timed. What fits is at most the profile's usable memory (the device's
+less what driver, CUDA context and NCCL take: ``usable_fraction``) over the allocator's slack.
 """
 
 from __future__ import annotations
@@ -86,4 +86,4 @@ def peak_memory(request: SimulationRequest, seq_len: int) -> int:
 
 
 def _room(request: SimulationRequest) -> int:
-    return replace(request, seq_len=granule(request)).resolve().profile.usable_memory_bytes
+    return replace(request, seq_len=granule(request)).resolve().room_bytes

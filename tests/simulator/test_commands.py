@@ -78,6 +78,7 @@ def test_every_option_reaches_the_request(simulator: Simulator, run: Run, tmp_pa
         "hardware": "h100-sxm", "topology": "dgx-h100", "batch": 3, "dtype": "fp16", "mask": "full",
         "layers": "attention", "pass_": "backward", "kernel": "flash3", "engine": "des", "model": "m.json",
         "tp": 2, "dp": 4, "pp": 2, "placement": "cp-tp-dp-pp", "tp_version": 3, "zero": 1, "checkpoint": "full",
+        "offload": "all", "allocator_slack": 1.2, "prune": "heads=0.5",
         "weight_bits": 4.5, "kv_block": 16, "kv_dtype": "fp8", "mla": "absorbed", "prefill_chunk": "2k",
         "cached_prefix": "1k", "new_tokens": 2, "stage_link": "5ms,1Gbit/s",
         "microbatches": 5, "loss_chunks": 6, "optimizer": "adamw-8bit", "method": "lora:rank=8", "ep": 2,

@@ -161,3 +161,14 @@ def _smi_matrix(gpus: int) -> str:
     for i, name in enumerate(names):
         rows.append("\t".join([name, *["X" if i == j else "NV18" for j in range(gpus)], "0-31", "0"]))
     return "\n".join(rows) + "\n"
+
+
+def test_a_pruned_model_is_smaller_everywhere() -> None:
+    options = {"model": "llama-3.1-8b", "seq_len": "8k", "gpus": 2, "topology": "dgx-h100"}
+    pruned = SimulationRequest(**options, prune="heads=0.5,neurons=0.25").resolve()
+    assert (pruned.workload.heads, pruned.workload.kv_heads) == (16, 4)
+    assert pruned.model is not None and pruned.model.intermediate == 14336 // 4
+    assert pruned.inputs["prune"] == "heads=0.5,neurons=0.25"
+    for text, why in (("heads=half", "no shares"), ("heads=0.3", "whole ones"), ("layers=0.5", "layers")):
+        with pytest.raises(InputError, match=why):
+            SimulationRequest(**options, prune=text).resolve()

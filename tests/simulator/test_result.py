@@ -36,6 +36,8 @@ RESULT_SCHEMA = {
     "communication_s": float,
     "exposed_communication_s": float,
     "peak_memory_bytes": int,
+    "reserved_memory_bytes": int,
+    "host_memory_bytes": int,
     "fits": bool,
     "exact": bool,
     "bytes_sent_per_rank": list,

@@ -220,10 +220,16 @@ def bias_dw(local: LocalOperations, operation: Operation) -> None:
     store_grad(operation, local.writes(operation)[0], local.reads(operation)[0].sum(dim=(0, 1, 2)))
 
 
+def row_squares(local: LocalOperations, operation: Operation) -> None:
+    """Square of the length of each row of a sum."""
+    base, product = local.reads(operation)
+    local.writes(operation)[0].copy_((matrix(base) + matrix(product)).square().sum(dim=1).view(1, 1, 1, -1))
+
+
 def row_lengths(local: LocalOperations, operation: Operation) -> None:
-    """Trained length over actual length of each row."""
-    base, product, length = local.reads(operation)
-    local.writes(operation)[0].copy_((length.view(-1) / (matrix(base) + matrix(product)).norm(dim=1)).view(1, 1, 1, -1))
+    """Trained length over actual length of each row, in place of the latter's square."""
+    squares, length = local.reads(operation)
+    local.writes(operation)[0].copy_(length.view_as(squares) / squares.sqrt())
 
 
 def scale(local: LocalOperations, operation: Operation) -> None:
@@ -378,6 +384,7 @@ KINDS: dict[str, Perform] = {
         wait,
         bias,
         bias_dw,
+        row_squares,
         row_lengths,
         scale,
         length_dw,

@@ -51,3 +51,10 @@ def test_simulate_takes_the_longest() -> None:
 def test_nothing_fits() -> None:
     with pytest.raises(InputError, match="not even .* tokens fit"):
         longest(model="llama-3.1-405b")
+
+
+def test_the_allocators_slack_is_taken_off_the_room() -> None:
+    tight, loose = (largest_seq_len(replace(REQUEST, allocator_slack=slack)) for slack in (1.0, 1.25))
+    assert loose.room_bytes == pytest.approx(tight.room_bytes / 1.25)
+    assert loose.seq_len < tight.seq_len
+    assert largest_seq_len(REQUEST).room_bytes == pytest.approx(tight.room_bytes / 1.08)
