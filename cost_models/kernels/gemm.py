@@ -56,7 +56,7 @@ def estimate_gemm_s(
     if 2 * waves <= 1:
         sums = 4.0 * m * n / rate
         splits = [s for s in SPLITS if k >= s * LEAST_SPLIT]
-        compute = min([compute, *(math.ceil(s * waves) * tile_s / s + s * sums for s in splits)])
+        compute = min([compute, *(math.ceil(s * waves - 1e-9) * tile_s / s + s * sums for s in splits)])
     if rows <= FEW_ROWS:
         compute = 2.0 * planes * FEW_ROWS * n * k / (costs.efficiency * peak)
     element = dtype_bytes(dtype)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from cost_models.hardware import load_hardware
 from cost_models.models import ModelShape
-from cost_models.topology import ClusterTopology, load_topology
+from cost_models.topology import ClusterTopology, load_topology, parse_nccl_assignments
 from simulator.costing import CostModel
 from simulator.engines.maxplus import MaxPlus
 from simulator.engines.memory import Memory
@@ -53,15 +53,17 @@ class Cluster:
     topology : preset with options, or file.
     gpu : its GPU.
     kernel : of the attention.
+    nccl : NCCL's variables.
     """
 
-    def __init__(self, topology: str, gpu: str, kernel: str = "flash2") -> None:
+    def __init__(self, topology: str, gpu: str, kernel: str = "flash2", nccl: tuple[str, ...] = ()) -> None:
+        self._nccl = parse_nccl_assignments(nccl)
         self._topology, self._gpu, self._kernel = topology, gpu, kernel
         self.outcome = lru_cache(maxsize=256)(self._outcome)
         self._machine = lru_cache(maxsize=16)(self._load)
 
     def _load(self, gpus: int) -> tuple[ClusterTopology, CostModel]:
-        topology, profile = load_topology(self._topology, gpus, gpu=self._gpu), load_hardware(self._gpu)
+        topology, profile = load_topology(self._topology, gpus, None, self._gpu, self._nccl), load_hardware(self._gpu)
         return topology, CostModel(topology, profile, self._kernel)
 
     def _outcome(self, run: Run) -> Outcome:

@@ -21,6 +21,8 @@ SOURCES: dict[str, str] = {
     "nccl": "nccl",
     "usp": "usp",
     "apb-prefill": "apb_prefill",
+    "apb-breakdown": "apb_breakdown",
+    "burst-first-token": "burst_first_token",
     "distflashattn": "distflashattn",
     "burst-engine": "burst_engine",
     "ring-blocks": "ring_blocks",
