@@ -88,7 +88,7 @@ class AttentionFields:
     )
     allocator_slack: float | None = _option(
         None, float | None, "FACTOR",
-        "Memory that the allocator takes over what tensors have. Default: the hardware's, of attention 1.",
+        "Memory that the allocator takes over what tensors have. Default: in training the hardware's, else 1.",
     )  # fmt: skip
     engine: str = _option("auto", str, "auto|maxplus|des", "auto: des where links are shared and it is fast enough.")
     interference: bool = _option(

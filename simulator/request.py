@@ -146,7 +146,8 @@ class ResolvedRequest:
         """Memory that the allocator takes over what tensors have."""
         if self.request.allocator_slack is not None:
             return self.request.allocator_slack
-        return 1.0 if self.request.layers == "attention" else self.profile.allocator_slack
+        trains = self.request.layers != "attention" and self.request.pass_ not in ("forward", "prefill", "decode")
+        return self.profile.allocator_slack if trains else 1.0
 
     @property
     def room_bytes(self) -> int:

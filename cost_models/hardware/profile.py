@@ -233,7 +233,7 @@ class HardwareProfile(Terms):
     copies : between the memories of GPU and host.
     allocator_slack : memory that PyTorch's caching allocator takes in a training step, over what tensors have at the
         peak: the median of 30 steps on an H100 (PyTorch 2.11, 1.00 to 1.22, one 1.70; docs/validation/h100-steps and
-        -heldout). It grows with the number of sizes; of attention calls, which have few, it is 1.
+        -heldout). It comes of many sizes in turn: for attention calls and inference, which have few, it is taken as 1.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
