@@ -13,6 +13,7 @@ BYTE_UNITS = (("TiB", 2.0**40), ("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0*
 COUNT_UNITS = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("", 1.0))
 
 RATE_UNITS = ("GB", "MB", "TB", "Gb", "flop", "tflop")
+RATES = {"gb_per_s": "bandwidth"}
 NAMED_UNITS = ("_s", "_ns", "_bytes", "_gb_per_s", "_bytes_per_s")
 
 MAX_LISTED = 8
@@ -74,6 +75,8 @@ def format_label(name: str) -> str:
     >>> format_label("exposed_communication_s"), format_label("uncertainty.low_s"), format_label("pairs_total")
     ('exposed communication', 'uncertainty, low', 'pairs total')
     """
+    if name in RATES:
+        return RATES[name]
     unit = max((unit for unit in NAMED_UNITS if name.endswith(unit)), key=len, default="")
     plain = name if name.endswith("_per_s") and not unit.endswith("_per_s") else name.removesuffix(unit)
     return plain.replace(".", ", ").replace("_", " ").strip() or name
