@@ -78,7 +78,7 @@ def page_values(answer: Answer, kept: Answer | None, kept_query: str | None) -> 
     query = state.query or "?"
     return [
         *graphs([figures[name] for name in FIGURES]),
-        title_of(shown),
+        title_of(answer),
         _measures(answer, kept),
         [html.Li(each) for each in dict.fromkeys(shown.warnings)],
         _table(["schedule", "why it cannot run"], out),
@@ -138,7 +138,7 @@ def compare_values(state: State, kept: Answer | None) -> list[Any]:
     same = html.P("Nothing: change the set-up on the left.", className="note")
     return [
         *graphs([figures[name] for name in SIDE_FIGURES]),
-        title_of(now.shown), title_of(kept.shown),
+        title_of(now), title_of(kept),
         _table(["field", "now", "kept"], changed) if changed else same,
         "", False, True,
     ]  # fmt: skip

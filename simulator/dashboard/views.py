@@ -54,9 +54,10 @@ Figures = dict[str, Figure]
 Line = tuple[str, str, str, str]
 
 
-def title_of(result: SimulationResult) -> str:
-    """A result in a line."""
-    return f"{result.schedule}: {describe_inputs(result.inputs)}"
+def title_of(answer: Answer) -> str:
+    """What is looked at, in a line."""
+    subject = f"{SUBJECTS[answer.state.subject]}, " if answer.state.subject else ""
+    return f"{answer.shown.schedule}: {subject}{describe_inputs(answer.shown.inputs)}"
 
 
 def page_figures(answer: Answer) -> Figures:

@@ -29,7 +29,7 @@ from simulator.dashboard.panels import (
     pareto_values,
     time_values,
 )
-from simulator.dashboard.state import State
+from simulator.dashboard.state import SUBJECTS, State
 from simulator.dashboard.views import MOST_BARS, TIME_FIGURES, VIEWS, comparison, differences
 from simulator.planning.runners import Here
 from tests.traces.synthetic import ring_timeline
@@ -127,6 +127,7 @@ def test_layers_and_models_have_the_numbers_of_their_command(subject: str, tiny:
     state = State(subject=subject, model=tiny, gpus="4", seq_len="4k", schedule="ring", tp="2")
     shown = page(state)
     assert shown["form-why.children"] == ""
+    assert SUBJECTS[subject] in shown["title.children"]
     layers, _, pass_ = subject.partition("/")
     alone = attnsim.simulate(attnsim.SimulationRequest(
         schedule="ring", model=tiny, gpus=4, seq_len="4k", topology="dgx-h100", layers=layers, pass_=pass_, tp=2,
