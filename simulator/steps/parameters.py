@@ -33,6 +33,7 @@ from simulator.program.operations import Collective, Elementwise, Slices
 from simulator.program.recorder import Recorder
 from simulator.program.tape import Tensor
 from simulator.steps.axes import DATA
+from simulator.steps.host_states import HostStates
 from traces.errors import InputError
 
 OPTIMIZERS = {"adamw": 32.0, "adamw-8bit": 8 + 32 / 256}
@@ -101,8 +102,7 @@ class ParameterStore:
         if zero not in (0, 1, 2, 3):
             raise InputError("unknown zero stage", got=zero, expected="0, 1, 2 or 3")
         self._r, self._grid, self._optimizer = r, grid, optimizer
-        self._on_host = on_host
-        self._leaving: tuple[Tensor, ...] = ()
+        self._away = HostStates(r, on_host=on_host)
         self._zero = zero if grid.size(*DATA) > 1 else 0
         self._sharers: dict[int, Sharers] = {}
         self._states: dict[int, _State] = {}
@@ -132,10 +132,10 @@ class ParameterStore:
     def _state(self, parameter: Parameter, kind: str, bits: float) -> Tensor:
         name = f"{kind} {parameter.name}"
         if self._zero:
-            return self._shard(parameter, name, "fp32", is_input=True, bits=bits, on_host=self._on_host)
+            return self._shard(parameter, name, "fp32", is_input=True, bits=bits, on_host=self._away.on_host)
         return self._r.tensor(
             name, None, 1, parameter.columns, "fp32", tokens=parameter.rows, batch=parameter.planes, is_input=True,
-            slices=parameter.slices, bits=bits, on_host=self._on_host,
+            slices=parameter.slices, bits=bits, on_host=self._away.on_host,
         )  # fmt: skip
 
     def _shard(
@@ -251,11 +251,14 @@ class ParameterStore:
         """Update the weights of units that are gathered together, from their gradients, which are gone then."""
         self._pending, self._whole = [], []
         ready = [self._ready(unit) for unit in units]
-        here = [self._bring(states) for states in ready[:1]]
+        here = [self._here(states) for states in ready[:1]]
         for states, after in zip(ready, (*ready[1:], []), strict=True):
-            here.append(self._bring(after))
+            here.append(self._here(after))
             self._step(states, here.pop(0))
-        self._settle()
+        self._away.settle()
+
+    def _here(self, states: Sequence[_State]) -> list[tuple[Tensor, ...]]:
+        return self._away.bring([state.states for state in states])
 
     def _ready(self, weights: Iterable[Parameter]) -> list[_State]:
         states = [self._states[id(each)] for each in weights]
@@ -265,7 +268,7 @@ class ParameterStore:
         targets = {
             id(state.parameter): self._update(state, tensors) for state, tensors in zip(updated, here, strict=True)
         }
-        self._take_back(updated, here)
+        self._away.take_back([state.states for state in updated], here)
         del here
         if self._zero in (1, 2):
             for alike in self._by_sharers([state.parameter for state in updated]):
@@ -276,27 +279,6 @@ class ParameterStore:
             parameter = state.parameter
             self.updated[parameter.name] = targets[id(parameter)] if self._zero == 3 else parameter.held
             self.updated[state.states[0].buffer.name] = state.states[0]
-
-    def _bring(self, states: Sequence[_State]) -> list[tuple[Tensor, ...]]:
-        """Each weight's optimizer states, on the GPU."""
-        if not self._on_host or not states:
-            return [state.states for state in states]
-        tensors = self._r.fetch([tensor for state in states for tensor in state.states])
-        count = len(states[0].states)
-        return [tensors[number * count : (number + 1) * count] for number in range(len(states))]
-
-    def _take_back(self, states: Sequence[_State], here: Sequence[tuple[Tensor, ...]]) -> None:
-        """Copy updated states to where they came from; what left before has left."""
-        if not self._on_host or not states:
-            return
-        self._settle()
-        self._leaving = tuple([tensor for state in states for tensor in state.states])
-        self._r.copy_between("offload", [tensor for each in here for tensor in each], self._leaving)
-
-    def _settle(self) -> None:
-        if self._leaving:
-            self._r.wait_for(self._leaving)
-        self._leaving = ()
 
     def _update(self, state: _State, states: tuple[Tensor, ...]) -> Tensor:
         """Moments, master weights, and the weights that this rank updates."""
