@@ -163,7 +163,8 @@ def sweep(
     InputError
         Where there are too many combinations.
     """
-    asked = _request(request, options)
+    first = {name: values[0] for name, values in axes.items() if values}  # what varies need not be given besides
+    asked = _request(request, options if request is not None else first | options)
     from simulator.planning.runners import open_runner
     from simulator.planning.sweep import run_sweep
 

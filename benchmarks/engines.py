@@ -33,6 +33,7 @@ class Benchmark:
     quantity: str
     target: float | None
     repeats: int = 3
+    cores: int = 1
 
     def value(self, run: Measured) -> float:
         """The quantity: seconds, bytes, or a rate per second of something the case counts."""
@@ -102,7 +103,7 @@ def run_all(benchmarks: Sequence[Benchmark], description: str | None) -> int:
 
 
 def _measure(benchmark: Benchmark) -> dict[str, Any]:
-    run = run_fresh(benchmark.command, benchmark.repeats)
+    run = run_fresh(benchmark.command, benchmark.repeats, benchmark.cores)
     value = benchmark.value(run)
     print(f"{benchmark.name}: {value:,.4g}", file=sys.stderr)
     return {

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 Measured = dict[str, Any]
 
 
-def run_fresh(command: Sequence[str], repeats: int = 3) -> Measured:
+def run_fresh(command: Sequence[str], repeats: int = 3, cores: int = 1) -> Measured:
     """Run a command a few times, each in a new process; the measurement of the quickest.
 
     Returns
@@ -34,7 +34,7 @@ def run_fresh(command: Sequence[str], repeats: int = 3) -> Measured:
     RuntimeError
         Where the command fails.
     """
-    runs = [_run_once(command) for _ in range(repeats)]
+    runs = [_run_once(command, cores) for _ in range(repeats)]
     return min(runs, key=lambda run: float(run.get("seconds", run["cpu_s"])))
 
 
@@ -43,14 +43,14 @@ def python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
-def _run_once(command: Sequence[str]) -> Measured:
-    cpu = max(os.sched_getaffinity(0))
+def _run_once(command: Sequence[str], cores: int) -> Measured:
+    chosen = sorted(os.sched_getaffinity(0))[-cores:]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     environment = {**os.environ, **threads, "PYTHONPATH": str(ROOT)}
     begin, used = time.perf_counter(), _children_cpu_s()
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {cpu}),
+        preexec_fn=lambda: os.sched_setaffinity(0, chosen),
     )  # fmt: skip
     output, errors = process.communicate()
     wall_s, cpu_s = time.perf_counter() - begin, _children_cpu_s() - used

@@ -9,7 +9,7 @@
 # ---
 
 # %% [markdown]
-# # What if: another network, another node
+# # What if: another network, another node, fewer SMs
 #
 # One million tokens, the attention of one layer of Llama 3.1 8B, forward and backward. What would a faster or slower
 # network, other NICs, or a rack of 72 GPUs on NVLink change, and for which schedule? `what_if` scales the rate of one
@@ -104,6 +104,29 @@ figure
 # %% [markdown]
 # Between racks every hop of a flat ring goes at the network's pace, and Burst sends most in backward; schedules that
 # know the racks (its double ring, USP with the all-to-all inside) lose next to nothing.
+#
+# ## Half the SMs for communication
+#
+# Communication kernels run on SMs too. What if half of them were set aside, so that kernels never wait for it? A
+# profile with fewer SMs prices kernels anew (waves are counted, not divided); links carry what they carried before.
+
+# %%
+profile = attnsim.load_hardware("h100-sxm")
+lines = [f"{'kernels run on':18}{'schedule':10}{'time':>10}{'exposed':>12}"]
+for taken in (0, 16, 66):
+    hardware = profile.with_fewer_sms(taken) if taken else profile
+    for schedule in ("ring", "ulysses"):
+        asked = {"schedule": schedule, "model": "llama-3.1-8b", "seq_len": "128k", "gpus": 8, "topology": "dgx-h100"}
+        result = attnsim.simulate(**asked, hardware=hardware, interference=not taken, timeline=False)
+        sms = f"{profile.sm_count - taken} of {profile.sm_count} SMs"
+        exposed_ms = result.exposed_communication_s * 1e3
+        lines.append(f"{sms:18}{schedule:10}{result.time_s * 1e3:8.1f}ms{exposed_ms:10.2f}ms")
+print("\n".join(lines))
+
+# %% [markdown]
+# The first two rows share SMs as they are needed (interference is simulated); the others set some aside for good.
+# Attention is bound by the tensor cores, so half the SMs nearly double its time, and there was little exposed
+# communication to win. Sixteen SMs, as many as NCCL's channels of a collective take, cost what they are: an eighth.
 #
 # ## Which part would help
 #

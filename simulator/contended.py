@@ -16,7 +16,7 @@ from cost_models.masks import Lowering
 from cost_models.network.occupancy import Occupancy, collective_occupancy, exchange_occupancy
 from cost_models.topology import ClusterTopology
 from cost_models.units import dtype_bytes
-from simulator.costing import CostModel, attention_shape, gemm_sizes, group_numbers
+from simulator.costing import CostModel, attention_shape, gemm_sizes, group_numbers, shared_prices
 from simulator.engines.sharing import transfer_key
 from simulator.program.operations import (
     Attention,
@@ -42,7 +42,7 @@ class ContendedCosts(CostModel):
     """
 
     def __init__(self, topology: ClusterTopology, profile: HardwareProfile, kernel: str) -> None:
-        super().__init__(topology, profile, kernel)
+        super().__init__(topology, profile, kernel, prices=shared_prices(topology, profile, kernel))
         self.communication_first = profile.interference.communication_first
         self.memory_bytes_per_s = profile.hbm_bytes_per_s * profile.elementwise.efficiency["copy"]
         self._with_fewer: dict[int, CostModel] = {}

@@ -35,7 +35,7 @@ from cost_models.network import (
     exchange_demands,
 )
 from cost_models.topology import ClusterTopology
-from simulator.program.lowered import LoweringSet
+from simulator.program.lowered import LoweringColumn, LoweringSet
 from simulator.program.operations import (
     PROPAGATION,
     Attention,
@@ -58,6 +58,31 @@ MOST_KEYED = 512
 """Ranks up to which exchanges are told by who sends to whom, and prices of uneven ones are kept."""
 
 
+class Prices:
+    """What has been priced for a topology, a profile and a kernel; cost models of these may share it."""
+
+    def __init__(self) -> None:
+        self.of: dict[Hashable, Column] = {}
+        self.tables: dict[Hashable, tuple[LoweringSet, IntArray]] = {}
+
+
+_SHARED: dict[tuple[int, int, str], tuple[ClusterTopology, HardwareProfile, Prices]] = {}
+MOST_SHARED = 8
+MOST_PRICES = 100_000
+
+
+def shared_prices(topology: ClusterTopology, profile: HardwareProfile, kernel: str) -> Prices:
+    """One and the same for these objects, as long as they are among the last few asked for."""
+    key = id(topology), id(profile), kernel
+    found = _SHARED.pop(key, None)
+    if found is None or len(found[2].of) + len(found[2].tables) > MOST_PRICES:
+        found = topology, profile, Prices()
+    _SHARED[key] = found  # kept with its objects, so that an id names one of each only
+    while len(_SHARED) > MOST_SHARED:
+        del _SHARED[next(iter(_SHARED))]
+    return found[2]
+
+
 class CostModel:
     """Costs of operations on a cluster.
 
@@ -67,16 +92,18 @@ class CostModel:
     profile : the GPU.
     kernel : attention kernel, as in ``profile.kernels``.
     worked : how long GPUs have worked before an operation; default counted from the operations priced.
+    prices : of the same topology, profile and kernel, to use and to add to.
     """
 
     def __init__(
-        self, topology: ClusterTopology, profile: HardwareProfile, kernel: str, worked: Worked | None = None
-    ) -> None:
+        self, topology: ClusterTopology, profile: HardwareProfile, kernel: str, worked: Worked | None = None,
+        prices: Prices | None = None,
+    ) -> None:  # fmt: skip
         self._topology, self._profile, self._kernel = topology, profile, kernel
         self._worked, self._counts = worked or Worked(), worked is None
-        self._priced: dict[Hashable, Column] = {}
-        self._priced_splits: list[IntArray] = []  # kept, so that an id names one matrix only
-        self._tables: dict[Hashable, tuple[LoweringSet, IntArray]] = {}
+        prices = prices or Prices()
+        self._priced, self._tables = prices.of, prices.tables
+        self._of_splits: dict[Hashable, tuple[IntArray, Column]] = {}  # with the matrix, so that an id names one only
         host = profile.host
         self._kernel_ns, self._exchange_ns, self._collective_ns, self._graph_ns, self._node_ns = map(
             to_ns, (host.kernel_s, host.exchange_s, host.collective_s, host.graph_s, host.graph_node_s)
@@ -142,6 +169,13 @@ class CostModel:
         return work.lowering.gather(self._per_lowering(("workspace", shape, delta), work.lowering.table, need))
 
     def _attention(self, work: Attention, worked_s: float) -> Column:
+        column, key, price = self._attention_price(work, worked_s)
+        return column.gather(self._per_lowering(key, column.table, price))
+
+    def _attention_price(
+        self, work: Attention, worked_s: float
+    ) -> tuple[LoweringColumn, Hashable, Callable[[Lowering, int], int]]:
+        """The lowerings that are launched, what tells their prices, and the price of one."""
         shape, direction, delta = attention_shape(work), work.direction, work.precomputed_delta
         column, kernel, share = work.lowering, self._kernel, 1.0
         if work.sparse is not None:
@@ -156,8 +190,7 @@ class CostModel:
                 )
             )  # fmt: skip
 
-        key = shape, direction, delta, worked_s, share
-        return column.gather(self._per_lowering(key, column.table, price))
+        return column, (shape, direction, delta, worked_s, share, kernel), price
 
     def _elementwise(self, work: Elementwise) -> Column:
         if work.lowering is None:
@@ -216,28 +249,27 @@ class CostModel:
         key = (work.collective, size, None if work.groups is None else work.groups.tobytes())
         if key not in self._priced:
             groups = group_numbers(work, self._topology.n_ranks)
-            members = [np.flatnonzero(groups == group) for group in range(int(groups.max()) + 1)]
+            kinds, kind_of_group = groups_alike(self._topology, groups)
             seconds = [
-                estimate_collective_s(self._topology, self._profile, work.collective, ranks, size) for ranks in members
+                estimate_collective_s(self._topology, self._profile, work.collective, ranks, size) for ranks in kinds
             ]
-            self._priced[key] = _shrink(array_to_ns(np.array(seconds))[groups])
+            self._priced[key] = _shrink(array_to_ns(np.array(seconds))[kind_of_group[groups]])
         return self._priced[key]
 
     def _all_to_all_v(self, work: Collective) -> Column:
         """Flows between all ranks at once; a rank is done when the last flow that it sends or receives is."""
         assert work.splits is not None
-        key = ("all_to_all_v", id(work.splits), work.row_bytes)
-        if key in self._priced:
-            return self._priced[key]
-        self._priced_splits.append(work.splits)
+        key = (id(work.splits), work.row_bytes)
+        if key in self._of_splits:
+            return self._of_splits[key][1]
         source, target = np.nonzero(work.splits)
         size = work.splits[source, target] * work.row_bytes
         flow_ns = array_to_ns(np.asarray(estimate_exchange_s(self._topology, self._profile, source, target, size)))
         column = np.zeros(len(work.splits), dtype=np.int64)
         np.maximum.at(column, source, flow_ns)
         np.maximum.at(column, target, flow_ns)
-        self._priced[key] = _shrink(column)
-        return self._priced[key]
+        self._of_splits[key] = work.splits, _shrink(column)
+        return self._of_splits[key][1]
 
     def demands(self, operation: Operation) -> list[Demand | None]:
         """What an exchange asks of the links, by sending rank; a collective, by group.
@@ -320,6 +352,23 @@ def gemm_sizes(work: Gemm, m: int) -> list[tuple[int, int, int]]:
 def group_numbers(work: Collective, n_ranks: int) -> IntArray:
     """Group of each rank."""
     return np.zeros(n_ranks, dtype=np.int64) if work.groups is None else work.groups
+
+
+def groups_alike(topology: ClusterTopology, groups: IntArray) -> tuple[list[IntArray], IntArray]:
+    """One group of each kind that NCCL sets up alike, and the kind of each group.
+
+    Groups are alike that have the same local ranks of the same machines, node by node. None are where links are slow,
+    or groups are not equally large.
+    """
+    sizes = np.bincount(groups)
+    if topology.slowed or (sizes != sizes[0]).any():
+        return [np.flatnonzero(groups == group) for group in range(len(sizes))], np.arange(len(sizes))
+    members = np.argsort(groups, kind="stable").reshape(len(sizes), -1)
+    node = topology.node_of[members]
+    machine, local = np.asarray(topology.machine_of_node)[node], topology.local_rank[members]
+    rows = np.concatenate([machine, local, np.diff(node, axis=1) != 0], axis=1)
+    _, first, kind = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return [members[index] for index in first.tolist()], kind.reshape(-1)
 
 
 def to_ns(seconds: float) -> int:

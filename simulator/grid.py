@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,9 +86,14 @@ class Grid:
 
     def context_per_node(self, ranks_per_node: int) -> int:
         """Neighbours of a context parallel group on one node, where nodes hold equally many of every group; else 1."""
-        node = np.arange(self.n_ranks) // ranks_per_node
-        members = np.stack([np.flatnonzero(self.groups("cp") == group) for group in range(self.n_ranks // self.cp)])
-        nodes = node[members]
-        near = int(np.argmax(np.append(nodes[0] != nodes[0, 0], True)))
-        even = self.cp % near == 0 and bool((np.diff(nodes.reshape(-1, near), axis=1) == 0).all())
-        return near if even else 1
+        return _context_per_node(self, ranks_per_node)
+
+
+@lru_cache(maxsize=1024)
+def _context_per_node(grid: Grid, ranks_per_node: int) -> int:
+    node = np.arange(grid.n_ranks) // ranks_per_node
+    members = np.argsort(grid.groups("cp"), kind="stable").reshape(-1, grid.cp)
+    nodes = node[members]
+    near = int(np.argmax(np.append(nodes[0] != nodes[0, 0], True)))
+    even = grid.cp % near == 0 and bool((np.diff(nodes.reshape(-1, near), axis=1) == 0).all())
+    return near if even else 1

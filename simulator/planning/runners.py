@@ -1,6 +1,6 @@
-"""Many points at once: in processes of this machine, or on a Dask cluster. Outcomes come as they are done.
+"""Much work at once: in processes of this machine, or on a Dask cluster. Results come as they are done.
 
-Both run the same function on the same JSON values, so that their outcomes are the same; whoever needs an order sorts by
+Both run the same function on the same values, so that their outcomes are the same; whoever needs an order sorts by
 the index that comes with each.
 """
 
@@ -8,49 +8,50 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import forkserver, get_context, resource_tracker
-from typing import Any, Protocol
+from typing import Any
 
 from simulator.planning.points import Outcome, Point, run_point
 from traces.errors import InputError
 
 
-class Runner(Protocol):
-    """Runs points somewhere."""
+class Runner(ABC):
+    """Does work on many items somewhere."""
+
+    @abstractmethod
+    def map(self, work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """(index, result) of each item, as they are done."""
 
     def run(
         self, points: Sequence[Point], stop_after_s: float | None = None, cache_folder: str | None = None
     ) -> Iterator[tuple[int, Outcome]]:
         """(index, outcome) of each point, as they are done."""
+        yield from self.map(partial(run_point, stop_after_s=stop_after_s, cache_folder=cache_folder), points)
 
 
-class Here:
+class Here(Runner):
     """One after the other, in this process."""
 
-    def run(
-        self, points: Sequence[Point], stop_after_s: float | None = None, cache_folder: str | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
-        """(index, outcome) of each point, in order."""
-        for index, point in enumerate(points):
-            yield index, run_point(point, stop_after_s, cache_folder)
+    def map(self, work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """(index, result) of each item, in order."""
+        for index, item in enumerate(items):
+            yield index, work(item)
 
 
-class Processes:
+class Processes(Runner):
     """On the cores of this machine."""
 
     def __init__(self, pool: ProcessPoolExecutor) -> None:
         self._pool = pool
 
-    def run(
-        self, points: Sequence[Point], stop_after_s: float | None = None, cache_folder: str | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
-        """(index, outcome) of each point, as they are done."""
-        work = partial(run_point, stop_after_s=stop_after_s, cache_folder=cache_folder)
-        index_of = {self._pool.submit(work, point): index for index, point in enumerate(points)}
+    def map(self, work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """(index, result) of each item, as they are done."""
+        index_of = {self._pool.submit(work, item): index for index, item in enumerate(items)}
         try:
             for future in as_completed(index_of):
                 yield index_of[future], future.result()
@@ -59,20 +60,17 @@ class Processes:
                 future.cancel()
 
 
-class Cluster:
+class Cluster(Runner):
     """On a Dask cluster, whose workers have this program installed."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    def run(
-        self, points: Sequence[Point], stop_after_s: float | None = None, cache_folder: str | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
-        """(index, outcome) of each point, as they are done."""
+    def map(self, work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """(index, result) of each item, as they are done."""
         from distributed import as_completed as dask_completed
 
-        work = partial(run_point, stop_after_s=stop_after_s, cache_folder=cache_folder)
-        futures = self._client.map(work, [dict(point) for point in points], pure=False)
+        futures = self._client.map(work, list(items), pure=False)
         index_of = {future.key: index for index, future in enumerate(futures)}
         try:
             for future in dask_completed(futures, loop=self._client.loop):

@@ -3,7 +3,7 @@
     elasticity = -d ln(time) / d ln(rate)  ~  ln(time slower / time) / ln(1 / 0.9)
 
 1 is a time that this part alone decides, 0 one that it does not matter to; what is missing to 1 in sum is overlap and
-latency.
+latency. Of deep models both times are those of a first look (`looks`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from cost_models.models import ModelShape
 from cost_models.variation import PARTS
+from simulator.planning.looks import Look, take_look
 from simulator.planning.points import Point
 from simulator.planning.runners import Runner
 
@@ -19,11 +21,25 @@ SLOWER = 0.9
 SMALLEST = 0.005
 
 
-def estimate_sensitivity(runner: Runner, point: Point, time_s: float) -> dict[str, float]:
-    """Elasticity of a point's time with respect to each part, the largest first; parts that do not matter left out."""
+def estimate_sensitivity(
+    runner: Runner, point: Point, time_s: float, deep: ModelShape | None = None
+) -> dict[str, float]:  # fmt: skip
+    """Elasticity of a point's time with respect to each part, the largest first; parts that do not matter left out.
+
+    Parameters
+    ----------
+    time_s : of the point, simulated whole.
+    deep : the point's model, where looks do.
+    """
     slowed: list[dict[str, Any]] = [{**point, "what_if": _slower(point, part)} for part in PARTS]
+    if deep is None:
+        outcomes = runner.run(slowed)
+    else:
+        stages = int(point.get("pp", 1))
+        time_s = float(take_look(Look(point, deep, stages))["time_s"])
+        outcomes = runner.map(take_look, [Look(each, deep, stages) for each in slowed])
     found = {}
-    for index, outcome in runner.run(slowed):
+    for index, outcome in outcomes:
         if "time_s" in outcome:
             found[PARTS[index]] = math.log(outcome["time_s"] / time_s) / -math.log(SLOWER)
     ranked = sorted(found.items(), key=lambda each: (-each[1], PARTS.index(each[0])))

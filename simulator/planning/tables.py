@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
+
 from simulator.planning.plan import Entry, PlanResult
+from simulator.planning.reasons import kinds_of
 from simulator.tables import new_table
 from traces.display import format_bytes, format_ns
 
@@ -45,15 +47,16 @@ UNSAID = (" tp=1", " dp=1", " pp=1", " checkpoint=none")
 
 
 def _brief(candidate: str) -> str:
-    from rich.markup import escape
-
     for text in UNSAID:
         candidate = f"{candidate} ".replace(f"{text} ", " ").strip()
     return escape(candidate)
 
 
 def _named(entry: Entry) -> str:
-    return _brief(entry["candidate"]) + ("" if entry["exact"] else " (approximate)")
+    remarks = ("" if entry.get("exact", True) else " (approximate)") + (
+        " (estimated)" if entry.get("estimated") else ""
+    )
+    return _brief(entry["candidate"]) + remarks
 
 
 def _measures(entry: Mapping[str, Any]) -> list[str]:
@@ -76,9 +79,7 @@ def _front(found: PlanResult) -> Table:
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("peak memory", justify="right", no_wrap=True)
     for each in found.pareto:
-        table.add_row(
-            _brief(each["candidate"]), format_ns(each["time_s"] * 1e9), format_bytes(each["peak_memory_bytes"])
-        )
+        table.add_row(_named(each), format_ns(each["time_s"] * 1e9), format_bytes(each["peak_memory_bytes"]))
     return table
 
 
@@ -92,18 +93,17 @@ def _sensitivity(sensitivity: Mapping[str, float]) -> Table:
 
 
 def _dropped(dropped: Sequence[Mapping[str, str]]) -> Table:
-    """Reasons with their number of candidates, and an example."""
-    count = Counter(each["reason"] for each in dropped)
-    example = {each["reason"]: each["candidate"] for each in reversed(dropped)}
+    """Kinds of reasons with their number of candidates, and an example of each."""
+    kinds = kinds_of(dropped)
     table = new_table(f"Dropped: {len(dropped)} candidates")
     table.add_column("number", justify="right")
-    table.add_column("reason", overflow="fold")
-    table.add_column("as", overflow="fold")
-    for reason, number in count.most_common(MOST_REASONS):
-        table.add_row(str(number), reason, _brief(example[reason]))
-    if len(count) > MOST_REASONS:
-        others = sum(number for _, number in count.most_common()[MOST_REASONS:])
-        table.add_row(str(others), f"{len(count) - MOST_REASONS} other reasons, all in the JSON", "")
+    table.add_column("reason of the first", overflow="fold")
+    table.add_column("candidate", overflow="fold")
+    for kind in kinds[:MOST_REASONS]:
+        table.add_row(str(kind.number), escape(kind.reason), _brief(kind.candidate))
+    if len(kinds) > MOST_REASONS:
+        others = sum(kind.number for kind in kinds[MOST_REASONS:])
+        table.add_row(str(others), f"{len(kinds) - MOST_REASONS} other reasons, all in the JSON", "")
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import cache
 from typing import get_type_hints
 
 from cost_models.spec import Spec, parse_bool, parse_spec
@@ -86,9 +87,14 @@ def parse_schedule(spec: str | Spec) -> Schedule:
     kind = known[spec.name]
     options = {field.name.replace("_", "-"): field.name for field in fields(kind)}
     spec.only(tuple(options))
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     values = {key: _parse(text, hints[options[key]], f"{spec.name}: {key}") for key, text in spec.options.items()}
     return kind(**{options[key]: value for key, value in values.items()})
+
+
+@cache
+def _hints(kind: type[Schedule]) -> dict[str, object]:
+    return get_type_hints(kind)
 
 
 def _parse(text: str, hint: object, what: str) -> object:

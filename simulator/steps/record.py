@@ -61,7 +61,7 @@ def subject_of(schedule: Schedule, resolved: ResolvedRequest) -> Subject:
         what: Hashable = (filled, setup, pass_)
         return Subject(filled, setup, pass_, 1, lambda sink: record_program(filled, setup, pass_, sink), what)
     assert resolved.model is not None
-    plan = _plan(schedule, resolved, resolved.model)
+    plan = plan_of(schedule, resolved, resolved.model)
     if request.layers == "layer":
         pass_ = request.pass_ or default_pass(schedule)
         plan.check(training=pass_ != "forward")
@@ -89,10 +89,11 @@ def setup_of(resolved: ResolvedRequest) -> Setup:
     if resolved.request.layers == "attention":
         return Setup(resolved.workload, topology.n_ranks, topology.ranks_per_node)
     assert resolved.model is not None
-    return _plan(Ring(), resolved, resolved.model).setup
+    return plan_of(Ring(), resolved, resolved.model).setup
 
 
-def _plan(schedule: Schedule, resolved: ResolvedRequest, shape: ModelShape) -> Plan:
+def plan_of(schedule: Schedule, resolved: ResolvedRequest, shape: ModelShape) -> Plan:
+    """A request for a layer or a model, with a schedule."""
     workload, topology = resolved.workload, resolved.topology
     return Plan(
         shape, schedule, workload.batch, workload.seq_len, workload.dtype, workload.mask, topology.n_ranks,

@@ -86,3 +86,10 @@ def test_the_commands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
         assert json.loads(out)
         assert "points" in err or "Best by time" in err
     assert (tmp_path / "t.csv").read_text().count("\n") == 3
+
+
+def test_what_varies_need_not_be_given_besides() -> None:
+    shape = {"heads": 8, "head_dim": 64, "topology": "dgx-h100", "workers": 1}
+    rows = attnsim.sweep({"seq_len": ["4k", "8k"], "gpus": [2], "schedule": ["ring"]}, **shape)
+    assert [row["seq_len"] for row in rows] == ["4k", "8k"]
+    assert rows[0]["time_s"] < rows[1]["time_s"]
