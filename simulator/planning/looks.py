@@ -118,7 +118,7 @@ def _measure(look: Look, layers: int) -> tuple[int, int]:
     costs = _Sampled(topology, profile, choose_kernel(profile, resolved.request.kernel, resolved.workload))
     memory = Memory(subject.setup.n_ranks, costs.workspace_bytes)
     engine = MaxPlus(subject.setup.n_ranks, costs)
-    room = profile.usable_memory_bytes
+    room = int(profile.usable_memory_bytes / resolved.allocator_slack)
     limit_ns = look.limit_s * 1e9 / look.layers if look.limit_s is not None and layers == 1 else None
     subject.record(Fanout(memory, _Watch(memory, engine, room, limit_ns, look), engine))
     peak = int(memory.peak_bytes.max())

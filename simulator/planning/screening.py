@@ -70,7 +70,7 @@ class Screening:
         assert resolved.model is not None
         self._resolved, self._base, self._model, self._runner = resolved, base, resolved.model, runner
         self._objective, self._top, self._price, self._tell, self._asked = objective, top, price, tell, asked
-        self._room = resolved.profile.usable_memory_bytes
+        self._room = int(resolved.profile.usable_memory_bytes / resolved.allocator_slack)
         self._least: dict[str, int] = {}
         self.looked: dict[str, Candidate] = {}
         self.estimates: dict[str, Estimate] = {}
