@@ -58,7 +58,7 @@ figure
 
 # %% [markdown]
 # Without sharding, training all weights needs 16 bytes for each of them, 128 GB, and nothing fits. Adapters do away
-# with nearly all gradients and optimizer states, and a million tokens fit without any sharding. With everything sharded
+# with nearly all gradients and optimizer states, and nearly a million fit without any sharding. With everything sharded
 # over eight GPUs the gap shrinks from all or nothing to a fifth: at this length activations rule, and those are the
 # same for every method. QLoRA, which keeps four bits of a weight, gains something only where weights are not sharded.
 #
@@ -98,6 +98,6 @@ for length, full, lora in zip(lengths, *schedules.values(), strict=True):
 # ## What to take from this
 #
 # - On few GPUs without sharding, adapters decide whether it fits at all; sharded over a node, they hardly do.
-# - At 16k tokens LoRA saves a sixth of the time, at a million next to nothing.
+# - At 16k tokens LoRA saves a fifth of the time, at a million next to nothing.
 # - To go beyond: more GPUs in the context parallel group, not a smaller method. `attnsim plan` searches grids
 #   (`--method lora:rank=16`); [finetuning.md](../finetuning.md) lists all methods and their closed forms.

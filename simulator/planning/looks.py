@@ -173,12 +173,12 @@ class _Sampled(CostModel):
         distinct = np.unique(column.distinct)
         ranked = distinct[np.argsort(table.pairs[distinct], kind="stable")]
         places = np.unique(np.linspace(0, len(ranked) - 1, MOST_PRICED).round().astype(np.int64))
-        priced = []
+        priced: list[int] = []
         for number in ranked[places].tolist():
             own = "sampled", id(table), key, number
             if own not in self._priced:
                 self._priced[own] = price(table.lowerings[number], number)
-            priced.append(self._priced[own])
+            priced.append(int(np.max(self._priced[own])))
         known = np.zeros(len(table.lowerings), dtype=np.int64)
         known[ranked] = np.rint(np.interp(np.arange(len(ranked)), places, priced)).astype(np.int64)
         return column.gather(known)
