@@ -1,28 +1,58 @@
 #!/usr/bin/env bash
-# On a machine with one GPU and 16 cores, in one call of a few minutes: loopback checks of every schedule with the GPU's
-# kernels, single-rank timings over NCCL, and gloo processes (4 and 8) calibrated and measured on the other cores.
-# Usage: scripts/validate_one_gpu.sh OUT_FOLDER [SECONDS]
+# On a machine with one GPU and 16 cores, in calls of a few minutes, in parts:
+#
+#   scripts/validate_one_gpu.sh OUT SECONDS PART...
+#
+# tests     kernels and the executor over NCCL (tests/gpu)          kernels   microbenchmarks that a fit needs
+# loopback  every schedule with the GPU's kernels (KERNELS, SCHEDULES)   single    runs of one rank, PLANS=...
+# memory    whether runs fit that are about as large as memory
+# gloo      gloo processes (4 and 8) calibrated and measured, on the other cores, beside the parts after it
+#
+# OUT/results.tar.gz is written anew all the time, so that a call that is cut off loses little. What is in OUT/work (the
+# unpacked results of an earlier call) is not measured again. SEED of the gloo draws; each part ends in time by itself.
 set -u
-out=$1; total=${2:-440}; mkdir -p "$out"
+out=$1 total=$2; shift 2
+work=${WORK:-/tmp/validation}; mkdir -p "$out" "$work"
+[ -d "$out/work" ] && cp -r "$out/work/." "$work"
 export PYTHONPATH=$PWD PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore::FutureWarning
-host=${HOST_CORES:-0-11}; gpu=${GPU_CORES:-12-15}
+host=${HOST_CORES:-0-11} gpu=${GPU_CORES:-12-15} begun=$(date +%s)
+left() { echo $((total - ($(date +%s) - begun))); }
+save() { tar -C "$work" -czf "$out/.results" . 2>/dev/null; mv "$out/.results" "$out/results.tar.gz"; }
+on_gpu() { taskset -c "$gpu" "$@"; }
 
-gloo() {
-  for ranks in 4 8; do
-    taskset -c "$host" python3 -m validators.validation.host --folder "$out/gloo" --ranks $ranks --draws 24 --seed 11 \
-      --rounds 3 --seconds $((total / 2))
-  done
+tests() {
+  on_gpu timeout ${TEST_SECONDS:-100} python3 -m pytest -q -c /dev/null --rootdir "$PWD" --import-mode=importlib -p no:cacheprovider \
+    --maxfail 8 tests/gpu/test_kernels.py tests/gpu/test_nccl.py -k "not flex" 2>&1 | tail -n 30
+}
+loopback() {
+  on_gpu python3 -m validators.validation.loopback_check --out "$work/loopback.jsonl" \
+    --kernels ${KERNELS:-flash2 cudnn triton} ${SCHEDULES:+--schedules $SCHEDULES} --seconds "$(($(left) * ${LOOPBACK_SHARE:-50} / 100))"
+}
+kernels() {
+  on_gpu python3 -m validators.bench --records "$work/kernels.jsonl" --minutes "$(echo "$(left)" | awk '{print ($1 - 5) / 60}')" \
+    >>"$work/kernels.log" 2>&1
+  tail -n 3 "$work/kernels.log"
 }
 single() {
-  taskset -c "$gpu" python3 -m validators.validation.loopback_check --out "$out/loopback.jsonl" \
-    --kernels flash2 cudnn triton --seconds $((total * 55 / 100))
-  taskset -c "$gpu" torchrun --standalone --nproc-per-node 1 -m validators.validation.worker --backend nccl \
-    --plan docs/validation/plans/one-gpu.json --out "$out/one-gpu" --seconds $((total * 30 / 100)) --threads 2
-  taskset -c "$gpu" python3 -m pytest -q -c /dev/null --rootdir "$PWD" --import-mode=importlib \
-    -p no:cacheprovider tests/gpu/test_nccl.py
+  for plan in ${PLANS:-docs/validation/plans/one-gpu-22.json}; do
+    on_gpu torchrun --standalone --nproc-per-node 1 -m validators.validation.worker --backend nccl --plan "$plan" \
+      --out "$work/$(basename "$plan" .json)" --seconds "$(($(left) * ${SINGLE_SHARE:-50} / 100))" --threads 2 --memory-share "${MEMORY_SHARE:-1}"
+  done
 }
-gloo >"$out/gloo.log" 2>&1 &
-single >"$out/single.log" 2>&1
-wait
-tail -n 40 "$out/single.log"; tail -n 30 "$out/gloo.log"
-tar -C "$out" -czf "$out/results.tar.gz" --exclude results.tar.gz .
+memory() { PLANS=docs/validation/plans/one-gpu-memory.json MEMORY_SHARE=0.2 single; }
+gloo() {
+  each=$(($(left) / 2 - 5))
+  for ranks in 4 8; do
+    taskset -c "$host" python3 -m validators.validation.host --folder "$work/gloo" --ranks $ranks --draws "${DRAWS:-24}" \
+      --seed "${SEED:-11}" --rounds 3 --seconds $each
+  done
+}
+
+while sleep 15; do save; done & saver=$!
+beside=
+for part in "$@"; do
+  if [ "$part" = gloo ]; then gloo >"$work/gloo.log" 2>&1 & beside=$!
+  else "$part" 2>&1 | tee -a "$work/$part.log" | tail -n 40; fi
+done
+[ -n "$beside" ] && wait "$beside" && tail -n 20 "$work/gloo.log"
+kill $saver; save

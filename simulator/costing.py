@@ -24,6 +24,7 @@ from cost_models.kernels import (
     estimate_elementwise_s,
     estimate_gemm_s,
     estimate_stencil_s,
+    launches_of,
 )
 from cost_models.masks import Lowering
 from cost_models.network import (
@@ -121,8 +122,20 @@ class CostModel:
         if isinstance(work, Collective):
             return self._collective_ns
         if isinstance(work, Attention):
-            return work.lowering.gather(work.lowering.table.launches) * self._attention_host_ns(work)
+            return self._launches(work) * self._attention_host_ns(work)
         return self._kernel_ns * (len(work.shapes) if isinstance(work, Gemm) else 1)
+
+    def _launches(self, work: Attention) -> Column:
+        """Attention calls that each rank launches."""
+        curve = self._profile.kernel(self._kernel)
+        table = work.lowering.table
+        if curve.varlen and curve.windows:
+            return work.lowering.gather(table.launches)
+
+        def count(lowering: Lowering, _: int) -> int:
+            return sum(len(launches_of(curve, call)) for call in lowering.calls)
+
+        return work.lowering.gather(self._per_lowering("launches", table, count))
 
     def _attention_host_ns(self, work: Attention) -> int:
         """Time to issue one attention call."""
@@ -159,11 +172,13 @@ class CostModel:
         work = operation.work
         if not isinstance(work, Attention) or work.direction == "forward":
             return 0
-        shape, delta = attention_shape(work), work.precomputed_delta
+        shape, delta, curve = attention_shape(work), work.precomputed_delta, self._profile.kernel(self._kernel)
 
         def need(lowering: Lowering, _: int) -> int:
-            calls = lowering.calls
-            needed = [attention_workspace_bytes(self._kernel, call, shape, precomputed_delta=delta) for call in calls]
+            launches = [launch for call in lowering.calls for launch in launches_of(curve, call)]
+            needed = [
+                attention_workspace_bytes(self._kernel, each, shape, precomputed_delta=delta) for each in launches
+            ]
             return max(needed, default=0)
 
         return work.lowering.gather(self._per_lowering(("workspace", shape, delta), work.lowering.table, need))

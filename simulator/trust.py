@@ -1,10 +1,11 @@
 """How far a prediction can be trusted: where its terms come from, what lies beyond them, and an interval around it.
 
-    sigma^2 = sum over terms i of (share_i e_i w_i)^2,      low, high = time / (1 + sigma), time (1 + sigma)
+    sigma^2 = e_call^2 + sum over terms i of (share_i e_i w_i)^2,      low, high = time / (1 + sigma), time (1 + sigma)
 
 share_i is the part of the critical rank's time that term i prices, e_i the half-width of its 90 % band and w_i = 2
 where the shape lies beyond what the term was measured on, else 1. Within a term all operations err alike, between terms
-independently. A fitted term brings its own e_i; of one that does not, the basis decides (`RELATIVE_ERROR`).
+independently. e_call is what whole calls differ by besides (``HardwareProfile.call_error``), fitted to runs. A fitted
+term brings its own e_i; of one that does not, the basis decides (`RELATIVE_ERROR`).
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class Trust:
             widen = EXTRAPOLATED if extrapolated and label.startswith("attention") else 1.0
             of_term[label] = of_term.get(label, 0.0) + part_ns * _error(self._sources[label]) * widen
         total_ns = sum(breakdown.values())
-        sigma, time_s = math.hypot(*of_term.values()) / (total_ns or 1), total_ns / 1e9
+        sigma = math.hypot(self.profile.call_error, *[value / (total_ns or 1) for value in of_term.values()])
+        time_s = total_ns / 1e9
         return Uncertainty(time_s / (1 + sigma), time_s * (1 + sigma), extrapolated=extrapolated)
 
     @cached_property

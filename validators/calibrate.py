@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from simulator.options import JsonTarget, Outputs
 from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from cost_models.calibration.fit import Calibration
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -35,6 +39,10 @@ def calibrate(
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Measure every N-th of what is missing, from the I-th.")
     ] = "0/1",
+    runs: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Runs of `validate`, to fit isolated calls and intervals to.")
+    ] = None,
+    topology: Annotated[str, typer.Option(metavar="NAME|FILE", help="Of the runs.")] = "dgx-h100",
     fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Fit the profile.")] = True,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the calibrated terms (TOML).")] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report (Markdown).")] = None,
@@ -56,6 +64,8 @@ def calibrate(
     files = read_folder(folder)
     machines = [dict(machine) for file in files for machine in file.machines.values()]
     done = run(latest(files), load_hardware(hardware), machines=machines, progress=_say)
+    if runs is not None:
+        done = _with_calls(done, runs, hardware, topology)
     where = f"records in {_shown(folder)}, {sum(done.outcomes.values())} cases"
     if output:
         write_text_atomic(output, done.overlay(where))
@@ -66,6 +76,18 @@ def calibrate(
     write_json(done.summary(), outputs)
     if json != "-":
         print(text)
+
+
+def _with_calls(done: Calibration, runs: Path, hardware: str, topology: str) -> Calibration:
+    """The fit, and terms of isolated calls under the fitted kernels."""
+    from cost_models.hardware.load import load_with_overlay
+    from validators.validation.call_fit import fit_calls
+    from validators.validation.runs import RunFolder
+
+    profile = load_with_overlay(hardware, done.overlay("this fit"))
+    terms = asdict(fit_calls(RunFolder(runs), profile, topology))
+    count = int(terms.pop("runs"))
+    return replace(done, calls=terms, calls_reference=f"{count} runs in {_shown(runs)}")
 
 
 def _measure(folder: Path, minutes: float, shard: str) -> None:

@@ -71,6 +71,37 @@ def reference(inputs: Globals, mask: Mask) -> Globals:
     return rows | reference_columns(inputs, mask, tokens, rows["lse"], rows["delta"])
 
 
+def reference_of_stored_scores(inputs: Globals, mask: Mask, dtype: torch.dtype) -> Globals:
+    """All of O, LSE, dQ, dK and dV where scores, weights and their gradients are kept in ``dtype`` (`schedules.rsa`).
+
+    Products are exact, and rounded where the algorithm keeps them: QK^T, its multiple by the scale, P, dP and dS. What
+    is left is the error of accumulation alone, for which the tolerance is that of every other schedule: a score of 16
+    is 0.03 off in bf16, and its weight 3 %, whoever multiplies.
+    """
+    q, k, v, do = (inputs[name].double() for name in ("q", "k", "v", "do"))
+    tokens, scale, heads = torch.arange(q.shape[1], device=q.device), q.shape[-1] ** -0.5, []
+    hidden = ~mask_of(mask, tokens, tokens)[None, :, None, :]
+
+    def kept(values: Tensor) -> Tensor:
+        return values.to(dtype).double()
+
+    for head in range(k.shape[2]):
+        group = _queries_of(head, q, k)
+        own, gradient, keys, values = q[:, :, group], do[:, :, group], k[:, :, head], v[:, :, head]
+        score = kept(kept(torch.einsum("bqhd,bkd->bqhk", own, keys)) * scale).masked_fill_(hidden, -torch.inf)
+        lse = torch.logsumexp(score, dim=-1)
+        p = kept(torch.exp_(score - lse.masked_fill(lse == -torch.inf, 0.0)[..., None]))
+        o = torch.einsum("bqhk,bkd->bqhd", p, values)
+        change = kept(torch.einsum("bqhd,bkd->bqhk", gradient, values)) - (gradient * o).sum(dim=-1, keepdim=True)
+        ds = kept(p * change * scale)
+        heads.append({
+            "o": o, "lse": lse.transpose(1, 2), "dq": torch.einsum("bqhk,bkd->bqhd", ds, keys),
+            "dk": torch.einsum("bqhk,bqhd->bkd", ds, own)[:, :, None],
+            "dv": torch.einsum("bqhk,bqhd->bkd", p, gradient)[:, :, None],
+        })  # fmt: skip
+    return {name: torch.cat([each[name] for each in heads], dim=_head_dim(name)) for name in heads[0]}
+
+
 def mask_of(mask: Mask, rows: Tensor, columns: Tensor) -> Tensor:
     """Which of these keys these queries see, from the mask's definition."""
     allowed = mask.allowed(rows.cpu().numpy()[:, None], columns.cpu().numpy()[None, :])

@@ -8,6 +8,8 @@ The model is `cost_models.kernels.attention`'s; what is fitted are
 | prologue_s | of each piece of work |
 | tile_s | of a tile of the inner loop on one multiprocessor: gives `efficiency` |
 | mask_cost | of applying the mask to a tile, in tiles: `masked_tile_cost` - 1 |
+| window_cost | of the mask on a tile of a windowed call that it does not cut: `window_tile_cost` - 1 |
+| varlen_s | of each piece of a call of several segments |
 | alone_share | part of the time for which one block keeps a multiprocessor busy, where it takes several |
 | miss_cost | of a tile whose loads miss the L2 cache, in tiles: `l2_miss_cost` |
 | boost_s, loss | duration from which on the power limit lowers the clock, and by how much |
@@ -36,7 +38,7 @@ from cost_models.masks import KernelCall
 FloatArray = NDArray[np.float64]
 
 ROUNDS = 3
-SUSTAINED_S = 2e-3
+SUSTAINED_S = 5e-3
 """Duration, after the boost, in which half of the loss has come: the power limit acts within milliseconds."""
 FEW = 20
 """Measurements below which only overhead, prologue, tile and mask are fitted."""
@@ -57,7 +59,7 @@ TILINGS = {
     ("cudnn", "forward", 128): Tiling(128, 128, 1),
     ("cudnn", "backward", 64): Tiling(64, 128, 1),
     ("cudnn", "backward", 128): Tiling(64, 128, 1),
-    ("flash2", "forward", 64): Tiling(128, 128, 3, True),
+    ("flash2", "forward", 64): Tiling(128, 128, 2, True),  # 128 threads of up to 255 registers: two to 65,536
     ("flash2", "forward", 128): Tiling(128, 64, 2, True),
     ("flash2", "backward", 64): Tiling(128, 128, 1, True),
     ("flash2", "backward", 128): Tiling(64, 128, 1, True),
@@ -70,12 +72,13 @@ TILINGS = {
 
 @dataclass(frozen=True)
 class AttentionSample:
-    """A measured call."""
+    """A measured call, after so much work without a rest."""
 
     call: KernelCall
     shape: AttentionShape
     direction: str
     seconds: float
+    worked_s: float = 0.0
 
     @property
     def rows(self) -> int:
@@ -109,10 +112,9 @@ def fit_pass(samples: Sequence[AttentionSample], tiling: Tiling, profile: Hardwa
     unit_flop = np.array([s.shape.flop_per_pair(s.direction) for s in samples]) * float(tiling.rows * tiling.columns)
     values = _first_guess(samples, tiling, profile)
     estimates: dict[str, Estimate] = {}
-    few, shared = len(samples) < FEW, tiling.blocks_per_sm > 1
     for _ in range(ROUNDS):
         work = _Features.of(samples, tiling, profile, values)
-        free = _parameters(values, few=few, shared=shared)
+        free = _parameters(values, samples, tiling)
 
         def predict(
             x: FloatArray,
@@ -133,12 +135,13 @@ def _first_guess(samples: Sequence[AttentionSample], tiling: Tiling, profile: Ha
     flop = tiling.rows * tiling.columns * shape.flop_per_pair(direction)
     tile_s = flop * profile.sm_count / (0.5 * profile.peak(shape.dtype))
     return {
-        "overhead_s": 5e-6, "prologue_s": 2e-6, "tile_s": tile_s, "mask_cost": 0.5, "alone_share": 0.7,
-        "miss_cost": 0.0, "boost_s": 0.04, "loss": 0.08,
+        "overhead_s": 5e-6, "prologue_s": 2e-6, "tile_s": tile_s, "mask_cost": 0.5, "window_cost": 0.1,
+        "varlen_s": 0.0, "alone_share": 0.7, "miss_cost": 0.0, "boost_s": 0.04, "loss": 0.08,
     }  # fmt: skip
 
 
-def _parameters(values: dict[str, float], *, few: bool, shared: bool) -> list[Parameter]:
+def _parameters(values: dict[str, float], samples: Sequence[AttentionSample], tiling: Tiling) -> list[Parameter]:
+    few, shared = len(samples) < FEW, tiling.blocks_per_sm > 1
     tile = values["tile_s"]
     free = [
         Parameter("overhead_s", values["overhead_s"], 0, 5e-5),
@@ -146,6 +149,10 @@ def _parameters(values: dict[str, float], *, few: bool, shared: bool) -> list[Pa
         Parameter("tile_s", tile, tile / 20, tile * 20),
         Parameter("mask_cost", values["mask_cost"], 0, 5),
     ]
+    if tiling.masks_window_tiles and any(sample.call.left is not None for sample in samples):
+        free.append(Parameter("window_cost", values["window_cost"], 0, 5))
+    if any(len(sample.call.segments) > 1 for sample in samples):
+        free.append(Parameter("varlen_s", values["varlen_s"], 0, 1e-4))
     if shared:
         free.append(Parameter("alone_share", values["alone_share"], 0.2, 1))
     if not few:
@@ -156,12 +163,16 @@ def _parameters(values: dict[str, float], *, few: bool, shared: bool) -> list[Pa
 
 @dataclass(frozen=True)
 class _Features:
-    """Of the slowest multiprocessor, per sample: [pieces, tiles, masked tiles], before and in the simulated part."""
+    """Of the slowest multiprocessor, per sample, before and in the simulated part.
+
+    Columns: pieces, tiles, masked tiles, other tiles of a window, pieces of several segments.
+    """
 
     before: FloatArray
     simulated: FloatArray
     shares: FloatArray
     missed: FloatArray
+    worked: FloatArray
     blocks_per_sm: int
 
     @staticmethod
@@ -175,13 +186,13 @@ class _Features:
             count = tiles_per_row_tile if sample.direction == "forward" else tiles_per_column_tile
             visits = count(sample.call, tiling.rows, tiling.columns)
             tiles, masked = (each[visits.tiles > 0].astype(np.float64) for each in visits)
-            if tiling.masks_window_tiles and sample.call.left is not None:
-                masked = tiles
-            durations = values["prologue_s"] + (tiles + values["mask_cost"] * masked) * values["tile_s"]
+            windowed = tiles - masked if tiling.masks_window_tiles and sample.call.left is not None else 0 * tiles
+            packed = np.full_like(tiles, len(sample.call.segments) > 1)
+            columns = np.stack([np.ones_like(tiles), tiles, masked, windowed, packed], axis=1)
+            durations = columns @ _weights(values)
             dispatched = dispatch_in_order(
                 durations, sample.shape.problems, sm_count, tiling.blocks_per_sm, values["alone_share"]
             )
-            columns = np.stack([np.ones_like(tiles), tiles, masked], axis=1)
             before.append(dispatched.skipped @ columns)
             simulated.append(dispatched.pieces @ columns)
             shares.append(dispatched.shares)
@@ -190,20 +201,33 @@ class _Features:
             )
             missed.append(missed_share(profile, shared_bytes(heads, (sample.call,), sample.shape, sample.direction)))
         return _Features(
-            np.array(before), np.array(simulated), np.array(shares), np.array(missed), tiling.blocks_per_sm
-        )
+            np.array(before), np.array(simulated), np.array(shares), np.array(missed),
+            np.array([sample.worked_s for sample in samples]), tiling.blocks_per_sm,
+        )  # fmt: skip
 
     def seconds(self, values: dict[str, float]) -> FloatArray:
         """Overhead and main kernel."""
-        tile = values["tile_s"]
-        weights = np.array([values["prologue_s"], tile, tile * values["mask_cost"]])
+        weights = _weights(values)
         most, alone = self.blocks_per_sm, values["alone_share"]
         rates = np.array([rate_with(count, most, alone) for count in range(1, most + 1)])
         busy = self.before @ weights + (self.simulated @ weights) * (self.shares / rates).sum(axis=1)
         busy = busy * (1 + values["miss_cost"] * self.missed)
-        late = np.maximum(busy - values["boost_s"], 0.0)
-        slowed = late / (1 - values["loss"] * late / (late + SUSTAINED_S))
-        return np.asarray(values["overhead_s"] + busy - late + slowed)
+        compute = _slowed(self.worked + busy, values) - _slowed(self.worked, values)
+        return np.asarray(values["overhead_s"] + compute)
+
+
+def _slowed(busy: FloatArray, values: dict[str, float]) -> FloatArray:
+    """Time that work takes under the power limit, by the time it takes at the highest clock."""
+    late = np.maximum(busy - values["boost_s"], 0.0)
+    return np.asarray(busy - late + late / (1 - values["loss"] * late / (late + SUSTAINED_S)))
+
+
+def _weights(values: dict[str, float]) -> FloatArray:
+    """Seconds per unit of each column of `_Features`."""
+    tile = values["tile_s"]
+    return np.array([
+        values["prologue_s"], tile, tile * values["mask_cost"], tile * values["window_cost"], values["varlen_s"]
+    ])  # fmt: skip
 
 
 def _curve(
@@ -214,6 +238,8 @@ def _curve(
     dim = (shape.head_dim + shape.v_head_dim) // 2
     efficiency = tile_flop * profile.sm_count / (values["tile_s"] * profile.peak(shape.dtype))
     rows = [sample.rows for sample in samples]
+    has_windows = tiling.masks_window_tiles and any(sample.call.left is not None for sample in samples)
+    has_segments = any(len(sample.call.segments) > 1 for sample in samples)
     return KernelPass(
         tile_rows=tiling.rows,
         tile_columns=tiling.columns,
@@ -224,6 +250,8 @@ def _curve(
         efficiency=((dim, min(1.0, _rounded(efficiency))),),
         masks_window_tiles=tiling.masks_window_tiles,
         masked_tile_cost=_rounded(1 + values["mask_cost"]),
+        window_tile_cost=_rounded(1 + values["window_cost"]) if has_windows else None,
+        varlen_s=_rounded(values["varlen_s"]) if has_segments else 0.0,
         prologue_s=_rounded(values["prologue_s"]),
         overhead_s=_rounded(values["overhead_s"]),
         l2_miss_cost=_rounded(values["miss_cost"]),

@@ -10,7 +10,14 @@ import numpy as np
 
 from cost_models.calibration.attention import TILINGS, AttentionSample, PassFit, fit_pass
 from cost_models.calibration.holdout import Errors, by_length, by_shape, held_out_errors, predict_s
-from cost_models.calibration.memory import elementwise_errors, fit_elementwise, fit_gemm, gemm_errors, host_times
+from cost_models.calibration.memory import (
+    elementwise_errors,
+    fit_elementwise,
+    fit_gemm,
+    gemm_errors,
+    host_times,
+    read_shares,
+)
 from cost_models.calibration.observations import PassKey, attention_samples
 from cost_models.calibration.overlay import render_overlay
 from cost_models.calibration.robust import Estimate, FloatArray
@@ -18,7 +25,7 @@ from cost_models.hardware import HardwareProfile
 from traces.errors import InputError
 from traces.records import CalibrationRecord
 
-FEWEST = 6
+FEWEST = 3
 """Measurements of a pass below which it is not fitted."""
 
 LONG_S = 2e-3
@@ -54,6 +61,9 @@ class Calibration:
     outcomes: dict[str, int]
     spread: tuple[float, float] | None = None
     machines: list[dict[str, Any]] = field(default_factory=list)
+    read_shares: dict[str, float] = field(default_factory=dict)
+    calls: dict[str, float] = field(default_factory=dict)
+    calls_reference: str = ""
 
     def overlay(self, reference: str) -> str:
         """TOML of the calibrated terms; ``reference`` says where the records are."""
@@ -72,6 +82,8 @@ class Calibration:
             "gemm": {name: _interval(each) for name, each in self.gemm.items()},
             "gemm_errors": {name: vars(each) for name, each in self.gemm_errors.items()},
             "host_s": self.host,
+            "read_shares": self.read_shares,
+            "calls": self.calls,
         }
 
 
@@ -113,19 +125,21 @@ def calibrate(
     return Calibration(
         profile.name, passes, elementwise, gemm, host_times(records), errors,
         {"efficiency": Errors.of(products)} if len(products) else {}, outcomes, _spread(records), list(machines),
+        read_shares(records, profile),
     )  # fmt: skip
 
 
 def _fit(key: PassKey, samples: Sequence[AttentionSample], profile: HardwareProfile) -> FittedPass:
     tiling = TILINGS[key]
     fit = fit_pass(samples, tiling, profile)
-    errors = np.array([predict_s(fit.curve, sample, profile) / sample.seconds - 1 for sample in samples])
+    alone = [sample for sample in samples if not sample.worked_s]
+    errors = np.array([predict_s(fit.curve, sample, profile) / sample.seconds - 1 for sample in alone])
     left_out = [held_out_errors(samples, tiling, profile, group) for group in (by_length, by_shape)]
     lengths, shapes = (None if each is None else Errors.of(each) for each in left_out)
     judged = left_out[0] if left_out[0] is not None else errors
     order = np.argsort(-np.abs(judged))[:5]
-    worst = tuple((samples[place], float(judged[place])) for place in order)
-    return FittedPass(key, fit, samples, Errors.of(errors), lengths, shapes, worst, left_out[0])
+    worst = tuple((alone[place], float(judged[place])) for place in order)
+    return FittedPass(key, fit, alone, Errors.of(errors), lengths, shapes, worst, left_out[0])
 
 
 def _with_elementwise(profile: HardwareProfile, fitted: dict[str, Estimate]) -> HardwareProfile:

@@ -56,19 +56,19 @@ def held_out_errors(
     profile: HardwareProfile,
     group: Callable[[AttentionSample], Hashable],
 ) -> FloatArray | None:
-    """Relative error of each sample, predicted without its group; None where there are too few groups."""
+    """Relative error of each call that was alone, predicted without its group; None where there are too few groups."""
     groups = sorted({group(sample) for sample in samples})  # type: ignore[type-var]
     if len(groups) < FOLDS:
         return None
-    errors = np.empty(len(samples))
+    errors = np.full(len(samples), np.nan)
     for fold in range(FOLDS):
         out = set(groups[fold::FOLDS])
         kept = [sample for sample in samples if group(sample) not in out]
         curve = fit_pass(kept, tiling, profile).curve
         for place, sample in enumerate(samples):
-            if group(sample) in out:
+            if group(sample) in out and not sample.worked_s:
                 errors[place] = predict_s(curve, sample, profile) / sample.seconds - 1
-    return errors
+    return errors[[not sample.worked_s for sample in samples]]
 
 
 def predict_s(curve: KernelPass, sample: AttentionSample, profile: HardwareProfile) -> float:
@@ -77,4 +77,6 @@ def predict_s(curve: KernelPass, sample: AttentionSample, profile: HardwareProfi
         max_head_dim=1024, dtypes=(sample.shape.dtype,), general_masks=False, forward=curve, backward=curve
     )
     with_curve = profile.model_copy(update={"kernels": {"fitted": kernel}})
-    return estimate_attention_s(with_curve, "fitted", sample.call, sample.shape, sample.direction)
+    return estimate_attention_s(
+        with_curve, "fitted", sample.call, sample.shape, sample.direction, worked_s=sample.worked_s
+    )  # fmt: skip

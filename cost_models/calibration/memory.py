@@ -1,6 +1,7 @@
 """Fits of memory-bound kernels, matrix products and the host.
 
 elementwise   t = overhead + bytes / (efficiency of the pattern x memory bandwidth)
+read share    of memory bandwidth: bytes of K and V over the time of one query's attention to many keys
 gemm          t = overhead + waves x tile FLOP / (efficiency x peak / SMs)
 host          median of the operations' times, and of each attention kernel's
 """
@@ -13,22 +14,24 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from cost_models.calibration.observations import isolated_s
+from cost_models.calibration.observations import isolated_s, to_sample
 from cost_models.calibration.robust import Estimate, Parameter, fit_times
 from cost_models.hardware import HardwareProfile
-from cost_models.kernels import estimate_elementwise_s, estimate_gemm_s
+from cost_models.kernels import attention_bytes, estimate_elementwise_s, estimate_gemm_s
 from traces.records import CalibrationRecord
 
 FloatArray = NDArray[np.float64]
 
-SLOW_LAUNCHES = ("gather",)
-"""Patterns of operations that are many launches (a selection sorts): their overhead is not the others'."""
+LEAST_READ_BYTES = 1 << 30
+"""Bytes of K and V from which on nothing but reading them takes time."""
+MANY_LAUNCHES = ("select",)
+"""Kinds of operations that are many launches (a selection sorts): their overhead is not the others'."""
 
 
 def fit_elementwise(records: Sequence[CalibrationRecord], profile: HardwareProfile) -> dict[str, Estimate]:
     """``overhead_s``, and the efficiency of each measured pattern by its name."""
     chosen = [each for each in records if each.kind == "elementwise" and each.samples_s]
-    chosen = [each for each in chosen if each.parameters["pattern"] not in SLOW_LAUNCHES]
+    chosen = [each for each in chosen if each.parameters["operation_kind"] not in MANY_LAUNCHES]
     if not chosen:
         return {}
     patterns = sorted({str(each.parameters["pattern"]) for each in chosen})
@@ -66,8 +69,12 @@ def elementwise_errors(records: Sequence[CalibrationRecord], profile: HardwarePr
     """Relative errors of a profile's prices, by pattern."""
     found: dict[str, list[float]] = {}
     for record in records:
-        pattern = str(record.parameters.get("pattern"))
-        if record.kind == "elementwise" and record.samples_s and pattern not in SLOW_LAUNCHES:
+        if (
+            record.kind == "elementwise"
+            and record.samples_s
+            and record.parameters["operation_kind"] not in MANY_LAUNCHES
+        ):
+            pattern = str(record.parameters["pattern"])
             read, written = _number(record, "bytes_read"), _number(record, "bytes_written")
             predicted = float(estimate_elementwise_s(profile, read, written, pattern))
             found.setdefault(pattern, []).append(predicted / isolated_s(record) - 1)
@@ -82,6 +89,19 @@ def gemm_errors(records: Sequence[CalibrationRecord], profile: HardwareProfile) 
     return np.array([s / isolated_s(each) - 1 for s, each in zip(predicted, chosen, strict=True)])
 
 
+def read_shares(records: Sequence[CalibrationRecord], profile: HardwareProfile) -> dict[str, float]:
+    """``read_share`` of each kernel that was measured with one query and enough keys: the median."""
+    found: dict[str, list[float]] = {}
+    for record in records:
+        if record.kind == "attention" and record.samples_s and record.parameters["rows"] == 1:
+            sample = to_sample(record)
+            moved = attention_bytes((sample.call,), sample.shape, "forward")
+            if moved > LEAST_READ_BYTES:
+                share = moved / sample.seconds / profile.hbm_bytes_per_s
+                found.setdefault(str(record.parameters["kernel"]), []).append(min(1.0, share))
+    return {kernel: float(np.median(shares)) for kernel, shares in sorted(found.items())}
+
+
 def host_times(records: Sequence[CalibrationRecord]) -> dict[str, float]:
     """Seconds that the host needs: ``kernel_s``, and ``KERNEL.DIRECTION`` of each attention kernel."""
     found: dict[str, float] = {}
@@ -90,7 +110,7 @@ def host_times(records: Sequence[CalibrationRecord]) -> dict[str, float]:
         if record.kind == "host" and record.samples_s:
             if record.parameters["what"] == "attention":
                 found[f"{record.parameters['kernel']}.{record.parameters['direction']}"] = record.median_s
-            else:
+            elif record.parameters["what"] != "start":
                 single.append(record.median_s)
     if single:
         found["kernel_s"] = float(np.median(single))

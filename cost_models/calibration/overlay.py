@@ -19,6 +19,8 @@ def render_overlay(calibration: Calibration, reference: str) -> str:
     """TOML text of all fitted terms, with a source and an error for each."""
     blocks = [HEADER.format(name=calibration.hardware)]
     sources = []
+    if calibration.calls:
+        blocks.append(f"call_error = {_number(calibration.calls['call_error'])}\n")
     for kernel in sorted({fitted.key[0] for fitted in calibration.passes}):
         for fitted in (each for each in calibration.passes if each.key[0] == kernel):
             name = _name(fitted)
@@ -37,7 +39,7 @@ def _name(fitted: FittedPass) -> str:
 
 def _terms(fitted: FittedPass, calibration: Calibration) -> Iterator[str]:
     kernel, direction, _ = fitted.key
-    for name, value in fitted.fit.curve.model_dump(exclude={"varlen_s", "host_s"}).items():
+    for name, value in fitted.fit.curve.model_dump(exclude={"host_s"}, exclude_none=True).items():
         if name == "efficiency":
             yield "efficiency = { " + ", ".join(f"{dim} = {share:.4g}" for dim, share in value) + " }\n"
         elif isinstance(value, tuple):
@@ -48,6 +50,8 @@ def _terms(fitted: FittedPass, calibration: Calibration) -> Iterator[str]:
             yield f"{name} = {_number(value)}\n"
         elif value is not None:
             yield f"{name} = {value}\n"
+    if direction == "forward" and kernel in calibration.read_shares:
+        yield f"read_share = {_number(calibration.read_shares[kernel])}\n"
     host = calibration.host.get(f"{kernel}.{direction}")
     if host is not None:
         yield f"host_s = {_number(host)}\n"
@@ -62,6 +66,9 @@ def _memory(calibration: Calibration) -> Iterator[str]:
         yield "[gemm]\n" + "".join(f"{name} = {_number(each.value)}\n" for name, each in calibration.gemm.items())
     if "kernel_s" in calibration.host:
         yield f"[host]\nkernel_s = {_number(calibration.host['kernel_s'])}\n"
+        for name in ("isolated", "isolated_error"):
+            if name in calibration.calls:
+                yield f"{name} = {_number(calibration.calls[name])}\n"
 
 
 def _memory_sources(calibration: Calibration, reference: str) -> Iterator[str]:
@@ -71,6 +78,8 @@ def _memory_sources(calibration: Calibration, reference: str) -> Iterator[str]:
     names += ["host.kernel_s"] if "kernel_s" in calibration.host else []
     if names:
         yield _source(names, reference, None)
+    if calibration.calls:
+        yield _source(["call_error", "host.isolated", "host.isolated_error"], calibration.calls_reference, None)
 
 
 def _source(terms: list[str], reference: str, error: float | None) -> str:

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 TARGET_MEDIAN, TARGET_P95 = 0.025, 0.08
 """What kernels must reach on whole lengths left out."""
 
-UNITS = {"overhead_s": ("us", 1e6), "prologue_s": ("us", 1e6), "tile_s": ("us", 1e6), "boost_s": ("ms", 1e3)}
+UNITS = {
+    "overhead_s": ("us", 1e6),
+    "prologue_s": ("us", 1e6),
+    "tile_s": ("us", 1e6),
+    "varlen_s": ("us", 1e6),
+    "boost_s": ("ms", 1e3),
+}
 
 
 def render_report(calibration: Calibration, reference: str) -> str:
@@ -29,6 +35,7 @@ def render_report(calibration: Calibration, reference: str) -> str:
         *_parameters(calibration.passes),
         *_worst(calibration.passes),
         *_others(calibration),
+        *_calls(calibration),
     ]
     return "\n".join(parts)
 
@@ -129,7 +136,20 @@ def _worst(passes: Sequence[FittedPass]) -> Iterator[str]:
     yield ""
 
 
+def _calls(calibration: Calibration) -> Iterator[str]:
+    if calibration.calls:
+        isolated, error, call = (calibration.calls[name] for name in ("isolated", "isolated_error", "call_error"))
+        yield (
+            f"\n## Isolated calls\n\nFrom {calibration.calls_reference}: the host takes {isolated:.2f} times as long"
+            f" as warm (within {_percent(error)} in 9 of 10), and whole calls differ from\ntheir predictions by"
+            f" {_percent(call)} (90 %) beyond the errors of the terms.\n"
+        )
+
+
 def _others(calibration: Calibration) -> Iterator[str]:
+    if calibration.read_shares:
+        shares = ", ".join(f"{kernel} {share:.3f}" for kernel, share in calibration.read_shares.items())
+        yield f"Share of memory bandwidth at which one query's attention reads keys and values: {shares}.\n"
     if calibration.elementwise:
         yield "## Memory-bound kernels\n\nShare of memory bandwidth by access pattern, and the overhead of a kernel.\n"
         yield from _estimates(calibration.elementwise, calibration.elementwise_errors)

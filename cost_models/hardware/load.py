@@ -77,6 +77,20 @@ def _published_table(name: str) -> tuple[dict[str, Any], dict[str, Source]]:
     return _read(_DATA / f"{name}.toml", name)
 
 
+def load_with_overlay(name: str, text: str) -> HardwareProfile:
+    """A profile of ours with calibrated terms that are not in its file yet.
+
+    Parameters
+    ----------
+    text : TOML, as `attnsim calibrate` writes it.
+    """
+    under, sources = _published_table(name)
+    over = _parse(text.encode(), name)
+    more = resolve_sources(over, over.pop("source", []), name)
+    merged = _merge(under, over)
+    return _build(merged, {term: (sources | more)[term] for term in iterate_terms(merged)}, name)
+
+
 def _read(path: Path, file: str) -> tuple[dict[str, Any], dict[str, Source]]:
     """Terms of a file and of its bases, and their sources."""
     table = _parse(_read_bytes(path, file), file)

@@ -6,7 +6,7 @@ not depend on size, so that a GPU nobody measured can take it from a relative wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import numpy as np
@@ -49,6 +49,7 @@ class KernelPass(Terms):
     skipped_tile_cost : time to look at a tile that the mask leaves out, in whole tiles; 0 where the kernel knows its
         tiles beforehand.
     masks_window_tiles : a windowed call applies the mask to all its tiles, not only to those that are cut.
+    window_tile_cost : then, time of a tile that is not cut, in whole tiles; None where it is that of one that is.
     prologue_s : of each piece of work: loading its own rows, writing its result, filling the pipeline.
     overhead_s : of the whole call, on the GPU.
     host_s : of the host for the whole call; None where it is that of its launches (``HostCosts.kernel_s`` each).
@@ -58,6 +59,8 @@ class KernelPass(Terms):
     sustained_loss, sustained_s : share of the rate that long calls lose to it, and the duration, counted from
         ``boost_s``, at which half of it is lost.
     l2_miss_cost : time that a tile takes more when its loads come from memory, not from the L2 cache, in whole tiles.
+    read_share : share of memory bandwidth at which launches of few queries read keys and values; None where it is that
+        of a copy.
     fitted_rows, fitted_head_dims : queries and head dims of the measurements behind the numbers.
     """
 
@@ -71,6 +74,7 @@ class KernelPass(Terms):
     masked_tile_cost: Ratio = 1.0
     skipped_tile_cost: Share = 0.0
     masks_window_tiles: bool = False
+    window_tile_cost: Ratio | None = None
     prologue_s: Seconds
     overhead_s: Seconds
     host_s: Seconds | None = None
@@ -79,6 +83,7 @@ class KernelPass(Terms):
     sustained_loss: Share = 0.0
     sustained_s: Seconds = 1e-3
     l2_miss_cost: Cost = 0.0
+    read_share: Fraction | None = None
     fitted_rows: Range
     fitted_head_dims: Counts
 
@@ -107,6 +112,9 @@ class AttentionCurve(Terms):
         over dO).
     whole_grid : tiles lie on a grid over all rows and columns, so that one may hold the ends of two segments; else each
         segment has its own.
+    varlen : one launch has several segments (packed documents); else each is a launch.
+    windows : takes windows with a left bound; else full attention and causal attention of as many rows as columns, of
+        which other causal calls are made (`cost_models.kernels.split_call`).
     forward, backward : the passes.
     head_dims : passes of their own of some head dims, where the kernel has other tiles for them.
     """
@@ -116,6 +124,8 @@ class AttentionCurve(Terms):
     general_masks: bool
     takes_delta: bool = False
     whole_grid: bool = False
+    varlen: bool = True
+    windows: bool = True
     forward: KernelPass
     backward: KernelPass
     head_dims: dict[str, Passes] = Field(default_factory=dict)
@@ -155,6 +165,8 @@ class HostCosts(Terms):
 
     A graph of n kernels in a row takes ``graph_s + n graph_node_s``; the defaults are NVIDIA's figures for CUDA 12.6
     (developer blog of 2024-09, "Constant Time Launch for Straight-Line CUDA Graphs"), which nobody here has measured.
+    ``isolated`` is how many times as long kernels take to issue in a call on its own, for which no cache of the host's
+    is warm; ``isolated_error`` is the half-width of the 90 % band around that.
     """
 
     kernel_s: Seconds
@@ -162,6 +174,8 @@ class HostCosts(Terms):
     collective_s: Seconds
     graph_s: Seconds = 2.5e-6
     graph_node_s: Seconds = 1e-9
+    isolated: Ratio = 1.0
+    isolated_error: Share = 0.0
 
 
 class CopyTerms(Terms):
@@ -234,6 +248,8 @@ class HardwareProfile(Terms):
     allocator_slack : memory that PyTorch's caching allocator takes in a training step, over what tensors have at the
         peak: the median of 30 steps on an H100 (PyTorch 2.11, 1.00 to 1.22, one 1.70; docs/validation/h100-steps and
         -heldout). It comes of many sizes in turn: for attention calls and inference, which have few, it is taken as 1.
+    call_error : half-width of the 90 % band of whole calls around their predictions, beyond the errors of the terms:
+        how one machine's GPU, its clock and its state differ from those that were fitted.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
@@ -255,6 +271,7 @@ class HardwareProfile(Terms):
     interference: InterferenceTerms = InterferenceTerms()
     copies: CopyTerms = CopyTerms()
     allocator_slack: Positive = 1.08
+    call_error: Share = 0.0
     _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
@@ -297,6 +314,33 @@ class HardwareProfile(Terms):
         """
         terms = self.interference.model_copy(update={"communication_first": True})
         return self.model_copy(update={"interference": terms})
+
+    def isolated(self) -> HardwareProfile:
+        """The GPU in a call on its own, on a host that has not issued the like just before (``HostCosts.isolated``)."""
+        factor = self.host.isolated
+        host = self.host.model_copy(update={"kernel_s": self.host.kernel_s * factor, "isolated": 1.0})
+        return self._with_passes(
+            lambda each: {} if each.host_s is None else {"host_s": each.host_s * factor}
+        ).model_copy(update={"host": host})
+
+    def after_work(self, worked_s: float) -> HardwareProfile:
+        """The GPU after so much work without a rest: that much of each kernel's boost is used up."""
+        return self._with_passes(lambda each: {"boost_s": max(0.0, each.boost_s - worked_s)})
+
+    def _with_passes(self, change: Callable[[KernelPass], dict[str, float]]) -> HardwareProfile:
+        """All passes of all kernels with other terms."""
+
+        def both(each: AttentionCurve | Passes) -> dict[str, KernelPass]:
+            return {
+                name: each_pass.model_copy(update=change(each_pass))
+                for name, each_pass in (("forward", each.forward), ("backward", each.backward))
+            }
+
+        def whole(curve: AttentionCurve) -> AttentionCurve:
+            own = {dim: passes.model_copy(update=both(passes)) for dim, passes in curve.head_dims.items()}
+            return curve.model_copy(update={**both(curve), "head_dims": own})
+
+        return self.model_copy(update={"kernels": {name: whole(curve) for name, curve in self.kernels.items()}})
 
     def peak(self, dtype: str) -> float:
         """FLOP/s of the tensor cores.

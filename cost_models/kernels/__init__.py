@@ -2,7 +2,8 @@
 
 Interface: :func:`estimate_attention_s`, :func:`estimate_calls_s`, :func:`estimate_elementwise_s`,
 :func:`estimate_gemm_s`, :func:`attention_launches`, :func:`attention_workspace_bytes`, :func:`attention_bytes`,
-:func:`attention_handing`, :func:`gemm_handing`, :func:`choose_kernel`, :class:`AttentionShape`.
+:func:`attention_handing`, :func:`gemm_handing`, :func:`choose_kernel`, :func:`split_call`, :func:`merged_rows`,
+:class:`AttentionShape`.
 
 >>> from cost_models.hardware import load_hardware
 >>> from cost_models.masks import KernelCall, Segment
@@ -18,6 +19,7 @@ from cost_models.kernels.attention import (
     estimate_attention_s,
     estimate_before_s,
     estimate_calls_s,
+    gathered_bytes,
     missed_share,
 )
 from cost_models.kernels.choice import choose_kernel
@@ -25,7 +27,7 @@ from cost_models.kernels.depthwise import estimate_stencil_s
 from cost_models.kernels.elementwise import estimate_elementwise_s
 from cost_models.kernels.gemm import estimate_gemm_s
 from cost_models.kernels.handing import ALL_THE_TIME, Handing, attention_handing, gemm_handing
-from cost_models.kernels.launches import attention_launches
+from cost_models.kernels.launches import attention_launches, launches_of, merged_rows, split_call
 from cost_models.kernels.shape import AttentionShape
 from cost_models.kernels.workspace import attention_workspace_bytes
 
@@ -45,6 +47,10 @@ __all__ = [
     "estimate_elementwise_s",
     "estimate_gemm_s",
     "estimate_stencil_s",
+    "gathered_bytes",
     "gemm_handing",
+    "launches_of",
+    "merged_rows",
     "missed_share",
+    "split_call",
 ]

@@ -24,9 +24,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cost_models.kernels.elementwise import estimate_elementwise_s
+from cost_models.kernels.launches import launches_of, merged_rows
 from cost_models.kernels.pieces import choose_splits, count_pieces
 from cost_models.kernels.shape import AttentionShape
-from cost_models.kernels.split_keys import estimate_combine_s, has_few_queries, narrow_tile_rows, pack_heads
+from cost_models.kernels.split_keys import (
+    estimate_combine_s,
+    has_few_queries,
+    least_tiles,
+    narrow_tile_rows,
+    pack_heads,
+    split_tiles,
+)
 from cost_models.masks import MAX_LAUNCHES, KernelCall
 
 if TYPE_CHECKING:
@@ -79,15 +87,59 @@ def estimate_calls_s(
 ) -> float:
     """Time of all calls of a lowering, in seconds.
 
-    They run one after the other; more than `MAX_LAUNCHES` are one launch of a kernel for general masks. ``share`` is of
-    the tiles, where a kernel chooses among them. Other parameters and errors are those of :func:`estimate_attention_s`.
+    They run one after the other, each in the launches that the kernel makes of it (`launches`); more than
+    `MAX_LAUNCHES` are one launch of a kernel for general masks. ``share`` is of the tiles, where a kernel chooses among
+    them. Other parameters and errors are those of :func:`estimate_attention_s`.
     """
-    if len(calls) > MAX_LAUNCHES and profile.kernel(kernel).general_masks:
+    curve = profile.kernel(kernel)
+    if len(calls) > MAX_LAUNCHES and curve.general_masks:
         return _price(profile, kernel, tuple(calls), shape, direction, precomputed_delta, worked_s, share)
     total = 0.0
     for call in calls:
-        total += _price(profile, kernel, (call,), shape, direction, precomputed_delta, worked_s + total, share)
+        launches = launches_of(curve, call)
+        for launch in launches:
+            total += _price(profile, kernel, (launch,), shape, direction, precomputed_delta, worked_s + total, share)
+        if len(launches) > 1 and not curve.windows:
+            total += _joined_s(profile, call, shape, direction)
+            total += sum(_gathered_s(profile, launch, shape, direction) for launch in launches)
     return total
+
+
+def _gathered_s(profile: HardwareProfile, launch: KernelCall, shape: AttentionShape, direction: str) -> float:
+    """Copies of Q, K, V, O and dO in a backward launch that has a part of every batch row."""
+    if direction == "forward" or shape.batch == 1:
+        return 0.0
+    sizes = gathered_bytes(launch, shape)
+    return sum(float(estimate_elementwise_s(profile, size, size, "copy")) for size in sizes)
+
+
+def gathered_bytes(launch: KernelCall, shape: AttentionShape) -> tuple[int, ...]:
+    """Sizes of Q, K, V, O and dO of a launch."""
+    rows, columns = _tokens((launch,))
+    queries, keys = rows * shape.problems * shape.element_bytes, columns * shape.batch * shape.kv_heads
+    keys *= shape.element_bytes
+    return (
+        queries * shape.head_dim, keys * shape.head_dim, keys * shape.v_head_dim, queries * shape.v_head_dim,
+        queries * shape.v_head_dim,
+    )  # fmt: skip
+
+
+def _joined_s(profile: HardwareProfile, call: KernelCall, shape: AttentionShape, direction: str) -> float:
+    """Putting together what several launches made of one segment: a merge in fp32 and a cast, or sums of gradients."""
+    shared = merged_rows(call)
+    if not shared:
+        return 0.0
+    rows, columns = _tokens((call,))
+    queries, keys = rows * shape.problems * shape.v_head_dim, columns * shape.batch * shape.kv_heads * shape.v_head_dim
+    e = shape.element_bytes
+    if direction == "forward":
+        seconds = estimate_elementwise_s(profile, 0, 4 * queries, "fill")
+        merged = queries + shared * shape.problems * shape.v_head_dim
+        seconds += estimate_elementwise_s(profile, (4 + e) * merged, 4 * merged, "merge")
+        return float(seconds + estimate_elementwise_s(profile, 4 * queries, e * queries, "copy"))
+    filled = e * (queries + 2 * keys)
+    seconds = estimate_elementwise_s(profile, 0, filled, "fill")
+    return float(seconds + estimate_elementwise_s(profile, 2 * filled, filled, "accumulate"))
 
 
 def _price(
@@ -105,22 +157,28 @@ def _price(
     chosen = curve.direction(direction, shape.head_dim)
     grid = curve.whole_grid or len(calls) > 1
     peak, (rows, columns) = profile.peak(shape.dtype), _tokens(calls)
-    rate = profile.hbm_bytes_per_s * profile.elementwise.efficiency["copy"]
-    floor = _bytes(rows, columns, shape, direction) / rate
+    # Kernels for cached rows pack and split any few queries, whoever's they are.
+    variant = kernel if shape.row_bytes is None or kernel == "triton" else "cached"
+    few = direction == "forward" and has_few_queries(variant, calls, chosen.tile_rows)
+    of_memory = chosen.read_share if few and chosen.read_share else profile.elementwise.efficiency["copy"]
+    floor = _bytes(rows, columns, shape, direction) / (profile.hbm_bytes_per_s * of_memory)
 
-    def main_s(on_grid: AttentionShape, splits: int = 1) -> float:
-        work = count_pieces(chosen, grid, profile.sm_count, peak, calls, on_grid, direction, splits, share)
+    def main_s(on_grid: AttentionShape, splits: int = 1, tiled: KernelPass = chosen) -> float:
+        work = count_pieces(tiled, grid, profile.sm_count, peak, calls, on_grid, direction, splits, share)
         busy = work.busy_s * (1 + chosen.l2_miss_cost * missed_share(profile, work.shared_bytes))
         compute = _slowed_s(chosen, worked_s + busy) - _slowed_s(chosen, worked_s)
         return max(compute, floor) if busy else 0.0
 
-    if direction == "forward" and has_few_queries(kernel, calls, chosen.tile_rows):
-        few = pack_heads(calls[0], shape, chosen.tile_rows)
+    if few:
+        packed = pack_heads(variant, calls[0], shape, chosen.tile_rows)
         if shape.row_bytes is not None:
             narrow = narrow_tile_rows(calls[0], shape, chosen.tile_rows)
             chosen = chosen.model_copy(update={"tile_rows": narrow})
-        splits = choose_splits(chosen, grid, profile.sm_count, calls, few)
-        main = min(main_s(few), main_s(few, splits) + estimate_combine_s(profile, rows, splits, shape))
+        tiled = split_tiles(variant, chosen, shape.head_dim)
+        splits = choose_splits(tiled, grid, profile.sm_count, calls, packed, least_tiles(variant))
+        main = main_s(packed, 1, chosen)
+        if splits > 1:
+            main = min(main, main_s(packed, splits, tiled) + estimate_combine_s(profile, rows, splits, shape))
     else:
         main = main_s(shape)
     if not main:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from cost_models.masks import TokenRange, lower
+from cost_models.kernels.launches import split_call
+from cost_models.masks import Lowering, TokenRange, lower
 from cost_models.workload import AttentionWorkload
 from traces.errors import InputError
 
@@ -59,6 +61,8 @@ def _refusal(profile: HardwareProfile, kernel: str, workload: AttentionWorkload)
         return f"takes head dims up to {curve.max_head_dim}, not {max(workload.head_dim, workload.v_head_dim)}"
     if workload.dtype not in curve.dtypes:
         return f"takes {', '.join(curve.dtypes)}, not {workload.dtype}"
+    if not curve.windows and _has_windows(workload):
+        return "takes full and causal attention, not windows"
     return None
 
 
@@ -68,5 +72,20 @@ def _limits(profile: HardwareProfile, kernel: str) -> str:
 
 
 def _lowers_to_few_launches(workload: AttentionWorkload) -> bool:
+    return _lowered(workload).exact_kernel
+
+
+def _has_windows(workload: AttentionWorkload) -> bool:
+    """Whether a call of the whole sequence has a left bound, or a right one that keeps keys before it from a query."""
+    calls = _lowered(workload).calls
+    return any(
+        launch.left is not None or launch.right not in (None, 0)
+        for call in calls
+        for launch in split_call(call, varlen=False, top_left=True)
+    )
+
+
+@lru_cache(maxsize=64)
+def _lowered(workload: AttentionWorkload) -> Lowering:
     whole = [TokenRange(0, workload.seq_len)]
-    return lower(workload.mask, whole, whole, workload.seq_len).exact_kernel
+    return lower(workload.mask, whole, whole, workload.seq_len)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from cost_models.kernels.attention import estimate_before_s, estimate_calls_s
 from cost_models.kernels.gemm import count_waves, estimate_gemm_s
+from cost_models.kernels.launches import launches_of
 from cost_models.kernels.pieces import count_piece_waves
 from cost_models.kernels.shape import AttentionShape
 from cost_models.masks import MAX_LAUNCHES, KernelCall
@@ -54,8 +55,10 @@ def attention_handing(
     >>> begin, round(until, 2)  # 64 x 32 pieces in 2 x 108 places
     (0.0, 0.89)
     """
-    together = len(calls) > MAX_LAUNCHES and profile.kernel(kernel).general_masks
-    launches = [tuple(calls)] if together else [(call,) for call in calls]
+    curve = profile.kernel(kernel)
+    together = len(calls) > MAX_LAUNCHES and curve.general_masks
+    apart = [(launch,) for call in calls for launch in launches_of(curve, call)]
+    launches = [tuple(calls)] if together else apart
     return _shares(list(_attention_kernels(profile, kernel, launches, shape, direction, precomputed_delta)))
 
 

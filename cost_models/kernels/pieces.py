@@ -3,7 +3,8 @@
 Forward: one piece per tile of queries, head and batch row, which visits the tiles of keys that hold a pair; a tile that
 the mask cuts costs a whole one and the masking. Backward: one piece per tile of keys, which visits tiles of queries.
 
-    piece = prologue [+ varlen] + (tiles + (mask cost - 1) masked + skip cost skipped) b t_m t_n f / (eff peak / SMs)
+    piece = prologue [+ varlen] + (tiles + (mask cost - 1) masked + (window cost - 1) others of a window
+            + skip cost skipped) b t_m t_n f / (eff peak / SMs)
     busy  = makespan(pieces)                             f FLOP per pair, b pieces share a multiprocessor
 
 The makespan is `schedule`'s. What the inner loops load comes from the L2 cache as long as that holds what the pieces in
@@ -99,9 +100,13 @@ def _weigh_pieces(
         return np.zeros(0)
     if share < 1:
         tiles = np.ceil(tiles * share).astype(np.int64)
-    masked = tiles if curve.masks_window_tiles and calls[0].left is not None else masked
+    windowed = curve.masks_window_tiles and calls[0].left is not None
+    masked = tiles if windowed and curve.window_tile_cost is None else masked
     parts = -(-tiles // splits)
-    weights = parts + (curve.masked_tile_cost - 1) * np.minimum(masked, parts)
+    cut = np.minimum(masked, parts)
+    weights = parts + (curve.masked_tile_cost - 1) * cut
+    if windowed and curve.window_tile_cost is not None:
+        weights = weights + (curve.window_tile_cost - 1) * (parts - cut)
     if not curve.skipped_tile_cost:
         return np.asarray(weights)
     inner = curve.tile_columns if direction == "forward" else curve.tile_rows
@@ -123,12 +128,13 @@ def count_piece_waves(
 
 
 def choose_splits(
-    curve: KernelPass, whole_grid: bool, sm_count: int, calls: tuple[KernelCall, ...], shape: AttentionShape
-) -> int:
+    curve: KernelPass, whole_grid: bool, sm_count: int, calls: tuple[KernelCall, ...], shape: AttentionShape,
+    few_tiles: int,
+) -> int:  # fmt: skip
     """Parts into which a forward launch of few queries splits its keys, 1 where it has enough pieces."""
     tiles = _visits(curve, whole_grid, calls, "forward").tiles
     pieces = int(np.count_nonzero(tiles)) * shape.problems
-    return count_splits(pieces, sm_count * curve.blocks_per_sm, int(tiles.max(initial=0)))
+    return count_splits(pieces, sm_count * curve.blocks_per_sm, int(tiles.max(initial=0)), few_tiles)
 
 
 def shared_bytes(heads: float, calls: tuple[KernelCall, ...], shape: AttentionShape, direction: str) -> float:

@@ -1,11 +1,11 @@
 """Memory that one backward call needs while it runs, besides its arguments and results.
 
-    delta        4 B per row and query head, rows rounded up to 128           unless it is given to one that takes it
+    delta        4 B per row and query head, rows padded                      unless it is given to one that takes it
     output       one that has the given delta, as large as O                  flash2, flash3, cudnn; given delta
-    dQ           fp32 accumulator, rows rounded up to 128, head dim to 32     flash2, flash3, cudnn
+    dQ           fp32 accumulator, rows padded, head dim rounded up to 32     flash2, flash3, cudnn
     dK, dV       one copy per query head before groups are summed             all but flex; grouped heads
 
-Triton and Flex kernels compute dQ in a pass of their own. Forward calls need nothing that counts.
+Rows are rounded up to 128; those of several segments get 128 more for each segment instead. Triton and Flex kernels compute dQ in a pass of their own. Forward calls need nothing that counts.
 Source: flash-attention 2, csrc/flash_attn/flash_api.cpp, mha_bwd (softmax_d, dq_accum, dk_expanded); hopper/flash_api.cpp; for
 cudnn, the kernels that a profiler shows of a call (`validators.bench.launched`: fmha_reduce_head with grouped heads).
 """  # noqa: E501
@@ -48,7 +48,7 @@ def attention_workspace_bytes(
     (4227072, 32768)
     """
     needs = _NEEDS.get(kernel, _NEEDS["flash2"])
-    rows = sum(_round_up(each.q_stop - each.q_start, ROW_TILE) for each in call.segments) * shape.problems
+    rows = _padded_rows(call) * shape.problems
     needed = 0 if precomputed_delta and needs.takes_delta else 4 * rows
     if precomputed_delta and not needs.takes_delta:
         needed += sum(each.q_stop - each.q_start for each in call.segments) * (
@@ -60,6 +60,11 @@ def attention_workspace_bytes(
         columns = sum(each.k_stop - each.k_start for each in call.segments)
         needed += columns * shape.problems * (shape.head_dim + shape.v_head_dim) * shape.element_bytes
     return needed
+
+
+def _padded_rows(call: KernelCall) -> int:
+    rows = sum(each.q_stop - each.q_start for each in call.segments)
+    return _round_up(rows, ROW_TILE) if len(call.segments) == 1 else rows + ROW_TILE * len(call.segments)
 
 
 def _round_up(value: int, multiple: int) -> int:

@@ -27,11 +27,12 @@ def features(rows: int, columns: int, left: int | None, right: int | None) -> tu
     return attention_features([KernelCall((Segment(0, rows, 0, columns),), left, right)], SHAPE, "forward")
 
 
-def test_the_kernel_computes_rectangles_and_the_causal_triangle_in_blocks() -> None:
+def test_the_kernel_computes_blocks_of_rows_and_512_keys_and_leaves_out_those_beyond_the_diagonal() -> None:
     repeated = 512 * 128 * 8 * 4
-    assert features(1024, 512, None, None) == (1, 1024 * 512 * FLOP, 0, repeated)
-    assert features(512, 512, None, 0) == (1, 512 * (512 + 64) // 2 * FLOP, 0, repeated)
-    assert features(1024, 512, None, 0) == (1, 1024 * 512 * FLOP, 1024 * 512, repeated), "a mask of the rectangle"
+    assert features(1024, 512, None, None) == (1, 1024 * 512 * FLOP, 0, repeated, 4 * 8)
+    assert features(512, 512, None, 0) == (1, 512 * 512 * FLOP, 0, repeated, 8 * 8), "one block of keys, all of it"
+    assert features(1024, 1024, None, 0) == (1, (512 * 512 + 512 * 1024) * FLOP, 0, 2 * repeated, (2 + 4) * 8)
+    assert features(1024, 512, None, 0) == (1, 1024 * 512 * FLOP, 1024 * 512, repeated, 4 * 8), "a masked rectangle"
 
 
 def test_the_fit_finds_the_law_among_outliers() -> None:

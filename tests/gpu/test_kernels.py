@@ -14,6 +14,7 @@ from cost_models.masks import KernelCall, Segment
 from traces.errors import InputError
 from validators.bench.checks import TOLERANCE
 from validators.dense import dense_backward, dense_forward, row_dot
+from validators.executors.local import SegmentsKernel
 from validators.kernels import KERNEL_NAMES, build_attention_kernel, fused, why_unavailable
 from validators.kernels.dense import window
 from validators.kernels.triton_kernel import TritonKernel
@@ -146,3 +147,59 @@ def test_triton_continues_a_running_result_and_does_segments_at_once() -> None:
     for call in (first, second):
         TritonKernel().run_forward(q, k, v, call, o, lse, running=True)
     assert error(o, want_o) < TOLERANCE["o"] and (lse.double() - want_lse).abs().max() < 8e-3
+
+
+SEGMENTS = (
+    (Segment(0, 700, 0, 700), Segment(700, 1000, 700, 1000), Segment(1000, 1024, 1000, 1024)),
+    (Segment(100, 400, 50, 500), Segment(700, 1000, 524, 1024)),
+    (Segment(0, 300, 300, 400), Segment(512, 1024, 400, 450)),
+)
+
+
+@pytest.mark.parametrize("window_of", [(None, None), (None, 0), (120, 0), (90, 40)], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("number", range(len(SEGMENTS)))
+@pytest.mark.parametrize("kernel_name", [name for name in ("flash2", "triton") if name in KERNELS])
+def test_segments_in_one_launch(
+    kernel_name: str, number: int, shape: tuple[int, int, int, int], window_of: tuple[int | None, int | None]
+) -> None:
+    """Packed documents, with rows and columns of none between them, and with more queries than keys."""
+    segments, (left, right) = SEGMENTS[number], window_of
+    kernel, call = build_attention_kernel(kernel_name), KernelCall(segments, left, right)
+    assert isinstance(kernel, SegmentsKernel)
+    if not kernel.takes_segments(call):
+        assert number == 2 and left is not None
+        pytest.skip("the executor launches the segments one by one")
+    inputs = draw(1024, 1024, shape, 2.0)
+    q, k, v, do = inputs
+    o, lse = kernel.forward_segments(q, k, v, call)
+    parts = []
+    for s in segments:
+        rows, columns = slice(s.q_start, s.q_stop), slice(s.k_start, s.k_stop)
+        want = reference([q[:, rows], k[:, columns], v[:, columns], do[:, rows]], KernelCall((), left, right))
+        seen = torch.isfinite(want[1])
+        assert error(torch.where(seen.transpose(1, 2)[..., None], o[:, rows], 0.0), want[0]) < TOLERANCE["o"]
+        assert (lse[:, :, rows].double() - want[1])[seen].abs().max() < 2 * TOLERANCE["lse"]
+        parts.append((rows, columns, want))
+    delta = torch.zeros(lse.shape, device="cuda")
+    for rows, _, want in parts:
+        delta[:, :, rows] = want[5].float()
+    for row, given in ((o, False), (delta, True)):
+        gradients = kernel.backward_segments(q, k, v, do, lse, row, call, delta=given)
+        for rows, columns, want in parts:
+            for got, expected, where in zip(gradients, want[2:5], (rows, columns, columns), strict=True):
+                assert error(got[:, where], expected) < TOLERANCE["dq"], given
+
+
+def test_rows_are_moved_as_pytorch_moves_them() -> None:
+    source = torch.randn(2, 1000, 16, 128, device="cuda").to(torch.bfloat16)
+    wide, total = torch.empty(source.shape, device="cuda"), torch.randn(source.shape, device="cuda")
+    fused.copy_into(wide, source)
+    assert torch.equal(wide, source.float())
+    want = total + source
+    fused.add_into(total, source)
+    assert torch.equal(total, want)
+    packed = torch.empty(4, 2, 1000, 4, 128, device="cuda", dtype=torch.bfloat16)
+    spread = source.view(2, 1000, 4, 4, 128).permute(2, 0, 1, 3, 4)
+    fused.copy_into(packed, spread)
+    assert torch.equal(packed, spread)

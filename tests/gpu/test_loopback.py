@@ -25,4 +25,4 @@ def test_equals_dense_attention(schedule: str, mask: str, kernel: str) -> None:
         errors = run_check(check, torch.device("cuda"), number)
     except InputError as refusal:
         pytest.skip(refusal.message)
-    assert is_right(check, errors), errors
+    assert is_right(errors), errors

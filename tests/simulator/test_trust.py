@@ -72,7 +72,8 @@ def test_link_kinds_are_those_between_ranks() -> None:
 def test_interval_combines_terms_by_their_share(trust: Trust) -> None:
     parts = {"compute/attention_forward/forward": 900, "communication/exchange/forward": 100, "idle": 0}
     link = trust.provenance()["terms"]["link nvlink"]["relative_error"]  # type: ignore[index]
-    sigma = math.hypot(0.9 * 0.02, 0.1 * link)
+    sigma = math.hypot(0.9 * 0.02, 0.1 * link, trust.profile.call_error)
+    assert trust.profile.call_error > 0
     found = trust.uncertainty(parts, extrapolated=False)
     assert found.low_s == pytest.approx(1e-6 / (1 + sigma))
     assert found.high_s == pytest.approx(1e-6 * (1 + sigma))
@@ -82,10 +83,10 @@ def test_interval_combines_terms_by_their_share(trust: Trust) -> None:
 def test_errors_of_one_term_add_up_and_extrapolation_widens(trust: Trust) -> None:
     split = {"compute/attention_forward/forward": 500, "compute/attention_forward/backward": 500}
     backward = RELATIVE_ERROR["estimated"]
-    near = trust.uncertainty(split, extrapolated=False)
-    assert near.high_s == pytest.approx(1e-6 * (1 + math.hypot(0.5 * 0.02, 0.5 * backward)))
+    near, calls = trust.uncertainty(split, extrapolated=False), trust.profile.call_error
+    assert near.high_s == pytest.approx(1e-6 * (1 + math.hypot(0.5 * 0.02, 0.5 * backward, calls)))
     merges = {"compute/merge/forward": 500, "compute/cast/backward": 500}
-    assert trust.uncertainty(merges, extrapolated=False).high_s == pytest.approx(1.3e-6)
+    assert trust.uncertainty(merges, extrapolated=False).high_s == pytest.approx(1e-6 * (1 + math.hypot(0.3, calls)))
     assert trust.uncertainty(split, extrapolated=True).high_s > near.high_s
 
 

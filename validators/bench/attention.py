@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from itertools import accumulate, pairwise
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from cost_models.masks import KernelCall, Segment
+from traces.errors import InputError
 from traces.records import Value
 from validators.bench.checks import Problem, check_backward, check_forward, failures
 from validators.bench.plan import Case
 from validators.bench.timing import Timer
 from validators.dense import row_dot
-from validators.executors.local import AttentionKernel
+from validators.executors.local import AttentionKernel, SegmentsKernel
 from validators.kernels import build_attention_kernel
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -60,22 +63,24 @@ class AttentionBench:
     def _forward(
         self, case: Case, kernel: AttentionKernel, problem: Problem, call: KernelCall
     ) -> tuple[list[float], dict[str, float]]:
-        problem.o, problem.lse = kernel.forward(problem.q, problem.k, problem.v, call)
+        forward = _functions(kernel, call)[0]
+        problem.o, problem.lse = forward(problem.q, problem.k, problem.v, call)
         errors = _checked(check_forward(problem, problem.o, problem.lse, self.seed))
-        return self._time(case, lambda: kernel.forward(problem.q, problem.k, problem.v, call)), errors
+        return self._time(case, lambda: forward(problem.q, problem.k, problem.v, call)), errors
 
     def _backward(
         self, case: Case, kernel: AttentionKernel, problem: Problem, call: KernelCall
     ) -> tuple[list[float], dict[str, float]]:
+        forward, backward = _functions(kernel, call)
         if problem.o is None:
-            problem.o, problem.lse = kernel.forward(problem.q, problem.k, problem.v, call)
+            problem.o, problem.lse = forward(problem.q, problem.k, problem.v, call)
             _checked(check_forward(problem, problem.o, problem.lse, self.seed))
         delta = bool(case.parameters.get("delta", False))
         row = row_dot(problem.do.float(), problem.o.float()).contiguous() if delta else problem.o
         lse = cast(Tensor, problem.lse)
 
         def run() -> tuple[Tensor, Tensor, Tensor]:
-            return kernel.backward(problem.q, problem.k, problem.v, problem.do, lse, row, call, delta=delta)
+            return backward(problem.q, problem.k, problem.v, problem.do, lse, row, call, delta=delta)
 
         errors = _checked(check_backward(problem, run(), self.seed))
         return self._time(case, run), errors
@@ -99,7 +104,7 @@ class AttentionBench:
         return self._problem
 
 
-def draw_problem(parameters: dict[str, Value], seed: int, device: torch.device) -> Problem:
+def draw_problem(parameters: Mapping[str, Value], seed: int, device: torch.device) -> Problem:
     """Fresh standard normal inputs of a case."""
     p = {name: cast(int, value) for name, value in parameters.items()}
     generator = torch.Generator(device).manual_seed(seed)
@@ -114,13 +119,29 @@ def draw_problem(parameters: dict[str, Value], seed: int, device: torch.device) 
         torch.randn(p["batch"], tokens, heads, p["head_dim"], generator=generator, device=device, dtype=dtype)
         for tokens, heads in shapes
     ]
-    return Problem(*drawn, left=p["left"], right=p["right"])
+    return Problem(*drawn, left=p["left"], right=p["right"], documents=_documents(parameters))
 
 
-def call_of(parameters: dict[str, Value]) -> KernelCall:
+def call_of(parameters: Mapping[str, Value]) -> KernelCall:
     """The launch that a case is about."""
     p = {name: cast(int, value) for name, value in parameters.items()}
-    return KernelCall((Segment(0, p["rows"], 0, p["columns"]),), p["left"], p["right"])
+    edges = [0, *accumulate(_documents(parameters))]
+    segments = [Segment(start, stop, start, stop) for start, stop in pairwise(edges)]
+    return KernelCall(tuple(segments) or (Segment(0, p["rows"], 0, p["columns"]),), p["left"], p["right"])
+
+
+def _documents(parameters: Mapping[str, Value]) -> tuple[int, ...]:
+    """Lengths of packed documents; none where there is one sequence."""
+    return tuple(int(each) for each in str(parameters.get("documents", "")).split("+") if each)
+
+
+def _functions(kernel: AttentionKernel, call: KernelCall) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Forward and backward of one segment, or of several in one launch."""
+    if len(call.segments) == 1:
+        return kernel.forward, kernel.backward
+    if not isinstance(kernel, SegmentsKernel):
+        raise InputError("the kernel takes one segment a launch", got=f"{len(call.segments)} segments")
+    return kernel.forward_segments, kernel.backward_segments
 
 
 def _checked(errors: dict[str, float]) -> dict[str, float]:

@@ -21,7 +21,10 @@ TOLERANCE = {"o": 6e-3, "lse": 2e-3, "dq": 1.5e-2, "dk": 1.5e-2, "dv": 1.5e-2}
 
 @dataclass
 class Problem:
-    """Inputs and results of one attention problem: [B, n, H, D]; LSE [B, H, n]."""
+    """Inputs and results of one attention problem: [B, n, H, D]; LSE [B, H, n].
+
+    ``documents`` are lengths of packed documents, each attended by itself; none is one sequence.
+    """
 
     q: Tensor
     k: Tensor
@@ -31,6 +34,7 @@ class Problem:
     right: int | None
     o: Tensor | None = None
     lse: Tensor | None = None
+    documents: tuple[int, ...] = ()
 
     @property
     def corner(self) -> int:
@@ -45,6 +49,10 @@ class Problem:
             allowed &= apart >= -self.left
         if self.right is not None:
             allowed &= apart <= self.right
+        if self.documents:
+            ends = torch.tensor(self.documents, device=rows.device).cumsum(0)
+            of_rows, of_columns = (torch.bucketize(each, ends, right=True) for each in (rows, columns))
+            allowed &= of_rows[:, None] == of_columns[None, :]
         return allowed
 
 

@@ -29,7 +29,7 @@ from validators.executors.store import Store
 from validators.kernels.dense import DenseKernel
 
 RANKS, RANK = 4, 1
-SCHEDULES = ("ring", "burst", "ulysses", "apb:anchor=256,passing=128")
+SCHEDULES = ("ring", "burst", "ulysses", "apb:anchor=256,passing=128", "allgather")
 LOCAL_TOKENS = (1024, 4096, 16384, 65536)
 SHAPES = ((1, 32, 8, 128), (1, 16, 2, 64))
 """(batch, heads, kv heads, head dim); with fewer KV heads than ranks Ulysses repeats them."""

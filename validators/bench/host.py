@@ -1,7 +1,14 @@
-"""What the host needs to issue one operation, whatever the GPU does: tiny tensors, wall clock around the call."""
+"""What the host needs to issue one operation, whatever the GPU does: tiny tensors, wall clock around the call.
+
+``start`` is another thing: a forward and a backward call on a GPU that has been idle, between two events, as an
+isolated call of the cross-check begins. What it takes beyond issuing and running them warm is what waking up takes:
+caches of the host's that other work has filled (``collected``: by Python's garbage collector), and the GPU's clocks.
+"""
 
 from __future__ import annotations
 
+import gc
+import time
 from collections.abc import Callable
 
 import torch
@@ -13,13 +20,30 @@ from validators.kernels import build_attention_kernel
 from validators.kernels.fused import merge_into, row_dot
 
 TOKENS, HEADS, DIM = 128, 4, 64
+STARTS, IDLE_S = 31, 0.005
 
 
 def run_host(case: Case, timer: Timer) -> list[float]:
     """Seconds of each call on the host."""
+    if case.parameters["what"] == "start":
+        return _starts(str(case.parameters["kernel"]), timer, collected=bool(case.parameters["collected"]))
     if case.parameters["what"] == "attention":
         return timer.issue(_attention(str(case.parameters["kernel"]), str(case.parameters["direction"]), timer.device))
     return timer.issue(_small(str(case.parameters["what"]), timer.device))
+
+
+def _starts(kernel: str, timer: Timer, *, collected: bool) -> list[float]:
+    calls = [_attention(kernel, direction, timer.device) for direction in ("forward", "backward")]
+    samples = []
+    for _ in range(STARTS):
+        timer.synchronize()
+        if collected:
+            gc.collect()
+        end = time.perf_counter() + IDLE_S
+        while time.perf_counter() < end:
+            pass
+        samples.append(timer.elapsed(lambda: [call() for call in calls]))
+    return samples[1:]
 
 
 def _attention(kernel: str, direction: str, device: torch.device) -> Callable[[], object]:

@@ -25,6 +25,13 @@ LONG = {
     262144: ((1, 4, 4),),
 }
 MASKS = {"full": (None, None), "causal": (None, 0)}
+WINDOWS = ((4096, 511), (8192, 1023), (16384, 2047), (32768, 1023), (32768, 4095), (49152, 6143), (65536, 16383))
+"""(length, keys before a query that it sees)."""
+DOCUMENTS = (
+    (1024,) * 4, (512,) * 16, (4096, 4096), (3072, 768, 256), (8192,) * 4, (1024,) * 32, (6144, 1024, 9216),
+    (512, 256, 15616), (16384, 16384), (2048, 24576, 4096, 2048),
+)  # fmt: skip
+"""Lengths of packed documents."""
 FAST_KERNELS = ("cudnn", "flash2")
 
 
@@ -66,7 +73,10 @@ def attention_case(
 
 def kernel_plan(seed: int = 0) -> list[Case]:
     """Attention, GEMM and host cost on one GPU; memory-bound operations are `elementwise.elementwise_cases`."""
-    cases = [*_gemms(), *_hosts(), *_sustained(), *_squares(), *_rectangles(), *_windows(), *_deltas(), *_own_kernels()]
+    cases = [
+        *_gemms(), *_hosts(), *_sustained(), *_windows(), *_documents(), *_decoding(), *_squares(), *_rectangles(),
+        *_deltas(), *_own_kernels(),
+    ]  # fmt: skip
     return ordered(cases, seed)
 
 
@@ -112,10 +122,29 @@ def _rectangles() -> Iterator[Case]:
 
 
 def _windows() -> Iterator[Case]:
-    """Sliding windows, which flash-attention has and cuDNN here has not."""
-    for place, (length, window) in enumerate(((8192, 1023), (32768, 1023), (32768, 4095), (65536, 16383))):
-        yield from _both("flash2", HEADS[place], 128, length, length, (window, 0), priority=4)
-        yield from _both("flash2", HEADS[place], 128, length, length, (window, window), priority=5)
+    """Sliding windows, which flash-attention has and cuDNN here has not: an eighth of the length and less."""
+    for head_dim, (place, (length, window)) in product((128, 64), enumerate(WINDOWS)):
+        yield from _both("flash2", HEADS[place], head_dim, length, length, (window, 0), priority=2)
+        if place % 2:
+            yield from _both("flash2", HEADS[place], head_dim, length, length, (window, window), priority=4)
+
+
+def _documents() -> Iterator[Case]:
+    """Packed documents in one variable-length launch: even ones, and uneven ones."""
+    for head_dim, (place, lengths), mask in product((128, 64), enumerate(DOCUMENTS), MASKS):
+        total = sum(lengths)
+        for case in _both("flash2", HEADS[place % len(HEADS)], head_dim, total, total, MASKS[mask], priority=2):
+            yield Case(case.kind, case.parameters | {"documents": "+".join(map(str, lengths))}, case.priority)
+
+
+def _decoding() -> Iterator[Case]:
+    """Few queries at the end of many keys, as a decoding step has them."""
+    shapes = ((1, 32, 8), (8, 32, 8), (1, 64, 8), (16, 8, 1), (4, 32, 32), (2, 16, 2))
+    for (place, columns), rows in product(enumerate((2048, 8192, 32768, 131072)), (1, 4, 16)):
+        for kernel, step in product(FAST_KERNELS, (0, 1)):
+            heads = shapes[(place + rows + 3 * step) % len(shapes)]
+            mask = "full" if kernel == "cudnn" or rows == 1 else "causal"
+            yield attention_case(kernel, "forward", heads, 128, rows, columns, MASKS[mask], priority=2)
 
 
 def _deltas() -> Iterator[Case]:
@@ -135,10 +164,12 @@ def _own_kernels() -> Iterator[Case]:
 
 
 def _sustained() -> Iterator[Case]:
-    for kernel in FAST_KERNELS:
+    """Without rests: long calls, and short ones whose work adds up."""
+    shapes = (((1, 32, 8), 128, 16384, "causal"), ((2, 16, 4), 64, 4096, "full"), ((1, 40, 8), 128, 6144, "causal"))
+    for (heads, head_dim, length, mask), kernel in product(shapes, FAST_KERNELS):
         for direction in ("forward", "backward"):
             yield attention_case(
-                kernel, direction, (1, 32, 8), 128, 16384, 16384, MASKS["causal"], priority=1, kind="sustained"
+                kernel, direction, heads, head_dim, length, length, MASKS[mask], priority=1, kind="sustained"
             )
 
 
@@ -158,3 +189,5 @@ def _hosts() -> Iterator[Case]:
             )
     for what in ("merge", "row_dot", "accumulate", "cast", "gemm"):
         yield Case("host", {"what": what}, 0)
+    for kernel, collected in product(FAST_KERNELS, (False, True)):
+        yield Case("host", {"what": "start", "kernel": kernel, "collected": collected}, 0)

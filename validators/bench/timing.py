@@ -85,14 +85,22 @@ class Timer:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
+    def elapsed(self, call: Call) -> float:
+        """Seconds of one call, the host's time to issue it included, on a device that is idle."""
+        return self._between(call, lead=None)
+
     def _once(self, call: Call, cold: bool) -> float:
+        return self._between(call, lead=cold)
+
+    def _between(self, call: Call, lead: bool | None) -> float:
         self.synchronize()
         if self.device.type != "cuda":
             start = time.perf_counter()
             call()
             return max(time.perf_counter() - start, 1e-9)
         before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        self._lead(cold)
+        if lead is not None:
+            self._lead(lead)
         before.record()
         call()
         after.record()

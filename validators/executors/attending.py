@@ -2,6 +2,7 @@
 
     merge of (o, lse) with a partial (o_i, lse_i):    o -= sigmoid(lse_i - lse) (o - o_i),   lse = log(e^lse + e^lse_i)
 
+A launch has one segment, or several where the kernel takes them at once (packed documents: one variable-length call).
 What kernels return is kept as pieces of its buffer. Only where several launches of one operation share rows (or, in
 backward, columns) are they put together, in at least fp32: by log-sum-exp, as a row that several steps compute is.
 Source: Dao 2023 (arXiv 2307.08691) section 2; the merge as in ring-flash-attention, pull request 34.
@@ -10,18 +11,28 @@ Source: Dao 2023 (arXiv 2307.08691) section 2; the merge as in ring-flash-attent
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from cost_models.kernels import split_call
+from cost_models.masks import KernelCall
 from simulator.program.operations import Attention, Operation
-from validators.executors.local import LocalOperations, Slices, gaps, join_slices
+from validators.executors.local import (
+    AttentionKernel,
+    LocalOperations,
+    SegmentsKernel,
+    Slices,
+    covered_slices,
+    gaps,
+    join_slices,
+)
 from validators.executors.packing import readable
 from validators.executors.store import Piece
 from validators.kernels import fused
-from validators.kernels.fused import merge_into
+from validators.kernels.fused import add_into, merge_into
 
 
 def attention_forward(local: LocalOperations, operation: Operation) -> None:
@@ -43,12 +54,9 @@ def attention_cached(local: LocalOperations, operation: Operation) -> None:
 def _launch(local: LocalOperations, operation: Operation, q: Tensor, k: Tensor, v: Tensor) -> None:
     o: list[Piece] = []
     lse: list[Piece] = []
-    for call in local.lowering(operation).calls:
-        for segment in call.segments:
-            rows, columns = slice(segment.q_start, segment.q_stop), slice(segment.k_start, segment.k_stop)
-            part, part_lse = local.kernel.forward(q[:, rows], k[:, columns], v[:, columns], call)
-            o.append(Piece(rows.start, rows.stop, part))
-            lse.append(Piece(rows.start, rows.stop, part_lse))
+    for launch in _launches(local, operation):
+        for pieces, part in zip((o, lse), _forward(local.kernel, launch, q, k, v), strict=True):
+            pieces += part
     if overlap(o):
         o, lse = _merge_shared_rows(o, lse)
     local.store.adopt(operation.writes[0], o)
@@ -58,11 +66,10 @@ def _launch(local: LocalOperations, operation: Operation, q: Tensor, k: Tensor, 
 def _continue(local: LocalOperations, operation: Operation) -> None:
     """A running result is merged with that of each launch."""
     (q, k, v), (o, lse) = local.reads(operation), local.writes(operation)
-    for call in local.lowering(operation).calls:
-        for segment in call.segments:
-            rows, columns = slice(segment.q_start, segment.q_stop), slice(segment.k_start, segment.k_stop)
-            part, part_lse = local.kernel.forward(q[:, rows], k[:, columns], v[:, columns], call)
-            local.merge(o[:, rows], lse[:, :, rows], part, part_lse)
+    for launch in _launches(local, operation):
+        for part, part_lse in zip(*_forward(local.kernel, launch, q, k, v), strict=True):
+            rows = slice(part.start, part.stop)
+            local.merge(o[:, rows], lse[:, :, rows], part.tensor, part_lse.tensor)
 
 
 def attention_backward(local: LocalOperations, operation: Operation) -> None:
@@ -70,17 +77,64 @@ def attention_backward(local: LocalOperations, operation: Operation) -> None:
     q, k, v, do, lse, row = local.reads(operation)
     delta = typing.cast(Attention, operation.work).precomputed_delta
     gradients: tuple[list[Piece], list[Piece], list[Piece]] = ([], [], [])
-    for call in local.lowering(operation).calls:
-        for segment in call.segments:
-            rows, columns = slice(segment.q_start, segment.q_stop), slice(segment.k_start, segment.k_stop)
-            row_part = row[:, :, rows] if delta else row[:, rows]
-            parts = local.kernel.backward(
-                q[:, rows], k[:, columns], v[:, columns], do[:, rows], lse[:, :, rows], row_part, call, delta=delta
-            )
-            for pieces, part, where in zip(gradients, parts, (rows, columns, columns), strict=True):
-                pieces.append(Piece(where.start, where.stop, part))
+    for launch in _launches(local, operation):
+        for pieces, part in zip(gradients, _backward(local.kernel, launch, q, k, v, do, lse, row, delta), strict=True):
+            pieces += part
     for buffer, pieces in zip(operation.writes, gradients, strict=True):
         local.store.adopt(buffer, _add_shared_rows(pieces) if overlap(pieces) else pieces)
+
+
+def _launches(local: LocalOperations, operation: Operation) -> Iterator[KernelCall]:
+    """What the kernel takes at once of the calls of this rank."""
+    kernel = local.kernel
+    together = isinstance(kernel, SegmentsKernel)
+    for call in local.lowering(operation).calls:
+        for launch in split_call(call, varlen=together):
+            if len(launch.segments) == 1 or (isinstance(kernel, SegmentsKernel) and kernel.takes_segments(launch)):
+                yield launch
+            else:
+                yield from split_call(launch, varlen=False)
+
+
+def _forward(kernel: AttentionKernel, launch: KernelCall, q: Tensor, k: Tensor, v: Tensor) -> list[list[Piece]]:
+    """Pieces of o, and of lse."""
+    if len(launch.segments) > 1 and isinstance(kernel, SegmentsKernel):
+        o, lse = kernel.forward_segments(q, k, v, launch)
+        covered = covered_slices([launch], "q")
+        return [_cut(o, 1, covered), _cut(lse, 2, covered)]
+    rows, columns = _only(launch)
+    parts = kernel.forward(q[:, rows], k[:, columns], v[:, columns], launch)
+    return [[Piece(rows.start, rows.stop, part)] for part in parts]
+
+
+def _backward(
+    kernel: AttentionKernel, launch: KernelCall, q: Tensor, k: Tensor, v: Tensor, do: Tensor, lse: Tensor,
+    row: Tensor, delta: bool,
+) -> list[list[Piece]]:  # fmt: skip
+    """Pieces of dq, of dk, and of dv."""
+    if len(launch.segments) > 1 and isinstance(kernel, SegmentsKernel):
+        gradients = kernel.backward_segments(q, k, v, do, lse, row, launch, delta=delta)
+        return [
+            _cut(part, 1, covered_slices([launch], side)) for part, side in zip(gradients, "qkk", strict=True)
+        ]  # fmt: skip
+    rows, columns = _only(launch)
+    row_part = row[:, :, rows] if delta else row[:, rows]
+    parts = kernel.backward(
+        q[:, rows], k[:, columns], v[:, columns], do[:, rows], lse[:, :, rows], row_part, launch, delta=delta
+    )
+    return [
+        [Piece(where.start, where.stop, part)] for part, where in zip(parts, (rows, columns, columns), strict=True)
+    ]  # fmt: skip
+
+
+def _only(launch: KernelCall) -> tuple[slice, slice]:
+    """Rows and columns of the one segment."""
+    (segment,) = launch.segments
+    return slice(segment.q_start, segment.q_stop), slice(segment.k_start, segment.k_stop)
+
+
+def _cut(tensor: Tensor, dim: int, slices: Slices) -> list[Piece]:
+    return [Piece(start, stop, tensor.narrow(dim, start, stop - start)) for start, stop in slices]
 
 
 def merge(local: LocalOperations, operation: Operation) -> None:
@@ -149,7 +203,7 @@ def _add_shared_rows(pieces: list[Piece]) -> list[Piece]:
         total = _piece(pieces[0].tensor, 1, start, stop, torch.promote_types(dtype, torch.float32), 0.0)
         for part in pieces:
             if start <= part.start < stop:
-                total[:, part.start - start : part.stop - start] += part.tensor
+                add_into(total[:, part.start - start : part.stop - start], part.tensor)
         summed.append(Piece(start, stop, total.to(dtype)))
     return summed
 

@@ -7,6 +7,7 @@ NCCL that the prediction is.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -43,6 +44,7 @@ class RankExecutor:
     Attributes
     ----------
     outputs : this rank's shards of the results of the last call.
+    issued_ns : time in which the last call was issued: on CPUs, in which it ran.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class RankExecutor:
         self._local = LocalOperations(kernel, self._store, merge)
         self._waits = Waits()
         self.outputs: dict[str, Tensor] = {}
+        self.issued_ns = 0
         self.output_buffers: dict[str, Buffer] = {}
         for verb, subject in program.events:
             if verb == "allocate" and isinstance(subject, Buffer) and subject.is_input:
@@ -86,7 +89,9 @@ class RankExecutor:
         lanes = self._world.lanes
         lanes.recorded = recorded
         lanes.begin(self._world.agree_on_start())
+        began_ns = time.monotonic_ns()
         self._program.replay(self)
+        self.issued_ns = time.monotonic_ns() - began_ns
         return lanes.end()
 
     def forget(self) -> None:

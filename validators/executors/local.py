@@ -7,13 +7,16 @@ The operations themselves are functions, one per kind, in `validators.executors.
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Hashable
-from typing import Protocol
+from collections.abc import Callable, Hashable, Iterable
+from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from cost_models.masks import KernelCall, Lowering
 from simulator.program.operations import Attention, Elementwise, Operation
+from simulator.program.partition import Layout, rows_of
 from validators.executors.store import Store
 from validators.kernels.fused import merge_into
 
@@ -30,6 +33,32 @@ class AttentionKernel(Protocol):
         self, q: Tensor, k: Tensor, v: Tensor, do: Tensor, lse: Tensor, row: Tensor, call: KernelCall, *, delta: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(dq, dk, dv); ``row`` is delta [B, H, n] if ``delta``, else O."""
+
+
+class Rows(NamedTuple):
+    """Rows of a tensor by the tokens of another's: their index, and slices of those that it lacks (index 0)."""
+
+    at: Tensor
+    missing: Slices
+
+
+@runtime_checkable
+class SegmentsKernel(AttentionKernel, Protocol):
+    """One that can do several segments in one launch, if their rows and columns follow each other.
+
+    Tensors are whole; rows of results, and columns of gradients, that no segment has hold anything.
+    """
+
+    def takes_segments(self, call: KernelCall) -> bool:
+        """Whether it can do this launch."""
+
+    def forward_segments(self, q: Tensor, k: Tensor, v: Tensor, call: KernelCall) -> tuple[Tensor, Tensor]:
+        """(o, lse)."""
+
+    def backward_segments(
+        self, q: Tensor, k: Tensor, v: Tensor, do: Tensor, lse: Tensor, row: Tensor, call: KernelCall, *, delta: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(dq, dk, dv)."""
 
 
 Merge = Callable[[Tensor, Tensor, Tensor, Tensor], None]
@@ -55,6 +84,7 @@ class LocalOperations:
         self._lowerings: dict[int, Lowering] = {}
         self._covered: dict[int, Slices] = {}
         self._constants: dict[Hashable, Tensor] = {}
+        self._rows: dict[tuple[int, int], Rows] = {}
 
     # -- what an operation touches -----------------------------------------------------------------------------------
 
@@ -91,22 +121,36 @@ class LocalOperations:
                 column, side = operation.options["covered"], operation.options.get("side", "q")
             if column is None:
                 return None
-            self._covered[operation.id] = covered_slices(column.of(self.store.rank), side)
+            self._covered[operation.id] = covered_slices(column.of(self.store.rank).calls, side)
         return self._covered[operation.id]
+
+    def rows(self, operation: Operation, number: int, source: Layout, target: Layout) -> Rows:
+        """Where each token of one layout is in another; on the device, found in the first call only.
+
+        ``number`` tells an operation's pairs of layouts apart.
+        """
+        key = operation.id, number
+        if key not in self._rows:
+            rank = self.store.rank
+            found = rows_of(source.tokens_of(rank), target.tokens_of(rank))
+            lacking = [(int(row), int(row) + 1) for row in np.flatnonzero(found < 0)]
+            at = torch.from_numpy(np.maximum(found, 0)).to(self.store.device)
+            self._rows[key] = Rows(at, join_slices(lacking))
+        return self._rows[key]
 
 
 Perform = Callable[[LocalOperations, Operation], None]
 
 
-def covered_slices(lowering: Lowering, side: str) -> Slices:
-    """Disjoint slices of rows ("q") or columns ("k") that the kernels of a lowering touch, in order.
+def covered_slices(calls: Iterable[KernelCall], side: str) -> Slices:
+    """Disjoint slices of rows ("q") or columns ("k") that some calls touch, in order.
 
     >>> from cost_models.masks import CausalMask, TokenRange, lower
-    >>> covered_slices(lower(CausalMask(), (TokenRange(4, 8),), (TokenRange(2, 6),), 8), "k")
+    >>> covered_slices(lower(CausalMask(), (TokenRange(4, 8),), (TokenRange(2, 6),), 8).calls, "k")
     [(0, 4)]
     """
     start, stop = f"{side}_start", f"{side}_stop"
-    return join_slices([(getattr(s, start), getattr(s, stop)) for call in lowering.calls for s in call.segments])
+    return join_slices([(getattr(s, start), getattr(s, stop)) for call in calls for s in call.segments])
 
 
 def join_slices(slices: Slices) -> Slices:

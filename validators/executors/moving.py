@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from simulator.program.operations import Operation
-from simulator.program.partition import rows_of
 from validators.executors.local import LocalOperations, gaps
 from validators.executors.store import token_dim
+from validators.kernels.fused import add_into, copy_into
 
 
 def accumulate(local: LocalOperations, operation: Operation) -> None:
@@ -26,18 +26,17 @@ def accumulate(local: LocalOperations, operation: Operation) -> None:
     for total, source in zip(local.writes(operation), operation.reads, strict=True):
         slices = [(0, total.shape[1])] if covered is None else covered
         for part in local.store.pieces(source, slices):
-            total[:, part.start : part.stop] += part.tensor
+            add_into(total[:, part.start : part.stop], part.tensor)
 
 
 def _add_by_token(local: LocalOperations, operation: Operation) -> None:
-    for total, part, into, of in zip(
-        local.writes(operation), local.reads(operation), operation.writes, operation.reads, strict=True
-    ):
+    tensors = zip(local.writes(operation), local.reads(operation), operation.writes, operation.reads, strict=True)
+    for number, (total, part, into, of) in enumerate(tensors):
         assert into.layout is not None and of.layout is not None
-        rows = rows_of(into.layout.tokens_of(local.store.rank), of.layout.tokens_of(local.store.rank))
+        rows = local.rows(operation, number, into.layout, of.layout)
         if "fresh" in operation.options:
             total.zero_()
-        total.index_add_(1, torch.from_numpy(rows).to(total.device), part.to(total.dtype))
+        total.index_add_(1, rows.at, part.to(total.dtype))
 
 
 def host_copy(local: LocalOperations, operation: Operation) -> None:
@@ -57,7 +56,7 @@ def cast(local: LocalOperations, operation: Operation) -> None:
     covered = local.covered(operation)
     slices = [(0, target.shape[dim])] if covered is None else covered
     for part in local.store.pieces(operation.reads[0], slices):
-        target.narrow(dim, part.start, part.stop - part.start).copy_(part.tensor)
+        copy_into(target.narrow(dim, part.start, part.stop - part.start), part.tensor)
     for start, stop in gaps(slices, target.shape[dim]):
         target.narrow(dim, start, stop - start).zero_()
 
@@ -65,14 +64,14 @@ def cast(local: LocalOperations, operation: Operation) -> None:
 def reorder(local: LocalOperations, operation: Operation) -> None:
     """The rows of the same tokens; zero where the source lacks one."""
     (source,), (target,) = local.reads(operation), local.writes(operation)
-    batch, rank = math.gcd(source.shape[0], target.shape[0]), local.store.rank
-    rows = rows_of(*[operation.options[name].tokens_of(rank) for name in ("have", "want")])
-    wanted = torch.from_numpy(rows).to(source.device)
-    result = _in_a_row(source, batch).index_select(1, wanted.clamp(min=0))
-    result[:, wanted < 0] = 0
+    batch = math.gcd(source.shape[0], target.shape[0])
+    rows = local.rows(operation, 0, operation.options["have"], operation.options["want"])
+    result = _in_a_row(source, batch).index_select(1, rows.at)
+    for start, stop in rows.missing:
+        result[:, start:stop] = 0
     groups = target.shape[0] // batch
     shape = batch, groups, *target.shape[1:]
-    target.view(groups, batch, *target.shape[1:]).copy_(result.view(shape).transpose(0, 1))
+    copy_into(target.view(groups, batch, *target.shape[1:]), result.view(shape).transpose(0, 1))
 
 
 def place(local: LocalOperations, operation: Operation) -> None:
@@ -94,15 +93,16 @@ def pack(local: LocalOperations, operation: Operation) -> None:
     batch, tokens, heads, dim = source.shape
     slices = target.shape[0] // batch
     if operation.options["axis"] == "tokens":
-        target.view(slices, batch, *target.shape[1:]).copy_(source.view(batch, slices, -1, heads, dim).transpose(0, 1))
+        parts = source.view(batch, slices, -1, heads, dim).transpose(0, 1)
+        copy_into(target.view(slices, batch, *target.shape[1:]), parts)
         return
     repeats = slices * target.shape[2] // heads
     if repeats > 1:
         spread = target.view(heads, repeats, batch, tokens, dim)
-        spread.copy_(source.permute(2, 0, 1, 3).unsqueeze(1).expand_as(spread))
+        copy_into(spread, source.permute(2, 0, 1, 3).unsqueeze(1).expand_as(spread))
     else:
         view = target.view(slices, batch, *target.shape[1:])
-        view.copy_(source.view(batch, tokens, slices, -1, dim).permute(2, 0, 1, 3, 4))
+        copy_into(view, source.view(batch, tokens, slices, -1, dim).permute(2, 0, 1, 3, 4))
 
 
 def unpack(local: LocalOperations, operation: Operation) -> None:
@@ -111,9 +111,9 @@ def unpack(local: LocalOperations, operation: Operation) -> None:
     batch, tokens, heads, dim = target.shape
     view = source.view(-1, batch, *source.shape[1:])
     if operation.options["axis"] == "tokens":
-        target.view(batch, view.shape[0], -1, heads, dim).copy_(view.transpose(0, 1))
+        copy_into(target.view(batch, view.shape[0], -1, heads, dim), view.transpose(0, 1))
     else:
-        target.view(batch, tokens, view.shape[0], -1, dim).copy_(view.permute(1, 2, 0, 3, 4))
+        copy_into(target.view(batch, tokens, view.shape[0], -1, dim), view.permute(1, 2, 0, 3, 4))
 
 
 def reduce_replicas(local: LocalOperations, operation: Operation) -> None:

@@ -23,14 +23,15 @@ def scores(local: LocalOperations, operation: Operation) -> None:
 
 
 def softmax(local: LocalOperations, operation: Operation) -> None:
-    """Weights and LSE of the allowed pairs."""
+    """Weights and LSE of the allowed pairs, from the scores as they are kept, in at least fp32."""
     weights, lse = local.writes(operation)
     layout = operation.writes[0].layout
     assert layout is not None
     rows = layout.tokens_of(local.store.rank)
     columns = torch.arange(weights.shape[-1]).numpy()
     allowed = torch.from_numpy(operation.options["mask"].allowed(rows[:, None], columns[None, :])).to(weights.device)
-    score = weights.masked_fill(~allowed[None, :, None, :], -torch.inf)
+    wide = weights.to(torch.promote_types(weights.dtype, torch.float32))
+    score = wide.masked_fill(~allowed[None, :, None, :], -torch.inf)
     total = torch.logsumexp(score, dim=-1)
     lse.copy_(total.transpose(1, 2))
     weights.copy_(torch.exp(score - total.masked_fill(total == -torch.inf, 0.0)[..., None]))

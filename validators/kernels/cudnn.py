@@ -1,39 +1,48 @@
 """cuDNN's fused attention through PyTorch: the fast one on Hopper.
 
-PyTorch lets it do full attention, and causal attention aligned at the top left corner; so a causal segment with more
-keys than queries is a full one before the diagonal block, merged by LSE. What is known to go wrong is kept out
-(`ecosystem.md` section 2): gradients and outputs whose strides differ (all made contiguous), explicit masks (none).
+PyTorch lets it do full attention, and causal attention aligned at the top left corner; so a segment that a diagonal
+crosses elsewhere is a causal square and full parts beside it, merged by LSE. Its variable-length interface
+(`aten._cudnn_attention_forward`) builds a graph anew in every call, so that a launch has one segment. What is known to
+go wrong is kept out (`ecosystem.md` section 2): gradients and outputs whose strides differ (all made contiguous),
+explicit masks (none).
 Source: PyTorch aten/src/ATen/native/cudnn/MHA.cpp; pytorch issues 176915 and 196678.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from cost_models.masks import KernelCall
+from cost_models.kernels import split_call
+from cost_models.masks import KernelCall, Segment
 from traces.errors import InputError
 from validators.kernels.fused import merge_into, output_with_delta
 
-Part = tuple[slice, slice, bool]
+
+class Part(NamedTuple):
+    """Rows and columns of a segment that cuDNN does at once."""
+
+    rows: slice
+    columns: slice
+    causal: bool
 
 
 class CudnnKernel:
-    """cuDNN, for full and causal segments."""
+    """cuDNN, for full segments and for causal ones, wherever their diagonal lies."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, call: KernelCall) -> tuple[Tensor, Tensor]:
         """(o, lse)."""
-        results = [
-            _forward(q[:, rows], k[:, columns], v[:, columns], causal)
-            for rows, columns, causal in _split(call, q.shape[1], k.shape[1])
-        ]
+        parts = _split(call, q.shape[1], k.shape[1])
+        results = [_forward(q[:, part.rows], k[:, part.columns], v[:, part.columns], part.causal) for part in parts]
         if len(results) == 1:
             return results[0]
-        o, lse = results[0][0].float(), results[0][1].clone()
-        merge_into(o, lse, *results[1])
+        o = q.new_zeros(*q.shape[:3], v.shape[3], dtype=torch.float32)
+        lse = o.new_full((q.shape[0], q.shape[2], q.shape[1]), -torch.inf)
+        for part, result in zip(parts, results, strict=True):
+            merge_into(o[:, part.rows], lse[:, :, part.rows], *result)
         return o.to(q.dtype), lse
 
     def backward(
@@ -41,30 +50,39 @@ class CudnnKernel:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(dq, dk, dv)."""
         o = output_with_delta(do, row) if delta else row
+        parts = _split(call, q.shape[1], k.shape[1])
         results = [
-            _backward(q[:, rows], k[:, columns], v[:, columns], do[:, rows], lse[:, :, rows], o[:, rows], causal)
-            for rows, columns, causal in _split(call, q.shape[1], k.shape[1])
+            _backward(
+                q[:, p.rows], k[:, p.columns], v[:, p.columns], do[:, p.rows], lse[:, :, p.rows], o[:, p.rows], p.causal
+            )
+            for p in parts
         ]
         if len(results) == 1:
             return results[0]
-        (dq, dk, dv), (dq_diagonal, dk_diagonal, dv_diagonal) = results
-        return dq.add_(dq_diagonal), torch.cat([dk, dk_diagonal], dim=1), torch.cat([dv, dv_diagonal], dim=1)
+        dq, dk, dv = (torch.zeros_like(each) for each in (q, k, v))
+        for part, (part_dq, part_dk, part_dv) in zip(parts, results, strict=True):
+            dq[:, part.rows] += part_dq
+            dk[:, part.columns] += part_dk
+            dv[:, part.columns] += part_dv
+        return dq, dk, dv
 
 
-def _split(call: KernelCall, rows: int, columns: int) -> Iterator[Part]:
-    """(rows, columns, causal) of what cuDNN can do at once."""
-    if call.left is None and call.right is None:
-        yield slice(0, rows), slice(0, columns), False
-        return
-    if call.left is not None or call.right != 0 or rows > columns:
+def _split(call: KernelCall, rows: int, columns: int) -> list[Part]:
+    """What cuDNN can do at once (`cost_models.kernels.split_call`)."""
+    parts = split_call(
+        KernelCall((Segment(0, rows, 0, columns),), call.left, call.right), varlen=False, top_left=True
+    )  # fmt: skip
+    if any(part.left is not None or part.right not in (None, 0) for part in parts):
         raise InputError(
             "cudnn takes full and causal attention, not a window",
             got=f"left {call.left}, right {call.right}, {rows} rows, {columns} columns",
             remedy="use the kernel flash2, flex or triton",
         )
-    if columns > rows:
-        yield slice(0, rows), slice(0, columns - rows), False
-    yield slice(0, rows), slice(columns - rows, columns), True
+    return [
+        Part(slice(s.q_start, s.q_stop), slice(s.k_start, s.k_stop), part.right == 0)
+        for part in parts
+        for s in part.segments
+    ]
 
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 PyTorch is built with flash-attention 2 and can be told, for the whole process, to call an installed flash-attention 3
 or 4 instead (`torch.nn.attention.activate_flash_attention_impl`). Windows are aligned at the bottom right corner, as
 `KernelCall`'s are; those that the interface garbles are split (`flash_windows`). A delta that is given is passed
-through an output that has it (`fused.output_with_delta`).
+through an output that has it (`fused.output_with_delta`). Several segments are one variable-length call (`varlen`).
 
 V narrower than Q and K is padded with zeros, which costs a copy; the operators take one head dim.
 Source: PyTorch aten/src/ATen/native/native_functions.yaml (`_flash_attention_forward`, `_flash_attention_backward`).
@@ -21,6 +21,14 @@ from torch.nn.functional import pad
 from cost_models.masks import KernelCall
 from validators.kernels.flash_windows import Part, split_window
 from validators.kernels.fused import output_with_delta
+from validators.kernels.varlen import (
+    flatten,
+    flatten_lse,
+    list_sequences,
+    unflatten,
+    unflatten_lse,
+    window_is_kept,
+)
 
 
 class Flash2Kernel:
@@ -51,6 +59,33 @@ class Flash2Kernel:
             dk[:, part.columns] += part_dk
             dv[:, part.columns] += part_dv
         return torch.cat([each[0] for each in results], dim=1), dk, dv
+
+    def takes_segments(self, call: KernelCall) -> bool:
+        """Whether the interface keeps the window of every segment."""
+        return window_is_kept(call)
+
+    def forward_segments(self, q: Tensor, k: Tensor, v: Tensor, call: KernelCall) -> tuple[Tensor, Tensor]:
+        """(o, lse) of whole tensors; rows of no segment hold anything."""
+        found, width = list_sequences(call, *q.shape[:2], k.shape[1], q.device), v.shape[3]
+        o, lse, *_ = torch.ops.aten._flash_attention_forward(
+            flatten(q), flatten(k), flatten(_widened(v, q)), found.rows, found.columns, found.most_rows,
+            found.most_columns, 0.0, _causal(call), False, **_window(call),
+        )  # fmt: skip
+        return unflatten(o, q.shape[0])[..., :width], unflatten_lse(lse, q.shape[0])
+
+    def backward_segments(
+        self, q: Tensor, k: Tensor, v: Tensor, do: Tensor, lse: Tensor, row: Tensor, call: KernelCall, *, delta: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(dq, dk, dv) of whole tensors; rows and columns of no segment hold anything."""
+        o = output_with_delta(do, row) if delta else row
+        found, batch, width = list_sequences(call, *q.shape[:2], k.shape[1], q.device), q.shape[0], v.shape[3]
+        gradients = torch.ops.aten._flash_attention_backward(
+            flatten(_widened(do, q).contiguous()), flatten(q), flatten(k), flatten(_widened(v, q)),
+            flatten(_widened(o, q).contiguous()), flatten_lse(lse), found.rows, found.columns, found.most_rows,
+            found.most_columns, 0.0, _causal(call), *_random_state(q.device), **_window(call),
+        )  # fmt: skip
+        dq, dk, dv = (unflatten(each, batch) for each in gradients)
+        return dq, dk, dv[..., :width]
 
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, part: Part) -> tuple[Tensor, Tensor]:
@@ -95,11 +130,11 @@ class Flash4Kernel(_Activated):
     implementation = "FA4"
 
 
-def _causal(call: Part) -> bool:
+def _causal(call: Part | KernelCall) -> bool:
     return call.left is None and call.right == 0
 
 
-def _window(call: Part) -> dict[str, int]:
+def _window(call: Part | KernelCall) -> dict[str, int]:
     """-1 is unbounded; a causal call has no other window."""
     if _causal(call) or (call.left is None and call.right is None):
         return {}

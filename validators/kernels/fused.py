@@ -1,10 +1,13 @@
-r"""Memory-bound kernels in one pass: the LSE merge, row sums, and an output that has a given delta.
+r"""Memory-bound kernels in one pass: copies and sums, the LSE merge, row sums, and an output that has a given delta.
 
 On a GPU each is one Triton kernel (`triton_fused`); on a CPU, the same formulas in PyTorch.
 
     merge     o' = o - sigmoid(lse_i - lse) (o - o_i),   lse' = log(exp(lse) + exp(lse_i))
     row_dot   delta = rowsum(dO O)
     output    O' = delta dO / |dO|^2,   for which rowsum(dO O') = delta
+
+PyTorch's own copies reach 1.8 TB/s on an H100 where a dtype widens and 1.5 TB/s where dims are permuted, of the
+3.0 TB/s of plain ones; ours moves rows of contiguous values, whatever the dtypes and the strides of the other dims.
 
 Flash kernels recompute delta from O. A schedule that circulates delta instead of O (Burst) gives them O': as dO is the
 same, so are all gradients, and no backward with an argument for delta is needed. O' is computed from dO / max |dO|, so
@@ -19,6 +22,38 @@ import torch
 from torch import Tensor
 
 from validators.dense import row_dot as dense_row_dot
+
+LEAST_ROW = 16
+"""Contiguous values from which on rows are moved by our kernel."""
+
+
+def copy_into(target: Tensor, source: Tensor) -> None:
+    """Target <- source, of one shape, whatever their dtypes and strides."""
+    if _is_for_us(target, source):
+        from validators.kernels.triton_fused import move
+
+        move(target, source, add=False)
+        return
+    target.copy_(source)
+
+
+def add_into(total: Tensor, part: Tensor) -> None:
+    """Total <- total + part, of one shape, added in at least fp32."""
+    if _is_for_us(total, part):
+        from validators.kernels.triton_fused import move
+
+        move(total, part, add=True)
+        return
+    total += part
+
+
+def _is_for_us(target: Tensor, source: Tensor) -> bool:
+    """Whether PyTorch's kernels are not as quick: neither the same dtype in one run of memory, nor odd rows."""
+    if not target.is_cuda or not target.numel() or target.dim() > 5 or target.dtype == torch.float64:
+        return False
+    plain = target.dtype == source.dtype and target.is_contiguous() and source.is_contiguous()
+    rows = target.shape == source.shape and target.stride(-1) == source.stride(-1) == 1
+    return not plain and rows and target.shape[-1] >= LEAST_ROW
 
 
 def merge_into(o: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor) -> None:

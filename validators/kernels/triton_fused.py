@@ -79,6 +79,35 @@ def _output_with_delta(
     tl.store(at, (factor[:, None] * unit).to(o.dtype.element_ty), mask=inside)
 
 
+@triton.jit
+def _move(
+    target, source, rows, n_1, n_2, n_3, t_0, t_1, t_2, t_3, s_0, s_1, s_2, s_3,
+    D: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr, ADD: tl.constexpr,
+):  # fmt: skip
+    row, dims = (tl.program_id(0) * TILE + tl.arange(0, TILE)).to(tl.int64), tl.arange(0, WIDTH)
+    inside = (row < rows)[:, None] & (dims < D)[None, :]
+    last, rest = row % n_3, row // n_3
+    third, rest = rest % n_2, rest // n_2
+    second, first = rest % n_1, rest // n_1
+    from_at = source + (first * s_0 + second * s_1 + third * s_2 + last * s_3)[:, None] + dims[None, :]
+    to_at = target + (first * t_0 + second * t_1 + third * t_2 + last * t_3)[:, None] + dims[None, :]
+    values = tl.load(from_at, mask=inside, other=0.0)
+    if ADD:
+        values = values.to(tl.float32) + tl.load(to_at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(to_at, values.to(target.dtype.element_ty), mask=inside)
+
+
+def move(target: Tensor, source: Tensor, *, add: bool) -> None:
+    """See `fused.copy_into` and `fused.add_into`; up to five dims, the last one contiguous in both."""
+    missing = 5 - target.dim()
+    target, source = (each[(None,) * missing] for each in (target, source))
+    rows, dim = target[..., 0].numel(), target.shape[-1]
+    _move[(triton.cdiv(rows, ROWS),)](
+        target, source, rows, *target.shape[1:4], *target.stride()[:4], *source.stride()[:4],
+        D=dim, WIDTH=max(triton.next_power_of_2(dim), 2), TILE=ROWS, ADD=add,
+    )  # fmt: skip
+
+
 def merge_into(o: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor) -> None:
     """See `fused.merge_into`."""
     strides = (*o.stride()[:3], *part.stride()[:3], *lse.stride()[:2], *part_lse.stride()[:2])

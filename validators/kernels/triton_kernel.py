@@ -35,20 +35,33 @@ class TritonKernel:
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, call: KernelCall) -> tuple[Tensor, Tensor]:
         """(o, lse)."""
-        o = q.new_empty(*q.shape[:3], v.shape[3])
-        lse = q.new_empty(q.shape[0], q.shape[2], q.shape[1], dtype=torch.float32)
-        self.run_forward(q, k, v, _whole(call, q, k), o, lse)
-        return o, lse
+        return self.forward_segments(q, k, v, _whole(call, q, k))
 
     def backward(
         self, q: Tensor, k: Tensor, v: Tensor, do: Tensor, lse: Tensor, row: Tensor, call: KernelCall, *, delta: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(dq, dk, dv)."""
+        return self.backward_segments(q, k, v, do, lse, row, _whole(call, q, k), delta=delta)
+
+    def takes_segments(self, call: KernelCall) -> bool:
+        """All that do not share columns."""
+        return True
+
+    def forward_segments(self, q: Tensor, k: Tensor, v: Tensor, call: KernelCall) -> tuple[Tensor, Tensor]:
+        """(o, lse) of whole tensors; rows of no segment hold anything."""
+        o, lse = _results(q, v)
+        self.run_forward(q, k, v, call, o, lse)
+        return o, lse
+
+    def backward_segments(
+        self, q: Tensor, k: Tensor, v: Tensor, do: Tensor, lse: Tensor, row: Tensor, call: KernelCall, *, delta: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(dq, dk, dv) of whole tensors; rows and columns of no segment hold anything."""
         if not delta:
             o, row = row, torch.empty(lse.shape, dtype=torch.float32, device=lse.device)
             row_dot(do, o, row)
         gradients = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-        self.run_backward(q, k, v, do, lse, row, _whole(call, q, k), gradients)
+        self.run_backward(q, k, v, do, lse, row, call, gradients)
         return gradients
 
     def run_forward(
@@ -105,6 +118,11 @@ class TritonKernel:
             *inputs, dq, table, q.shape[2], group, LOG2_E * factor, factor, *shared, *_strides(dq),
             q.shape[3], v.shape[3], **_dims(q, v), **_options(tiles, q),
         )  # fmt: skip
+
+
+def _results(q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Room for O and LSE."""
+    return q.new_empty(*q.shape[:3], v.shape[3]), q.new_empty(*[q.shape[at] for at in (0, 2, 1)], dtype=torch.float32)
 
 
 def _per_query_head(gradient: Tensor, heads: int) -> Tensor:

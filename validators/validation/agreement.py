@@ -7,6 +7,7 @@ by kind         of all operations of a kind, time on the mean rank, predicted an
                 the rank that had to wait least, since waiting for a peer is the peer's time
 order           of the pairs of schedules on one configuration whose measured times differ by more than 5 %, the
                 share that is predicted in that order
+host-limited    runs whose GPUs are predicted to wait for their host are judged apart
 coverage        share of runs whose time lies in the predicted 90 % interval, and the binomial probability of so few
 """
 
@@ -58,6 +59,7 @@ class Agreement:
     memory_error : relative, signed; None where memory was not measured.
     inflation : of the instrumented call over the isolated one.
     kinds : operations by kind, what is most off first.
+    host_limited : whether the host was predicted to be what limits it.
     """
 
     run: MeasuredRun
@@ -70,6 +72,7 @@ class Agreement:
     memory_error: float | None
     inflation: float | None
     kinds: tuple[KindAgreement, ...]
+    host_limited: bool = False
 
     def to_json(self) -> dict[str, object]:
         """Without the timeline."""
@@ -105,6 +108,7 @@ def compare_run(run: MeasuredRun, prediction: Prediction, measured: Timeline | N
         memory_error=prediction.peak_memory_bytes / memory - 1 if memory else None,
         inflation=run.instrumented_s / run.time_s - 1 if run.instrumented_s else None,
         kinds=kinds,
+        host_limited=prediction.host_limited,
     )
 
 

@@ -42,6 +42,9 @@ def validate(
     seconds: Annotated[float, typer.Option(metavar="S", help="No configuration is begun after that.")] = 540.0,
     peers: Annotated[bool, typer.Option("--peers", help="Draw other people's implementations too.")] = False,
     steps: Annotated[bool, typer.Option("--steps", help="Draw training steps of models, on one GPU.")] = False,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Draw runs near the limit of memory, and ask only whether they fit.")
+    ] = False,
     plan_only: Annotated[
         bool, typer.Option("--plan-only", help="Draw for --gpus and write FOLDER/draws-P.json; measure nothing.")
     ] = False,
@@ -59,7 +62,7 @@ def validate(
             predictor = _gpu_predictor(hardware, topology)
             if steps:
                 _draw_steps(folder, gpus, predictor, draws, seed, rounds)
-            _draw(folder, gpus, predictor, draws, seed, rounds, peers)
+            _draw(folder, gpus, predictor, draws, seed, rounds, peers, memory)
         if plan_only:
             return
         _measure(folder, backend, gpus, draws, seed, rounds, seconds)
@@ -69,21 +72,26 @@ def validate(
 
 
 def _draw(
-    folder: Path, gpus: int, predictor: GpuPredictor, draws: int, seed: int, rounds: int, peers: bool
+    folder: Path, gpus: int, predictor: GpuPredictor, draws: int, seed: int, rounds: int, peers: bool, memory: bool
 ) -> None:  # fmt: skip
     """Write the plan, unless it is there from an earlier run."""
     from dataclasses import replace
 
     from simulator.compare import PEER_CHOICES
-    from validators.validation.draws import GPU, draw_plan
+    from validators.validation.draws import GPU, SINGLE, draw_memory_plan, draw_plan
     from validators.validation.plan import write_plan
 
     plan = folder / f"draws-{gpus}.json"
     if plan.exists():
         return
-    with_peers = replace(GPU, schedules=(*GPU.schedules, *PEER_CHOICES), per_draw=GPU.per_draw + 3)
+    ranges = SINGLE if gpus == 1 else GPU
+    if peers:
+        ranges = replace(ranges, schedules=(*ranges.schedules, *PEER_CHOICES), per_draw=ranges.per_draw + 3)
     folder.mkdir(parents=True, exist_ok=True)
-    write_plan(plan, draw_plan(with_peers if peers else GPU, gpus, draws, seed, rounds, predictor.forecast()))
+    if memory:
+        write_plan(plan, draw_memory_plan(ranges, gpus, draws, seed, predictor.memory_share))
+    else:
+        write_plan(plan, draw_plan(ranges, gpus, draws, seed, rounds, predictor.forecast()))
 
 
 def _draw_steps(folder: Path, gpus: int, predictor: GpuPredictor, draws: int, seed: int, rounds: int) -> None:
@@ -132,8 +140,9 @@ def _compare(folder: Path, predictor: GpuPredictor | HostPredictor, limit: float
     """Tables and files; whether the median error is within the limit and no result was wrong."""
     import numpy as np
 
-    from simulator.output import print_tables, write_json
-    from validators.validation.compare import compare_folder, table_of, worst_with_timelines
+    from simulator.output import print_tables, print_warnings, write_json
+    from validators.validation.compare import compare_folder, compare_memory, table_of, worst_with_timelines
+    from validators.validation.forecast import GpuPredictor
     from validators.validation.report import describe, write_html
     from validators.validation.runs import RunFolder
     from validators.validation.session import RUNS
@@ -141,10 +150,15 @@ def _compare(folder: Path, predictor: GpuPredictor | HostPredictor, limit: float
     measured = RunFolder(folder / RUNS if (folder / RUNS).is_dir() else folder)
     agreements = compare_folder(measured, predictor)
     runs = list(measured.runs.values())
-    write_json(describe(agreements, runs), outputs)
+    memory = compare_memory(measured, predictor) if isinstance(predictor, GpuPredictor) else []
+    write_json(describe(agreements, runs, memory), outputs)
     if outputs.html is not None:
         chosen = worst_with_timelines(measured, predictor, agreements)
         write_html(outputs.html, f"Predictions against {folder.name}", agreements, runs, chosen)
-    print_tables([table_of(agreements)], outputs)
+    print_tables([table_of(agreements)] if agreements else [], outputs)
+    if memory:
+        right = sum(each["predicted"] == each["measured"] for each in memory)
+        print_warnings([f"{right} of {len(memory)} runs fit, or did not, as predicted"])
     wrong = [run for run in runs if run.outcome == "wrong"]
-    return not wrong and float(np.median([abs(each.error) for each in agreements])) <= limit
+    errors = [abs(each.error) for each in agreements]
+    return not wrong and (not errors or float(np.median(errors)) <= limit)

@@ -14,6 +14,8 @@ from validators.validation.runs import MeasuredRun, RunFolder
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from validators.validation.forecast import GpuPredictor
+
 
 class Predictor(Protocol):
     """Says how long a run takes."""
@@ -28,12 +30,29 @@ def compare_folder(folder: RunFolder, predictor: Predictor) -> list[Agreement]:
     Raises
     ------
     InputError
-        Where the folder has none.
+        Where the folder has none, and none that asked whether it fits either.
     """
     measured = [run for run in folder.runs.values() if run.outcome == "measured"]
+    if not measured and any(run.outcome in ("fits", "out_of_memory") for run in folder.runs.values()):
+        return []
     if not measured:
         raise InputError(f"folder {folder.path} has no measured runs", remedy="measure with --gpus, or name another")
     return [compare_run(run, predictor.predict(run), folder.timeline(run)) for run in measured]
+
+
+def compare_memory(folder: RunFolder, predictor: GpuPredictor) -> list[dict[str, object]]:
+    """Runs that asked whether they fit: what was predicted, what was found, and the measured peak in bytes."""
+    asked = [run for run in folder.runs.values() if run.outcome == "fits" or (run.outcome == "out_of_memory")]
+    return [
+        {
+            "schedule": run.schedule,
+            "configuration": run.configuration.label,
+            "predicted": "fits" if predictor.fits(run) else "out_of_memory",
+            "measured": run.outcome,
+            "peak_memory_bytes": run.peak_memory_bytes,
+        }
+        for run in asked
+    ]
 
 
 def worst_with_timelines(

@@ -1,15 +1,16 @@
 """Draws what is measured from a seed: shapes, masks and kernels that no fit has seen, and schedules for each.
 
 Sequence lengths are log-uniform multiples of what all partitions need, never a power of two (fits use these). A draw is
-kept if every schedule on it is predicted to take at most ``most_s`` and to fit; half of the draws must spend more than
-``COMMUNICATING`` of their time on communication, as their schedules' median is predicted.
+kept if every schedule on it is predicted to take at most ``most_s`` and to fit; on several ranks half of the draws must
+spend more than ``COMMUNICATING`` of their time on communication, as their schedules' median is predicted. Whether it is
+predicted that a run does not fit is asked of draws near the limit (`draw_memory_plan`), neither checked nor timed.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simulator.recording import check_program, default_pass
 from simulator.schedules import parse_schedule
@@ -60,6 +61,10 @@ GPU = Ranges(
     ("causal", "causal", "full", "sliding-window:window={w},causal=true", "document:lengths={a}+{b}+{c},causal=true"),
     ("cudnn", "flash2"), "bf16", (*EXACT, "burst:ring=double", "star", "apb"), 5, 2.0,
 )  # fmt: skip
+SINGLE = replace(GPU, schedules=("flash", "burst"), per_draw=2)
+"""One GPU, where all schedules are attention, without or with a given delta."""
+MEMORY_LOW, MEMORY_HIGH = 0.75, 1.35
+"""Predicted peak over memory of the draws that ask whether a run fits."""
 CPU = Ranges(
     (512, 4096), (8, 16), (64, 128), (1, 2), (1, 2, 4),
     ("causal", "causal", "full", "document:lengths={a}+{b}+{c},causal=true"), ("cpu",), "fp32",
@@ -90,7 +95,7 @@ def draw_plan(ranges: Ranges, ranks: int, count: int, seed: int, rounds: int, fo
         if shares is None:
             continue
         communicates = sorted(shares)[len(shares) // 2] > COMMUNICATING
-        if not communicates and len(kept) - busy >= count // 2:
+        if ranks > 1 and not communicates and len(kept) - busy >= count // 2:
             continue
         busy += communicates
         kept.append(Planned(configuration, tuple(schedules), rounds, generator.randrange(1 << 30)))
@@ -157,6 +162,38 @@ def _admit(
             return None
         shares.append(share)
     return shares if len(shares) >= 2 else None
+
+
+def draw_memory_plan(
+    ranges: Ranges, ranks: int, count: int, seed: int, share: Callable[[Configuration, str], tuple[float, float]]
+) -> list[Planned]:
+    """Configurations about as large as memory, half of them predicted to fit; the batch makes them so large.
+
+    Parameters
+    ----------
+    share : predicted seconds, and peak over memory: over a small part of the GPU's, as kernels of attention go wrong
+        on tensors of more than 2^31 elements, of which one would not fill a GPU.
+
+    Raises
+    ------
+    InputError
+        Where hardly any draw is near the limit.
+    """
+    generator, kept = random.Random(f"memory {seed} {ranks}"), list[Planned]()
+    for drawn in _draw(ranges, ranks, generator):
+        if len(kept) == count:
+            return kept
+        low, high = ((MEMORY_LOW, 1.0), (1.0, MEMORY_HIGH))[len(kept) % 2]
+        try:
+            spec = _schedules(ranges, drawn, generator)[0]
+            batch = round(generator.uniform(low, high) / share(replace(drawn, batch=1), spec)[1])
+            configuration = replace(drawn, batch=max(batch, 1))
+            seconds, filled = share(configuration, spec)
+        except (InputError, IndexError):
+            continue
+        if seconds <= ranges.most_s and low < filled < high:
+            kept.append(Planned(configuration, (spec,), 0, generator.randrange(1 << 30)))
+    raise InputError(f"of {MAX_TRIES} draws only {len(kept)} are near the limit of memory", expected=f"{count}")
 
 
 def calibration_plan(ranks: int, seed: int, rounds: int) -> list[Planned]:

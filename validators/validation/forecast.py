@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
-from cost_models.hardware import HardwareProfile
+from cost_models.hardware import HardwareProfile, load_hardware
 from cost_models.processes import ProcessProfile
 from cost_models.topology import ClusterTopology, load_topology
 from simulator.engines.memory import Memory
@@ -17,6 +19,11 @@ from validators.validation.process_fit import predict, program_of
 from validators.validation.runs import Configuration, MeasuredRun
 from validators.validation.step_configuration import StepConfiguration
 
+MEMORY_SHARE = 0.2
+"""Part of a GPU's memory that runs get which ask whether they fit."""
+HOST_LIMITED = 0.05
+"""Share of a call in which a GPU waits for its host, from which on the host counts as what limits it."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -25,6 +32,7 @@ class Prediction:
     Attributes
     ----------
     low_s, high_s : interval that should hold the measured time in 9 of 10 runs.
+    host_limited : the critical rank is predicted to wait for its host for more than `HOST_LIMITED` of the time.
     """
 
     time_s: float
@@ -33,11 +41,20 @@ class Prediction:
     peak_memory_bytes: int
     timeline: Timeline | None
     warnings: tuple[str, ...] = ()
+    host_limited: bool = False
+
+
+WORKED_S = 0.01
+"""Predicted time from which on it matters what ran before: the power limit acts after some 30 ms."""
 
 
 @dataclass(frozen=True)
 class GpuPredictor:
-    """Predicts by `simulate`.
+    """Predicts by `simulate`, of isolated calls that follow each other with hardly a rest.
+
+    The GPU has worked before, for as long as the call itself takes, since schedules of one configuration take turns
+    (`HardwareProfile.after_work`). On one GPU the host issues attention with cold caches (`isolated`); steps of models,
+    and calls of several ranks, issue so many operations that only their first ones are cold, which nobody has measured.
 
     Parameters
     ----------
@@ -48,35 +65,51 @@ class GpuPredictor:
     hardware: str | HardwareProfile
     topology: str
 
-    def request(self, configuration: Configuration | StepConfiguration, schedule: str) -> SimulationRequest:
-        """The simulation of a run."""
+    @cached_property
+    def profile(self) -> HardwareProfile:
+        """The GPU."""
+        return load_hardware(self.hardware) if isinstance(self.hardware, str) else self.hardware
+
+    def request(
+        self, configuration: Configuration | StepConfiguration, schedule: str, worked_s: float = 0.0
+    ) -> SimulationRequest:
+        """The simulation of a run, after so much work."""
         ranks, nodes = configuration.ranks, configuration.ranks // configuration.ranks_per_node
-        gpu = self.hardware if isinstance(self.hardware, str) else self.hardware.name
+        gpu = self.profile.name
         topology = load_topology(self.topology, ranks, nodes, gpu if not gpu.endswith(".toml") else None)
         if isinstance(configuration, StepConfiguration):
-            return self._of_step(configuration, schedule, topology)
+            return self._of_step(configuration, schedule, topology, worked_s)
         has_backward = parse_schedule(schedule).has_backward
+        worked = self.profile.after_work(worked_s)
+        gpu_profile = worked.isolated() if ranks == 1 else worked
         return SimulationRequest(
             seq_len=configuration.seq_len, gpus=ranks, schedule=schedule, heads=configuration.heads,
-            kv_heads=configuration.kv_heads, head_dim=configuration.head_dim, nodes=nodes, hardware=self.hardware,
+            kv_heads=configuration.kv_heads, head_dim=configuration.head_dim, nodes=nodes, hardware=gpu_profile,
             topology=topology, batch=configuration.batch, dtype=configuration.dtype, mask=configuration.mask,
             pass_=configuration.pass_ if has_backward else "forward", kernel=configuration.kernel,
         )  # fmt: skip
 
-    def _of_step(self, c: StepConfiguration, schedule: str, topology: ClusterTopology) -> SimulationRequest:
-        pass_ = "step" if c.what == "model" else "both"
+    def _of_step(
+        self, c: StepConfiguration, schedule: str, topology: ClusterTopology, worked_s: float
+    ) -> SimulationRequest:
+        pass_, worked = "step" if c.what == "model" else "both", self.profile.after_work(worked_s)
         return SimulationRequest(
             seq_len=c.seq_len, gpus=c.ranks, schedule=schedule, model=c.shape, nodes=c.ranks // c.ranks_per_node,
-            hardware=self.hardware, topology=topology, batch=c.batch, dtype=c.dtype, mask=c.mask, layers=c.what,
+            hardware=worked, topology=topology, batch=c.batch, dtype=c.dtype, mask=c.mask, layers=c.what,
             pass_=pass_, kernel=c.kernel, **c.options,
         )  # fmt: skip
 
     def predict(self, run: MeasuredRun) -> Prediction:
         """A run's prediction."""
         result = simulate(self.request(run.configuration, run.schedule))
+        if result.time_s > WORKED_S:
+            result = simulate(self.request(run.configuration, run.schedule, result.time_s))
+        parts = result.breakdown or {}
+        waiting = parts.get("idle", 0) / max(sum(parts.values()), 1)
+        error = math.hypot(result.uncertainty.high_s / result.time_s - 1, waiting * self.profile.host.isolated_error)
         return Prediction(
-            result.time_s, result.uncertainty.low_s, result.uncertainty.high_s, result.peak_memory_bytes,
-            result.timeline, tuple(result.warnings),
+            result.time_s, result.time_s / (1 + error), result.time_s * (1 + error), result.peak_memory_bytes,
+            result.timeline, tuple(result.warnings), host_limited=waiting > HOST_LIMITED,
         )  # fmt: skip
 
     def forecast(self) -> Forecast:
@@ -88,6 +121,19 @@ class GpuPredictor:
             return result.time_s, result.communication_s / result.time_s, result.peak_memory_bytes < 0.8 * most
 
         return forecast
+
+    def memory_share(self, configuration: Configuration, spec: str) -> tuple[float, float]:
+        """Predicted seconds, and peak over `MEMORY_SHARE` of what the GPU has."""
+        result = simulate(self.request(configuration, spec))
+        return result.time_s, result.peak_memory_bytes / (MEMORY_SHARE * self.profile.memory_bytes)
+
+    def fits(self, run: MeasuredRun) -> bool:
+        """Whether a run is predicted to fit into the part of the GPU's memory that it was given."""
+        result = simulate(self.request(run.configuration, run.schedule))
+        given = float(run.machine.get("memory_share", 1.0)) * float(
+            run.machine.get("memory_bytes", self.profile.memory_bytes)
+        )
+        return result.peak_memory_bytes <= given
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ does; its time is the largest of any rank. The schedules of a configuration take
 from __future__ import annotations
 
 import gc
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -50,6 +51,7 @@ class Candidate:
     executor: RankExecutor | PeerExecutor
     run: MeasuredRun
     samples_ns: list[int]
+    issued_ns: list[int]
 
     @property
     def alive(self) -> bool:
@@ -77,10 +79,14 @@ class Measurement:
         self._kernel: AttentionKernel = build_attention_kernel(configuration.kernel)
 
     def run(self, schedules: Sequence[str], rounds: int) -> Iterator[tuple[MeasuredRun, Timeline | None]]:
-        """Measure; the runs are complete on rank 0 only."""
+        """Measure; the runs are complete on rank 0 only. No rounds: only whether each fits into memory."""
+        if not rounds:
+            yield from self._fit(schedules)
+            return
         candidates = [each for each in map(self._prepare, schedules) if each is not None]
         for candidate in candidates:
             self._guarded(candidate, self._check)
+        gc.collect()
         for _ in range(rounds):
             for candidate in candidates:
                 self._guarded(candidate, self._time)
@@ -88,6 +94,42 @@ class Measurement:
             timeline = self._guarded(candidate, self._instrument)
             yield self._finished(candidate), timeline
         candidates.clear()
+
+    def _fit(self, schedules: Sequence[str]) -> Iterator[tuple[MeasuredRun, None]]:
+        """One call of each schedule in memory that holds nothing else; its results are not looked at."""
+        for spec in schedules:
+            self._empty_memory()
+            try:
+                candidate = self._prepare(spec)
+            except torch.OutOfMemoryError as error:  # its inputs alone are too much
+                yield self._too_large(spec, str(error)[:200]), None
+                continue
+            if candidate is None:
+                continue
+            self._guarded(candidate, self._call_once)
+            run = candidate.run
+            yield (replace(run, outcome="fits", samples_s=()) if candidate.alive else run), None
+            del candidate
+            self._inputs = SeededInputs(self._setup, self._seed, self._world.rank, self._world.device)
+
+    def _too_large(self, spec: str, detail: str) -> MeasuredRun:
+        schedule = parse_schedule(spec).resolve(self._setup)
+        configuration = replace(self._configuration, pass_=self._pass(schedule))
+        return MeasuredRun(
+            configuration, str(schedule), "out_of_memory", self._world.backend, detail=detail, machine=self._machine
+        )
+
+    def _call_once(self, candidate: Candidate) -> None:
+        before = self._reset_peak()
+        candidate.executor.call()
+        peak = self._peak(before, candidate)
+        candidate.executor.forget()
+        candidate.run = replace(candidate.run, peak_memory_bytes=peak)
+
+    def _empty_memory(self) -> None:
+        gc.collect()
+        if self._world.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _prepare(self, spec: str) -> Candidate | None:
         """None where the schedule does not take the configuration."""
@@ -106,7 +148,7 @@ class Measurement:
         else:
             executor = RankExecutor(self._world, program, self._kernel, self._inputs.load, merge=merge_into)
         run = MeasuredRun(configuration, str(schedule), "measured", self._world.backend, (1.0,), machine=self._machine)
-        return Candidate(schedule, program, executor, run, [])
+        return Candidate(schedule, program, executor, run, [], [])
 
     def _pass(self, schedule: Schedule) -> str:
         return self._configuration.pass_ if schedule.has_backward else "forward"
@@ -161,8 +203,10 @@ class Measurement:
             elapsed_ns = candidate.executor.call()
         peak = self._peak(before, candidate)
         candidate.executor.forget()
-        slowest = self._world.gather((elapsed_ns, peak))
+        slowest = self._world.gather((elapsed_ns, peak, getattr(candidate.executor, "issued_ns", None)))
         candidate.samples_ns.append(max(each[0] for each in slowest))
+        if slowest[0][2] is not None:
+            candidate.issued_ns.append(max(each[2] for each in slowest))
         if peak is not None:
             candidate.run = replace(candidate.run, peak_memory_bytes=max(each[1] for each in slowest))
 
@@ -184,7 +228,9 @@ class Measurement:
     def _finished(self, candidate: Candidate) -> MeasuredRun:
         if not candidate.alive:
             return candidate.run
-        return replace(candidate.run, samples_s=tuple(sample / 1e9 for sample in candidate.samples_ns))
+        issued_s = statistics.median(candidate.issued_ns) / 1e9 if candidate.issued_ns else None
+        samples_s = tuple(sample / 1e9 for sample in candidate.samples_ns)
+        return replace(candidate.run, samples_s=samples_s, issued_s=issued_s)
 
     def _reset_peak(self) -> int:
         if self._world.device.type != "cuda":
@@ -227,8 +273,7 @@ def measured_timeline(program: Program, spans_ns: Sequence[Mapping[int, tuple[in
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Python's garbage collector does not run meanwhile."""
-    gc.collect()
+    """Python's garbage collector does not run meanwhile, nor just before, which would empty the host's caches."""
     gc.disable()
     try:
         yield

@@ -30,7 +30,7 @@ class Planned:
 
     Attributes
     ----------
-    rounds : isolated calls of each.
+    rounds : isolated calls of each; 0 asks only whether they fit into memory.
     seed : of the inputs.
     """
 

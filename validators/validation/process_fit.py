@@ -7,7 +7,7 @@ operations on the compute lane of which the second waits for nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -29,6 +29,8 @@ from validators.validation.runs import MeasuredRun, RunFolder
 IntArray = NDArray[np.int64]
 LEVEL = 0.9
 DRAWS = 5
+DISTURBED = 1.5
+"""Instrumented over quickest isolated call from which on it is not fitted to."""
 INDEPENDENCE = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Exponents of the jitter that are tried; the one with the least median error on the calibration's own runs is kept."""
 
@@ -42,13 +44,18 @@ def fit_host(folder: RunFolder, name: str, source: str) -> ProcessProfile:
     return profile
 
 
+def is_disturbed(run: MeasuredRun) -> bool:
+    """Whether the instrumented call took so much longer than the quickest that something else had the host.
+
+    Timing every operation itself costs a few percent; what a fit would take for jitter of every such operation is a
+    neighbour's burst.
+    """
+    return run.instrumented_s is not None and run.instrumented_s > DISTURBED * min(run.samples_s)
+
+
 def _with_ranks(profile: ProcessProfile, folder: RunFolder, runs: list[MeasuredRun], ranks: int) -> ProcessProfile:
     programs = [program_of(run) for run in runs]
-    samples: list[Sample] = []
-    for run, program in zip(runs, programs, strict=True):
-        timeline = folder.timeline(run)
-        if timeline is not None:
-            samples += list_samples(program, timeline)
+    samples = calibration_samples(folder, runs, programs)
     table = fit_processes(samples)
     best: tuple[float, ProcessProfile, list[float]] | None = None
     for exponent in INDEPENDENCE:
@@ -67,6 +74,18 @@ def _with_ranks(profile: ProcessProfile, folder: RunFolder, runs: list[MeasuredR
     assert best is not None
     error = float(f"{np.expm1(np.quantile(np.abs(best[2]), LEVEL)):.3g}")
     return replace(best[1], relative_error={**profile.relative_error, ranks: error})
+
+
+def calibration_samples(folder: RunFolder, runs: Sequence[MeasuredRun], programs: Sequence[Program]) -> list[Sample]:
+    """Operations of the calls that nothing disturbed, and of all for terms that these do not have."""
+    kept: list[Sample] = []
+    others: list[Sample] = []
+    for run, program in zip(runs, programs, strict=True):
+        timeline = folder.timeline(run)
+        if timeline is not None:
+            (others if is_disturbed(run) else kept).extend(list_samples(program, timeline))
+    known = {term for term, _, _ in kept}
+    return kept + [sample for sample in others if sample[0] not in known]
 
 
 def predict(profile: ProcessProfile, program: Program) -> Timeline:

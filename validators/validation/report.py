@@ -16,11 +16,16 @@ from validators.validation.runs import MeasuredRun
 WORST = 12
 
 
-def describe(agreements: Sequence[Agreement], runs: Sequence[MeasuredRun]) -> dict[str, Any]:
-    """Everything as JSON holds it."""
+def describe(
+    agreements: Sequence[Agreement], runs: Sequence[MeasuredRun], memory: Sequence[Mapping[str, object]] = ()
+) -> dict[str, Any]:
+    """Everything as JSON holds it; ``memory`` are the runs that asked whether they fit."""
+    right = sum(each["predicted"] == each["measured"] for each in memory)
     return {
         "schema_version": 1,
         "summary": summarise(agreements),
+        "by_limit": {name: summarise(some) for name, some in by_limit(agreements).items()},
+        "out_of_memory": {"asked": len(memory), "right": right, "runs": list(memory)},
         "by_ranks": {
             str(ranks): summarise([each for each in agreements if each.run.configuration.ranks == ranks])
             for ranks in sorted({each.run.configuration.ranks for each in agreements})
@@ -30,6 +35,14 @@ def describe(agreements: Sequence[Agreement], runs: Sequence[MeasuredRun]) -> di
         "independent_evidence": list_evidence(runs),
         "runs": [each.to_json() for each in sorted(agreements, key=lambda each: -abs(each.error))],
     }
+
+
+def by_limit(agreements: Sequence[Agreement]) -> dict[str, list[Agreement]]:
+    """Runs that the device limits, and those that the host does."""
+    return {
+        name: [each for each in agreements if each.host_limited == host]
+        for name, host in (("device", False), ("host", True))
+    }  # fmt: skip
 
 
 def _outcomes(runs: Sequence[MeasuredRun]) -> dict[str, int]:
@@ -62,7 +75,8 @@ def list_evidence(runs: Sequence[MeasuredRun]) -> dict[str, str]:
 def summary_rows(agreements: Sequence[Agreement]) -> list[dict[str, object]]:
     """A row per schedule and number of ranks, and one of all."""
     rows = []
-    for name, some in {**group(agreements), "all": list(agreements)}.items():
+    limits = {f"all that the {name} limits": some for name, some in by_limit(agreements).items() if some}
+    for name, some in {**group(agreements), **(limits if len(limits) > 1 else {}), "all": list(agreements)}.items():
         figures: Any = summarise(some)
         exposed = figures["exposed_communication_error"]
         rows.append(

@@ -1,7 +1,7 @@
 """What is measured, and what came out: one JSON line per (configuration, schedule), a timeline file beside it.
 
     runs.jsonl         {"format", "id", "configuration", "schedule", "outcome", "samples_s", "instrumented_s",
-                        "peak_memory_bytes", "errors", "detail", "timeline", "machine", "backend"}
+                        "issued_s", "peak_memory_bytes", "errors", "detail", "timeline", "machine", "backend"}
     ID.timeline.zip    the instrumented call
 
 Lines are only ever appended, so that an interrupted run resumes where it was: what is there is not measured again.
@@ -28,7 +28,8 @@ from traces.timeline import Timeline
 from validators.validation.step_configuration import StepConfiguration
 
 FORMAT = "attnsim measured run 1"
-OUTCOMES = ("measured", "out_of_memory", "wrong", "refused")
+OUTCOMES = ("measured", "out_of_memory", "wrong", "refused", "fits")
+"""A run that ``fits`` was neither checked nor timed: only whether memory suffices was asked."""
 FILE = "runs.jsonl"
 MAX_FILE_BYTES = 64 << 20
 
@@ -74,6 +75,7 @@ class MeasuredRun:
     outcome : one of ``OUTCOMES``; only what is measured has times.
     samples_s : isolated calls, each the maximum over ranks.
     instrumented_s : the call whose operations were timed; None where they cannot be (peers' own code).
+    issued_s : median time in which the host had issued the call, on the slowest rank; None where nobody knows (peers).
     peak_memory_bytes : the largest of any rank, as PyTorch's allocator counts it; None on CPUs, where nobody counts.
     peak_reserved_bytes : what the allocator had taken from the device for it; None where it is not looked at.
     errors : relative errors of sampled rows and columns.
@@ -87,6 +89,7 @@ class MeasuredRun:
     backend: str
     samples_s: tuple[float, ...] = ()
     instrumented_s: float | None = None
+    issued_s: float | None = None
     peak_memory_bytes: int | None = None
     peak_reserved_bytes: int | None = None
     errors: Mapping[str, float] = field(default_factory=dict)

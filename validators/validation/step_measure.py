@@ -34,7 +34,7 @@ class StepMeasurement(Measurement):
         schedule = parse_schedule(spec).resolve(c.setup)
         run = MeasuredRun(c, str(schedule), "measured", self._world.backend, (1.0,), machine=self._machine)
         program = c.program(spec)
-        return Candidate(schedule, program, self._executor(program, self._inputs_of(c)), run, [])
+        return Candidate(schedule, program, self._executor(program, self._inputs_of(c)), run, [], [])
 
     def _executor(self, program: Program, inputs: StepInputs) -> RankExecutor:
         return RankExecutor(self._world, program, self._kernel, inputs.load, merge=merge_into)

@@ -33,12 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--plan", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument(
+        "--memory-share", type=float, default=1.0, help="of the GPU, for runs that ask whether they fit"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of each process, on CPUs")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
     world = World(options.backend)
     machine = describe_machine(world.device) | {"threads": options.threads}
+    if options.memory_share < 1 and world.device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(options.memory_share, world.device)
+        machine["memory_share"] = options.memory_share
     wrong = measure_plan(world, read_plan(options.plan), options.out, options.seconds, machine)
     world.leave()
     return 1 if wrong else 0

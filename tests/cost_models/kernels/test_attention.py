@@ -5,7 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cost_models.hardware import HARDWARE_NAMES, load_hardware
-from cost_models.kernels import AttentionShape, estimate_attention_s, estimate_calls_s, estimate_elementwise_s
+from cost_models.kernels import (
+    AttentionShape,
+    estimate_attention_s,
+    estimate_calls_s,
+    estimate_elementwise_s,
+    split_call,
+)
 from cost_models.masks import KernelCall, Segment, TokenRange, lower, parse_mask
 from traces.errors import InputError
 
@@ -120,7 +126,9 @@ def test_grouped_heads_add_a_sum_of_gradients():
 def test_mask_cost_falls_on_cut_tiles_alone_unless_windows_are_masked_throughout():
     slow = with_pass(H100, "flash2", "forward", masked_tile_cost=3.0, masks_window_tiles=False)
     fast = with_pass(H100, "flash2", "forward", masked_tile_cost=1.0, masks_window_tiles=False)
-    everywhere = with_pass(H100, "flash2", "forward", masked_tile_cost=3.0, masks_window_tiles=True)
+    window = {"masked_tile_cost": 3.0, "masks_window_tiles": True}
+    everywhere = with_pass(H100, "flash2", "forward", **window, window_tile_cost=None)
+    cheaper = with_pass(H100, "flash2", "forward", **window, window_tile_cost=2.0)
 
     def ratio(profile, call):
         return estimate_attention_s(profile, "flash2", call, SHAPE, "forward") / estimate_attention_s(
@@ -131,6 +139,7 @@ def test_mask_cost_falls_on_cut_tiles_alone_unless_windows_are_masked_throughout
     assert 1 < ratio(slow, square(8192, None, 0)) < 1.1
     assert 1.1 < ratio(slow, square(8192, 4096, 0)) < 2
     assert ratio(everywhere, square(8192, 4096, 0)) > 2.8
+    assert 1.8 < ratio(cheaper, square(8192, 4096, 0)) < ratio(everywhere, square(8192, 4096, 0)) - 0.5
 
 
 def test_varlen_cost_falls_on_pieces_of_calls_of_several_segments():
@@ -201,3 +210,29 @@ def test_calls_of_one_lowering_follow_each_other_without_a_rest():
     three = estimate_calls_s(H100, "cudnn", (call,) * 3, SHAPE, "forward")
     assert H100.kernels["cudnn"].forward.boost_s < 2 * alone
     assert three > 3 * alone * 1.02
+
+
+DOCUMENTS = KernelCall((Segment(0, 4096, 0, 4096), Segment(4096, 8192, 4096, 8192)), None, 0)
+
+
+def test_a_kernel_without_segments_launches_each_and_says_what_it_joins():
+    """cuDNN: documents are launches of their own, and causal attention to more keys is a full and a square one."""
+    each = KernelCall(DOCUMENTS.segments[:1], None, 0)
+    apart = estimate_calls_s(H100, "cudnn", (DOCUMENTS,), SHAPE, "forward")
+    assert apart == pytest.approx(2 * estimate_calls_s(H100, "cudnn", (each,), SHAPE, "forward"), rel=1e-6)
+    together = estimate_calls_s(H100, "flash2", (DOCUMENTS,), SHAPE, "forward")
+    assert together < 2 * estimate_calls_s(H100, "flash2", (each,), SHAPE, "forward")
+    longer = KernelCall((Segment(0, 4096, 0, 8192),), None, 0)
+    parts = split_call(longer, varlen=False, top_left=True)
+    assert [(part.right, part.segments[0].k_start) for part in parts] == [(None, 0), (0, 4096)]
+    alone = sum(estimate_attention_s(H100, "cudnn", part, SHAPE, "forward") for part in parts)
+    assert estimate_calls_s(H100, "cudnn", (longer,), SHAPE, "forward") > alone * 1.02
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_copies_of_parts_of_several_batch_rows_are_priced(direction: str):
+    one, two = AttentionShape(1, 64, 8, 128, 128, "bf16"), AttentionShape(2, 32, 8, 128, 128, "bf16")
+    extra = estimate_calls_s(H100, "cudnn", (DOCUMENTS,), two, direction) - estimate_calls_s(
+        H100, "cudnn", (DOCUMENTS,), one, direction
+    )
+    assert (extra > 1e-5) == (direction == "backward")

@@ -47,8 +47,16 @@ def test_query_heads_of_a_group_cost_nothing_while_they_fit_into_a_tile(kernel):
 
 
 def test_splitting_ends_where_queries_fill_more_than_a_tile():
-    many, few = (token_s("cudnn", 2**17, replace(SHAPE, heads=8), queries=queries) for queries in (129, 128))
+    many, few = (token_s("flex", 2**17, replace(SHAPE, heads=8), queries=queries) for queries in (129, 128))
     assert many > 4 * few
+
+
+def test_kernels_pack_and_split_few_queries_as_they_were_measured_to():
+    """cuDNN does it for one query only; flash-attention 2 packs the heads of one, and splits the keys of several."""
+    one, two = (token_s("cudnn", 2**17, queries=queries) for queries in (1, 2))
+    assert two > 3 * one
+    one, two = (token_s("flash2", 2**17, queries=queries) for queries in (1, 2))
+    assert 1.5 * one < two < 4 * one
 
 
 @pytest.mark.parametrize("kernel", ["cudnn", "flash2", "flex"])

@@ -39,7 +39,7 @@ from traces.storage import save_timeline
 
 SMALL = State(gpus="4", seq_len="8k")
 SLOW = State(gpus="4", seq_len="8k", nvlink="0.125")
-VALIDATION = Path(__file__).parents[3] / "docs/validation/h100-single"
+VALIDATION = Path(__file__).parents[3] / "docs/validation/h100-single/runs"
 RECORDS = Path(__file__).parents[3] / "validators/records/h100-sxm/kernels.jsonl"
 
 

@@ -45,6 +45,7 @@ def test_plan_covers_what_a_fit_needs() -> None:
 
 def test_backward_follows_its_forward() -> None:
     plan = [case for case in ordered(kernel_plan()) if case.kind == "attention" and "delta" not in case.parameters]
+    plan = [case for case in plan if int(case.parameters["rows"]) > 16]  # decoding has no backward
     for first, second in zip(plan[::2], plan[1::2], strict=True):
         assert first.parameters | {"direction": "backward"} == second.parameters
 

@@ -74,3 +74,23 @@ def test_output_with_delta_gives_the_gradients_of_the_real_output(kernels, scale
     ours = dense_backward(q, k, v, do / scale, lse, row_dot(do, stand_in) / scale, None)
     for got, want in zip(ours, real, strict=True):
         torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
+
+
+def test_triton_moves_rows_whatever_strides_and_dtypes() -> None:
+    """Packing for an all-to-all, a sum of bf16 into fp32, and a widening copy into a slice."""
+    from validators.kernels.triton_fused import move
+
+    source = torch.randn(2, 5, 6, 24, device=DEVICE)
+    packed = torch.zeros(3, 2, 5, 2, 24, device=DEVICE, dtype=torch.float16)  # the interpreter truncates to bf16
+    spread = source.view(2, 5, 3, 2, 24).permute(2, 0, 1, 3, 4)
+    move(packed, spread, add=False)
+    assert torch.equal(packed, spread.to(torch.float16))
+    total = torch.randn(2, 9, 6, 24, device=DEVICE)
+    want = total.clone()
+    want[:, 3:8] += source.to(torch.bfloat16)
+    move(total[:, 3:8], source.to(torch.bfloat16), add=True)
+    assert torch.equal(total, want)
+    repeated = torch.zeros(6, 2, 2, 5, 24, device=DEVICE)
+    each = source.permute(2, 0, 1, 3).unsqueeze(1)
+    move(repeated, each.expand_as(repeated), add=False)
+    assert torch.equal(repeated, each.expand_as(repeated))
