@@ -61,7 +61,7 @@ figure.update_yaxes(title="time (ms)")
 figure
 
 # %% [markdown]
-# At a quarter of the bandwidth a layer takes only one to six per cent longer: attention takes time with the square of
+# At a quarter of the bandwidth all but the flat ring take up to six per cent longer: attention grows with the square of
 # the sequence, communication with its first power. At a tenth the flat ring takes nearly twice as long: each hop is
 # as slow as its slowest link, the one between nodes. Burst's double ring and USP send most of their bytes inside a
 # node.
