@@ -165,7 +165,7 @@ class CostModel:
             return _shrink(array_to_ns(estimate_host_copy_s(self._topology, self._profile, work.bytes)))
         if isinstance(work, Collective):
             return self._collective(work)
-        return self._gemm(work)
+        return self._gemm(work, self._worked.before_s(operation))
 
     def workspace_bytes(self, operation: Operation) -> Column:
         """Memory an operation needs while it runs besides its buffers, on each rank."""
@@ -228,19 +228,22 @@ class CostModel:
             return self._priced[key]
         return array_to_ns(np.asarray(estimate_elementwise_s(self._profile, read, written, pattern)))
 
-    def _gemm(self, work: Gemm) -> Column:
+    def _gemm(self, work: Gemm, worked_s: float) -> Column:
         if isinstance(work.m, int) and isinstance(work.planes, int):
-            return self._gemm_ns(work, work.m, work.planes)
+            return self._gemm_ns(work, work.m, work.planes, worked_s)
         rows = np.stack(np.broadcast_arrays(work.m, work.planes), axis=1)
         distinct, index = np.unique(rows, axis=0, return_inverse=True)
-        return np.array([self._gemm_ns(work, int(m), int(p)) for m, p in distinct], dtype=np.int64)[index.reshape(-1)]
+        prices = [self._gemm_ns(work, int(m), int(planes), worked_s) for m, planes in distinct]
+        return np.array(prices, dtype=np.int64)[index.reshape(-1)]
 
-    def _gemm_ns(self, work: Gemm, m: int, planes: int) -> int:
-        key = ("gemm", m, planes, work.shapes, work.dtype, work.weight_bits, work.over_rows)
+    def _gemm_ns(self, work: Gemm, m: int, planes: int, worked_s: float) -> int:
+        worked_s = worked_s if self._profile.gemm.sustained_loss else 0.0
+        key = ("gemm", m, planes, work.shapes, work.dtype, work.weight_bits, work.over_rows, worked_s)
         if key not in self._priced:
             dtype, bits = work.dtype, work.weight_bits
             sizes = gemm_sizes(work, m)
-            seconds = sum(estimate_gemm_s(self._profile, *size, dtype, bits, planes) for size in sizes)
+            profile = self._profile
+            seconds = sum(estimate_gemm_s(profile, *size, dtype, bits, planes, worked_s=worked_s) for size in sizes)
             self._priced[key] = to_ns(seconds)
         return cast(int, self._priced[key])
 

@@ -62,6 +62,8 @@ class Calibration:
     spread: tuple[float, float] | None = None
     machines: list[dict[str, Any]] = field(default_factory=list)
     read_shares: dict[str, float] = field(default_factory=dict)
+    power: dict[str, float] = field(default_factory=dict)
+    power_reference: str = ""
     calls: dict[str, float] = field(default_factory=dict)
     calls_reference: str = ""
 
@@ -83,6 +85,7 @@ class Calibration:
             "gemm_errors": {name: vars(each) for name, each in self.gemm_errors.items()},
             "host_s": self.host,
             "read_shares": self.read_shares,
+            "power": self.power,
             "calls": self.calls,
         }
 

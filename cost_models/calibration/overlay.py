@@ -63,7 +63,8 @@ def _memory(calibration: Calibration) -> Iterator[str]:
         yield f"[elementwise]\noverhead_s = {_number(calibration.elementwise['overhead_s'].value)}\n"
         yield "[elementwise.efficiency]\n" + "".join(f"{name} = {share:.4g}\n" for name, share in shares.items())
     if calibration.gemm:
-        yield "[gemm]\n" + "".join(f"{name} = {_number(each.value)}\n" for name, each in calibration.gemm.items())
+        terms = {**{name: each.value for name, each in calibration.gemm.items()}, **calibration.power}
+        yield "[gemm]\n" + "".join(f"{name} = {_number(value)}\n" for name, value in terms.items())
     if "kernel_s" in calibration.host:
         yield f"[host]\nkernel_s = {_number(calibration.host['kernel_s'])}\n"
         for name in ("isolated", "isolated_error"):
@@ -78,6 +79,8 @@ def _memory_sources(calibration: Calibration, reference: str) -> Iterator[str]:
     names += ["host.kernel_s"] if "kernel_s" in calibration.host else []
     if names:
         yield _source(names, reference, None)
+    if calibration.power:
+        yield _source([f"gemm.{name}" for name in calibration.power], calibration.power_reference, None)
     if calibration.calls:
         yield _source(["call_error", "host.isolated", "host.isolated_error"], calibration.calls_reference, None)
 

@@ -35,6 +35,7 @@ def render_report(calibration: Calibration, reference: str) -> str:
         *_parameters(calibration.passes),
         *_worst(calibration.passes),
         *_others(calibration),
+        *_power(calibration),
         *_calls(calibration),
     ]
     return "\n".join(parts)
@@ -134,6 +135,15 @@ def _worst(passes: Sequence[FittedPass]) -> Iterator[str]:
             measured = f"{1e3 * sample.seconds:.4g} ms"
             yield f"| {kernel} | {direction} | {dim} | {_call(sample)} | {measured} | {100 * error:+.1f} % |"
     yield ""
+
+
+def _power(calibration: Calibration) -> Iterator[str]:
+    if calibration.power:
+        boost_s, loss = calibration.power["boost_s"], calibration.power["sustained_loss"]
+        yield (
+            f"\n## Power limit of products\n\nFrom {calibration.power_reference}: after {1e3 * boost_s:.0f} ms of work"
+            f" without a rest products lose {_percent(loss)} of their rate.\n"
+        )
 
 
 def _calls(calibration: Calibration) -> Iterator[str]:

@@ -152,12 +152,18 @@ class ElementwiseCosts(Terms):
 
 
 class GemmCosts(Terms):
-    """Dense products: tile of the output, share of peak within a tile, time of a call besides."""
+    """Dense products: tile of the output, share of peak within a tile, time of a call besides.
+
+    ``boost_s``, ``sustained_loss`` and ``sustained_s`` are of the power limit, as of a `KernelPass`.
+    """
 
     tile_rows: Count
     tile_columns: Count
     efficiency: Fraction
     overhead_s: Seconds
+    boost_s: Seconds = 0.0
+    sustained_loss: Share = 0.0
+    sustained_s: Seconds = 1e-3
 
 
 class HostCosts(Terms):
@@ -325,7 +331,9 @@ class HardwareProfile(Terms):
 
     def after_work(self, worked_s: float) -> HardwareProfile:
         """The GPU after so much work without a rest: that much of each kernel's boost is used up."""
-        return self._with_passes(lambda each: {"boost_s": max(0.0, each.boost_s - worked_s)})
+        gemm = self.gemm.model_copy(update={"boost_s": max(0.0, self.gemm.boost_s - worked_s)})
+        attention = self._with_passes(lambda each: {"boost_s": max(0.0, each.boost_s - worked_s)})
+        return attention.model_copy(update={"gemm": gemm})
 
     def _with_passes(self, change: Callable[[KernelPass], dict[str, float]]) -> HardwareProfile:
         """All passes of all kernels with other terms."""

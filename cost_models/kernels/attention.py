@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from cost_models.kernels.elementwise import estimate_elementwise_s
 from cost_models.kernels.launches import launches_of, merged_rows
 from cost_models.kernels.pieces import choose_splits, count_pieces
+from cost_models.kernels.power import slowed_s
 from cost_models.kernels.shape import AttentionShape
 from cost_models.kernels.split_keys import (
     estimate_combine_s,
@@ -166,7 +167,7 @@ def _price(
     def main_s(on_grid: AttentionShape, splits: int = 1, tiled: KernelPass = chosen) -> float:
         work = count_pieces(tiled, grid, profile.sm_count, peak, calls, on_grid, direction, splits, share)
         busy = work.busy_s * (1 + chosen.l2_miss_cost * missed_share(profile, work.shared_bytes))
-        compute = _slowed_s(chosen, worked_s + busy) - _slowed_s(chosen, worked_s)
+        compute = slowed_s(chosen, busy, worked_s)
         return max(compute, floor) if busy else 0.0
 
     if few:
@@ -194,14 +195,6 @@ def _price(
 def missed_share(profile: HardwareProfile, shared_bytes: float) -> float:
     """Part of the inner loops' loads that comes from memory: each half of the L2 cache holds what is shared."""
     return max(0.0, 1 - profile.l2_bytes / 2 / shared_bytes)
-
-
-def _slowed_s(chosen: KernelPass, busy_s: float) -> float:
-    """Time of work under the power limit that takes ``busy_s`` at the highest clock."""
-    late = max(0.0, busy_s - chosen.boost_s)
-    if not late:
-        return busy_s
-    return busy_s - late + late / (1 - chosen.sustained_loss * late / (late + chosen.sustained_s))
 
 
 def _tokens(calls: tuple[KernelCall, ...]) -> tuple[int, int]:

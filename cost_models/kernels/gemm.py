@@ -1,6 +1,6 @@
 """Seconds of a dense product [m, k] x [k, n].
 
-    t = overhead + max(waves t_m t_n 2 k / (s efficiency peak / SMs) + sums, bytes / HBM rate)
+    t = overhead + max(slowed(waves t_m t_n 2 k / (s efficiency peak / SMs) + sums), bytes / HBM rate)
     waves = ceil(s tiles / SMs),    sums = 4 s m n / HBM rate where s > 1
 
 Output tiles are equal, so whole waves are exact. Where they would leave half of the multiprocessors idle (gradients of
@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from cost_models.kernels.power import slowed_s
 from cost_models.units import dtype_bytes
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ FEW_ROWS = 64
 
 
 def estimate_gemm_s(
-    profile: HardwareProfile, m: int, n: int, k: int, dtype: str, weight_bits: float | None = None, planes: int = 1
-) -> float:
+    profile: HardwareProfile, m: int, n: int, k: int, dtype: str, weight_bits: float | None = None, planes: int = 1,
+    *, worked_s: float = 0.0,
+) -> float:  # fmt: skip
     """Time of a matrix product, zero where it is empty.
 
     Parameters
@@ -39,6 +41,7 @@ def estimate_gemm_s(
     m, n, k : rows and columns of the result, and the dim that is summed over.
     weight_bits : of an element of the [k, n] matrix; None for those of the dtype.
     planes : matrices of a grouped product, among which the m rows are shared evenly.
+    worked_s : how long the GPU has worked without a rest before: the power limit counts it (`power`).
 
     Raises
     ------
@@ -62,7 +65,7 @@ def estimate_gemm_s(
     element = dtype_bytes(dtype)
     weights = planes * k * n * (element if weight_bits is None else weight_bits / 8)
     moved = (m * k + m * n) * element + weights
-    return costs.overhead_s + max(compute, moved / rate)
+    return costs.overhead_s + max(slowed_s(costs, compute, worked_s), moved / rate)
 
 
 def count_waves(profile: HardwareProfile, m: int, n: int, planes: int = 1) -> float:
