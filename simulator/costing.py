@@ -228,7 +228,7 @@ class CostModel:
             return self._priced[key]
         return array_to_ns(np.asarray(estimate_elementwise_s(self._profile, read, written, pattern)))
 
-    def _gemm(self, work: Gemm, worked_s: float) -> Column:
+    def _gemm(self, work: Gemm, worked_s: float = 0.0) -> Column:
         if isinstance(work.m, int) and isinstance(work.planes, int):
             return self._gemm_ns(work, work.m, work.planes, worked_s)
         rows = np.stack(np.broadcast_arrays(work.m, work.planes), axis=1)

@@ -1,7 +1,8 @@
 """The figures that the closed forms of `cost_models.crossover` need, as the simulator prices them on a cluster.
 
 A rate is that of the transfer in question, at its size: bytes sent by a rank over seconds, all ranks at once; the times
-that do not depend on size are in it. The compute rate is that of one kernel over a rank's share of the pairs.
+that do not depend on size are in it. The compute rate is that of one kernel over a rank's share of the pairs, halfway
+through the rank's work: the power limit slows what is long.
 """
 
 from __future__ import annotations
@@ -73,5 +74,7 @@ def measure_flop_per_s(workload: AttentionWorkload, ranks: int, profile: Hardwar
     block = [TokenRange(tokens, 2 * tokens)], [TokenRange(0, keys)]
     (call,) = lower(CausalMask(), *block, 2 * tokens).calls
     shape = AttentionShape(w.batch, w.heads, w.kv_heads, w.head_dim, w.v_head_dim, w.dtype)
-    seconds = estimate_attention_s(profile, kernel, call, shape, "forward")
+    rested_s = estimate_attention_s(profile, kernel, call, shape, "forward")
+    blocks = w.seq_len / keys / (2 if w.mask.is_causal else 1)
+    seconds = estimate_attention_s(profile, kernel, call, shape, "forward", worked_s=blocks * rested_s / 2)
     return 2 * (w.head_dim + w.v_head_dim) * w.heads * w.batch * tokens * keys / seconds
