@@ -90,6 +90,7 @@ def open_runner(workers: int | None = None, scheduler: str | None = None) -> Ite
     """
     if scheduler is not None:
         with _connect(scheduler) as client:
+            client.run(_stop_profiler)
             yield Cluster(client)
         return
     count = workers if workers is not None else os.cpu_count() or 1
@@ -117,6 +118,13 @@ def _start_server() -> None:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _stop_profiler(dask_worker: Any) -> None:
+    """No samples of a worker's stack: they hold its frames, and buffers live as long as something holds them."""
+    profiler = dask_worker.periodic_callbacks.get("profile")
+    if profiler is not None:
+        profiler.stop()
 
 
 def _connect(scheduler: str) -> Any:
