@@ -250,6 +250,13 @@ def test_processes_and_a_cluster_give_the_same_plan(attention: PlanResult) -> No
     local = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
     with local as cluster, open_runner(scheduler=cluster.scheduler_address) as runner:
         assert plan(ATTENTION, runner, axes=axes).to_json() == here
+        with distributed.Client(cluster) as client:
+            assert not any(client.run(is_profiled).values()), "a profiler holds frames, and so buffers"
+
+
+def is_profiled(dask_worker: Any) -> bool:
+    """Whether a worker samples its stack."""
+    return bool(dask_worker.periodic_callbacks["profile"].is_running())
 
 
 def test_an_outcome_is_taken_from_the_cache_until_its_inputs_change(tmp_path: Any) -> None:
