@@ -16,8 +16,11 @@ from cost_models.masks import Lowering
 from cost_models.network.occupancy import Occupancy, collective_occupancy, exchange_occupancy
 from cost_models.topology import ClusterTopology
 from cost_models.units import dtype_bytes
-from simulator.costing import CostModel, attention_shape, gemm_sizes, group_numbers, shared_prices
+from simulator.costing import CostModel
 from simulator.engines.sharing import transfer_key
+from simulator.kernel_costs import attention_shape, gemm_sizes
+from simulator.network_costs import group_numbers
+from simulator.prices import shared_prices
 from simulator.program.operations import (
     Attention,
     Collective,

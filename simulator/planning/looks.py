@@ -22,11 +22,12 @@ from cost_models.hardware import HardwareProfile
 from cost_models.kernels import choose_kernel
 from cost_models.models import ModelShape
 from cost_models.topology import ClusterTopology
-from simulator.costing import CostModel, shared_prices
+from simulator.costing import CostModel
 from simulator.engines.maxplus import MaxPlus
 from simulator.engines.memory import Memory
 from simulator.fanout import Fanout
 from simulator.planning.points import Outcome, Point, run_point
+from simulator.prices import shared_prices
 from simulator.program.operations import Attention, Column, Operation
 from simulator.program.tape import Ignore
 from simulator.request import ResolvedRequest, SimulationRequest

@@ -9,7 +9,7 @@ import pytest
 
 from cost_models.hardware import load_hardware
 from cost_models.topology import load_topology
-from simulator import costing
+from simulator import network_costs
 from simulator.costing import CostModel
 from simulator.program.operations import Exchange, Gemm
 from simulator.recording import build_program
@@ -26,13 +26,13 @@ def test_an_exchange_is_priced_once(spec: str, monkeypatch: pytest.MonkeyPatch) 
         asked.append((target.tobytes(), np.asarray(size).tobytes()))
         return estimate(topology, profile, source, target, size)
 
-    estimate = costing.estimate_exchange_s
-    monkeypatch.setattr(costing, "estimate_exchange_s", count)
+    estimate = network_costs.estimate_exchange_s
+    monkeypatch.setattr(network_costs, "estimate_exchange_s", count)
     costs = CostModel(load_topology("dgx-h100", 4), load_hardware("h100-sxm"), "cudnn")
     exchanges = [each for each in program.operations if isinstance(each.work, Exchange)]
     first = [np.asarray(costs.device_ns(each)).tolist() for each in exchanges]
     assert len(asked) == len(set(asked)) >= 1 and len(exchanges) > len(asked)
-    monkeypatch.setattr(costing, "MOST_KEYED", 0)
+    monkeypatch.setattr(network_costs, "MOST_KEYED", 0)
     assert [np.asarray(costs.device_ns(each)).tolist() for each in exchanges] == first
 
 

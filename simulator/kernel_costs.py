@@ -1,0 +1,162 @@
+"""Prices kernels: attention per distinct lowering, memory-bound kernels by their bytes, products by their sizes.
+
+device_ns = round(1e9 seconds),  seconds by `cost_models.kernels`
+host_ns   = launches x launch_s
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import cast
+
+import numpy as np
+
+from cost_models.hardware import HardwareProfile
+from cost_models.kernels import (
+    AttentionShape,
+    attention_launches,
+    attention_workspace_bytes,
+    estimate_calls_s,
+    estimate_elementwise_s,
+    estimate_gemm_s,
+    estimate_stencil_s,
+    launches_of,
+)
+from cost_models.masks import Lowering
+from simulator.prices import Prices, array_to_ns, shrink, to_ns
+from simulator.program.lowered import LoweringColumn, LoweringSet
+from simulator.program.operations import Attention, Column, Elementwise, Gemm, IntArray, Operation, Stencil
+
+
+class KernelCosts:
+    """Costs of kernels on one GPU.
+
+    Parameters
+    ----------
+    profile : the GPU.
+    kernel : attention kernel, as in ``profile.kernels``.
+    prices : of the same GPU and kernel, to use and to add to.
+    """
+
+    def __init__(self, profile: HardwareProfile, kernel: str, prices: Prices) -> None:
+        self._profile, self._kernel = profile, kernel
+        self._priced, self._tables, self._prices = prices.of, prices.tables, prices
+        self._kernel_ns = to_ns(profile.host.kernel_s)
+
+    def workspace_bytes(self, operation: Operation) -> Column:
+        """Memory an operation needs while it runs besides its buffers, on each rank."""
+        work = operation.work
+        if not isinstance(work, Attention) or work.direction == "forward":
+            return 0
+        shape, delta, curve = attention_shape(work), work.precomputed_delta, self._profile.kernel(self._kernel)
+
+        def need(lowering: Lowering, _: int) -> int:
+            launches = [launch for call in lowering.calls for launch in launches_of(curve, call)]
+            needed = [
+                attention_workspace_bytes(self._kernel, each, shape, precomputed_delta=delta) for each in launches
+            ]
+            return max(needed, default=0)
+
+        return work.lowering.gather(self._per_lowering(("workspace", shape, delta), work.lowering.table, need))
+
+    def _launches(self, work: Attention) -> Column:
+        """Attention calls that each rank launches."""
+        curve = self._profile.kernel(self._kernel)
+        table = work.lowering.table
+        if curve.varlen and curve.windows:
+            return work.lowering.gather(table.launches)
+
+        def count(lowering: Lowering, _: int) -> int:
+            return sum(len(launches_of(curve, call)) for call in lowering.calls)
+
+        return work.lowering.gather(self._per_lowering("launches", table, count))
+
+    def _attention_host_ns(self, work: Attention) -> int:
+        """Time to issue one attention call."""
+        host_s = self._profile.kernel(self._kernel).direction(work.direction, work.head_dim).host_s
+        return to_ns(host_s) if host_s else attention_launches(self._kernel, work.direction) * self._kernel_ns
+
+    def _attention(self, work: Attention, worked_s: float) -> Column:
+        column, key, price = self._attention_price(work, worked_s)
+        return column.gather(self._per_lowering(key, column.table, price))
+
+    def _attention_price(
+        self, work: Attention, worked_s: float
+    ) -> tuple[LoweringColumn, Hashable, Callable[[Lowering, int], int]]:
+        """The lowerings that are launched, what tells their prices, and the price of one."""
+        shape, direction, delta = attention_shape(work), work.direction, work.precomputed_delta
+        column, kernel, share = work.lowering, self._kernel, 1.0
+        if work.sparse is not None:
+            column, share = work.sparse.within, work.sparse.share
+            kernel = work.sparse.kernel if work.sparse.kernel in self._profile.kernels else kernel
+
+        def price(lowering: Lowering, _: int) -> int:
+            return to_ns(
+                estimate_calls_s(
+                    self._profile, kernel, lowering.calls, shape, direction,
+                    precomputed_delta=delta, worked_s=worked_s, share=share,
+                )
+            )  # fmt: skip
+
+        return column, (shape, direction, delta, worked_s, share, kernel), price
+
+    def _elementwise(self, work: Elementwise) -> Column:
+        if work.lowering is None:
+            return self._bytes(work.pattern, work.bytes_read, work.bytes_written)
+        covered = work.lowering.table.covered(work.side)
+
+        def price(_: Lowering, number: int) -> int:
+            tokens = int(covered[number])
+            read, written = tokens * work.bytes_read, tokens * work.bytes_written
+            return to_ns(float(estimate_elementwise_s(self._profile, read, written, work.pattern)))
+
+        key = (work.pattern, work.bytes_read, work.bytes_written, work.side)
+        return work.lowering.gather(self._per_lowering(key, work.lowering.table, price))
+
+    def _bytes(self, pattern: str, read: Column, written: Column) -> Column:
+        if isinstance(read, int) and isinstance(written, int):
+            key = (pattern, read, written)
+            if key not in self._priced:
+                self._priced[key] = to_ns(float(estimate_elementwise_s(self._profile, read, written, pattern)))
+            return self._priced[key]
+        return array_to_ns(np.asarray(estimate_elementwise_s(self._profile, read, written, pattern)))
+
+    def _gemm(self, work: Gemm, worked_s: float = 0.0) -> Column:
+        if isinstance(work.m, int) and isinstance(work.planes, int):
+            return self._gemm_ns(work, work.m, work.planes, worked_s)
+        rows = np.stack(np.broadcast_arrays(work.m, work.planes), axis=1)
+        distinct, index = np.unique(rows, axis=0, return_inverse=True)
+        prices = [self._gemm_ns(work, int(m), int(planes), worked_s) for m, planes in distinct]
+        return np.array(prices, dtype=np.int64)[index.reshape(-1)]
+
+    def _gemm_ns(self, work: Gemm, m: int, planes: int, worked_s: float) -> int:
+        worked_s = worked_s if self._profile.gemm.sustained_loss else 0.0
+        key = ("gemm", m, planes, work.shapes, work.dtype, work.weight_bits, work.over_rows, worked_s)
+        if key not in self._priced:
+            dtype, bits = work.dtype, work.weight_bits
+            sizes = gemm_sizes(work, m)
+            profile = self._profile
+            seconds = sum(estimate_gemm_s(profile, *size, dtype, bits, planes, worked_s=worked_s) for size in sizes)
+            self._priced[key] = to_ns(seconds)
+        return cast(int, self._priced[key])
+
+    def _stencil(self, work: Stencil) -> Column:
+        columns = np.broadcast_arrays(*map(np.atleast_1d, (work.bytes_read, work.bytes_written, work.flop)))
+        distinct, index = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
+        seconds = [estimate_stencil_s(self._profile, *map(int, row)) for row in distinct]
+        return shrink(array_to_ns(np.array(seconds))[index.reshape(-1)])
+
+    def _per_lowering(self, key: Hashable, table: LoweringSet, price: Callable[[Lowering, int], int]) -> IntArray:
+        return self._prices.per_lowering(key, table, price)
+
+
+def attention_shape(work: Attention) -> AttentionShape:
+    """What an attention kernel's price depends on besides its calls."""
+    return AttentionShape(
+        work.batch, work.heads, work.kv_heads, work.head_dim, work.v_head_dim, work.dtype, work.row_bytes
+    )
+
+
+def gemm_sizes(work: Gemm, m: int) -> list[tuple[int, int, int]]:
+    """Size (m, n, k) of each product, for so many rows."""
+    return [(n, k, m) if work.over_rows else (m, n, k) for n, k in work.shapes]
