@@ -26,7 +26,7 @@ from traces.errors import InputError
 MAX_FILE_BYTES = 64 << 20
 MAX_LINE_BYTES = 1 << 20
 
-KINDS = ("attention", "sustained", "gemm", "elementwise", "host", "host_copy", "network", "interference")
+KINDS = ("attention", "sustained", "train", "gemm", "elementwise", "host", "host_copy", "network", "interference")
 OUTCOMES = ("measured", "out_of_memory", "wrong", "refused")
 
 Value = int | float | str | bool | None

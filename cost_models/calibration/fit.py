@@ -111,6 +111,7 @@ def calibrate(
     InputError
         Where there is nothing to fit to.
     """
+    records = [each for each in records if not each.parameters.get("fresh")]
     elementwise, gemm = fit_elementwise(records, profile), fit_gemm(records, profile)
     based = _with_elementwise(profile, elementwise)
     passes = []

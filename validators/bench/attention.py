@@ -15,7 +15,7 @@ from traces.errors import InputError
 from traces.records import Value
 from validators.bench.checks import Problem, check_backward, check_forward, failures
 from validators.bench.plan import Case
-from validators.bench.timing import Timer
+from validators.bench.timing import Call, Timer
 from validators.dense import row_dot
 from validators.executors.local import AttentionKernel, SegmentsKernel
 from validators.kernels import build_attention_kernel
@@ -43,7 +43,14 @@ class AttentionBench:
     _problem: Problem | None = None
 
     def run(self, case: Case) -> tuple[list[float], dict[str, float]]:
-        """Samples in seconds, and the errors of the check.
+        """Samples in seconds, and the errors of the check; errors as of :meth:`prepare`."""
+        call, errors = self.prepare(case)
+        if case.kind == "sustained":
+            return self.timer.measure_train([call], SUSTAINED_S), errors
+        return self.timer.measure(call), errors
+
+    def prepare(self, case: Case) -> tuple[Call, dict[str, float]]:
+        """The call of a case, and the errors of its check.
 
         Raises
         ------
@@ -53,42 +60,33 @@ class AttentionBench:
         kernel = self._kernel(str(case.parameters["kernel"]))
         problem, call = self._prepare(case), call_of(case.parameters)
         if case.parameters["direction"] == "forward":
-            return self._forward(case, kernel, problem, call)
-        return self._backward(case, kernel, problem, call)
+            return self._forward(kernel, problem, call)
+        return self._backward(kernel, problem, call, delta=bool(case.parameters.get("delta", False)))
 
     def forget(self) -> None:
         """Free the memory of the last problem."""
         self._key = self._problem = None
 
-    def _forward(
-        self, case: Case, kernel: AttentionKernel, problem: Problem, call: KernelCall
-    ) -> tuple[list[float], dict[str, float]]:
+    def _forward(self, kernel: AttentionKernel, problem: Problem, call: KernelCall) -> tuple[Call, dict[str, float]]:
         forward = _functions(kernel, call)[0]
         problem.o, problem.lse = forward(problem.q, problem.k, problem.v, call)
         errors = _checked(check_forward(problem, problem.o, problem.lse, self.seed))
-        return self._time(case, lambda: forward(problem.q, problem.k, problem.v, call)), errors
+        return lambda: forward(problem.q, problem.k, problem.v, call), errors
 
     def _backward(
-        self, case: Case, kernel: AttentionKernel, problem: Problem, call: KernelCall
-    ) -> tuple[list[float], dict[str, float]]:
+        self, kernel: AttentionKernel, problem: Problem, call: KernelCall, *, delta: bool
+    ) -> tuple[Call, dict[str, float]]:
         forward, backward = _functions(kernel, call)
         if problem.o is None:
             problem.o, problem.lse = forward(problem.q, problem.k, problem.v, call)
             _checked(check_forward(problem, problem.o, problem.lse, self.seed))
-        delta = bool(case.parameters.get("delta", False))
         row = row_dot(problem.do.float(), problem.o.float()).contiguous() if delta else problem.o
         lse = cast(Tensor, problem.lse)
 
         def run() -> tuple[Tensor, Tensor, Tensor]:
             return backward(problem.q, problem.k, problem.v, problem.do, lse, row, call, delta=delta)
 
-        errors = _checked(check_backward(problem, run(), self.seed))
-        return self._time(case, run), errors
-
-    def _time(self, case: Case, call: object) -> list[float]:
-        if case.kind == "sustained":
-            return self.timer.measure_train(call, SUSTAINED_S)  # type: ignore[arg-type]
-        return self.timer.measure(call)  # type: ignore[arg-type]
+        return run, _checked(check_backward(problem, run(), self.seed))
 
     def _kernel(self, name: str) -> AttentionKernel:
         if name not in self._kernels:

@@ -17,6 +17,7 @@ from cost_models.masks import parse_mask
 from cost_models.workload import AttentionWorkload
 from simulator.program.operations import Buffer, Column, Elementwise, Operation
 from simulator.program.program import Program
+from simulator.program.recorder import Recorder
 from simulator.program.setup import Setup
 from simulator.recording import build_program
 from simulator.schedules import parse_schedule
@@ -31,6 +32,8 @@ from validators.kernels.dense import DenseKernel
 RANKS, RANK = 4, 1
 SCHEDULES = ("ring", "burst", "ulysses", "apb:anchor=256,passing=128", "allgather")
 LOCAL_TOKENS = (1024, 4096, 16384, 65536)
+COMBINE, COMBINED_TOKENS = "combine", (1, 16, 256, 4096)
+"""In place of a schedule: the combination of partial results, of so many queries."""
 SHAPES = ((1, 32, 8, 128), (1, 16, 2, 64))
 """(batch, heads, kv heads, head dim); with fewer KV heads than ranks Ulysses repeats them."""
 
@@ -38,7 +41,8 @@ SHAPES = ((1, 32, 8, 128), (1, 16, 2, 64))
 def elementwise_cases() -> list[Case]:
     """Distinct operations of the schedules on all shapes."""
     found: dict[object, Case] = {}
-    for spec, tokens, shape in product(SCHEDULES, LOCAL_TOKENS, SHAPES):
+    wanted = [*product(SCHEDULES, LOCAL_TOKENS, SHAPES), *product((COMBINE,), COMBINED_TOKENS, SHAPES)]
+    for spec, tokens, shape in wanted:
         for operation in _program(spec, tokens, shape).operations:
             if isinstance(operation.work, Elementwise):
                 found.setdefault(_signature(operation), _case(operation, spec, tokens, shape))
@@ -64,9 +68,24 @@ def run_elementwise(case: Case, timer: Timer) -> list[float]:
 def _program(spec: str, tokens: int, shape: tuple[int, ...]) -> Program:
     batch, heads, kv_heads, head_dim = shape
     seq_len = tokens * RANKS
+    if spec == COMBINE:
+        return _combination(tokens, shape)
     mask = parse_mask("causal", seq_len)
     workload = AttentionWorkload(batch, seq_len, heads, kv_heads, head_dim, head_dim, "bf16", mask)
     return build_program(parse_schedule(spec), Setup(workload, RANKS, RANKS))
+
+
+def _combination(tokens: int, shape: tuple[int, ...]) -> Program:
+    """The sum of all ranks' partial results of some queries, which is what decoding adds to attention."""
+    batch, heads, kv_heads, head_dim = shape
+    mask = parse_mask("full", tokens)
+    workload = AttentionWorkload(batch, tokens, heads, kv_heads, head_dim, head_dim, "bf16", mask)
+    program = Program(Setup(workload, RANKS, RANKS))
+    r = Recorder(program.setup, program)
+    o_all, o = (r.tensor("o", None, heads, head_dim, "bf16", tokens=tokens, batch=n * batch) for n in (RANKS, 1))
+    lse_all, lse = (r.tensor("lse", None, heads, 1, "fp32", tokens=tokens, batch=n * batch) for n in (RANKS, 1))
+    r.combine(o_all, lse_all, o, lse)
+    return program
 
 
 def bytes_of(operation: Operation, rank: int) -> tuple[int, int]:

@@ -91,6 +91,10 @@ class Monitor:
             self._stop.set()
             self._thread.join()
 
+    def forget(self) -> None:
+        """Leave out what was seen so far."""
+        self._seen.clear()
+
     @property
     def conditions(self) -> dict[str, float]:
         """Means of what was seen, and the lowest clock."""

@@ -159,8 +159,8 @@ def _own_kernels() -> Iterator[Case]:
     """Triton and Flex, which compile for seconds: few."""
     for head_dim, mask, (place, length) in product((128, 64), MASKS, enumerate((2048, 6144, 16384, 49152))):
         yield from _both("triton", HEADS[place], head_dim, length, length, MASKS[mask], priority=6)
-    for place, length in enumerate((4096, 16384)):
-        yield from _both("flex", HEADS[place], 128, length, length, MASKS["causal"], priority=7)
+    for place, (length, mask) in enumerate(((4096, "causal"), (16384, "causal"), (8192, "full"), (2048, "causal"))):
+        yield from _both("flex", HEADS[place], 128, length, length, MASKS[mask], priority=7)
 
 
 def _sustained() -> Iterator[Case]:

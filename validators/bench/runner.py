@@ -14,12 +14,14 @@ from traces.records import CalibrationRecord, RecordFile
 from validators.bench.attention import AttentionBench, WrongResultError
 from validators.bench.copies import copy_cases, run_copy
 from validators.bench.elementwise import elementwise_cases, run_elementwise
+from validators.bench.fresh import fresh_cases
 from validators.bench.gemm import run_gemm
 from validators.bench.host import run_host
 from validators.bench.layers import layer_cases, run_layer
 from validators.bench.machine import Monitor, describe_machine
 from validators.bench.plan import Case, kernel_plan, ordered
 from validators.bench.timing import Timer
+from validators.bench.trains import run_train, train_cases
 
 Report = Callable[[str], None]
 
@@ -43,7 +45,8 @@ class Summary:
 
 def full_plan(seed: int = 0) -> list[Case]:
     """Everything that one GPU can say."""
-    return ordered([*kernel_plan(seed), *elementwise_cases(), *layer_cases(), *copy_cases()], seed)
+    cases = [*kernel_plan(seed), *train_cases(), *fresh_cases(), *elementwise_cases(), *layer_cases(), *copy_cases()]
+    return ordered(cases, seed)
 
 
 def run_plan(
@@ -100,6 +103,7 @@ class Bench:
         errors: dict[str, float] = {}
         outcome, detail = "measured", None
         with Monitor(self.device) as monitor:
+            self.timer.settled = monitor.forget
             try:
                 samples, errors = self._measure(case)
             except torch.OutOfMemoryError as error:
@@ -123,6 +127,8 @@ class Bench:
         self._attention.forget()
         if case.kind == "gemm":
             return run_gemm(case, self.timer)
+        if case.kind == "train":
+            return run_train(case, self.timer, self._attention)
         if case.kind == "elementwise":
             run = run_layer if "hidden" in case.parameters else run_elementwise
             return run(case, self.timer), {}
