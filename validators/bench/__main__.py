@@ -66,7 +66,8 @@ def _names(case: Case) -> set[object]:
     """What a case can be chosen by."""
     of_layers = case.kind == "host_copy" or {"hidden", "form"} & set(case.parameters)
     fresh = "fresh" if case.parameters.get("fresh") else None
-    return {case.kind, case.parameters.get("kernel"), "layers" if of_layers else None, fresh}
+    chosen_by = (case.parameters.get(name) for name in ("kernel", "operation_kind"))
+    return {case.kind, *chosen_by, "layers" if of_layers else None, fresh}
 
 
 if __name__ == "__main__":
