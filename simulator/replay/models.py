@@ -15,6 +15,7 @@ from cost_models.topology import ClusterTopology, load_topology, parse_nccl_assi
 from simulator.costing import CostModel
 from simulator.engines.maxplus import MaxPlus
 from simulator.engines.memory import Memory
+from simulator.engines.traffic import Traffic
 from simulator.fanout import Fanout
 from simulator.replay.rows import Row, Skip
 from simulator.request import SimulationRequest
@@ -39,10 +40,11 @@ class Run:
 
 
 class Outcome(NamedTuple):
-    """What a run takes: makespan, and memory of the fullest rank."""
+    """What a run takes: makespan, memory of the fullest rank, and what all ranks compute."""
 
     time_s: float
     peak_memory_bytes: int
+    flop: int
 
 
 class Cluster:
@@ -78,8 +80,9 @@ class Cluster:
         except InputError as error:
             raise Skip(error.message) from None
         engine, memory = MaxPlus(run.gpus, costs), Memory(run.gpus, costs.workspace_bytes)
-        subject.record(Fanout(engine, memory))
-        return Outcome(engine.makespan_ns / 1e9, int(memory.peak_bytes.max()))
+        traffic = Traffic(subject.setup, subject.copies)
+        subject.record(Fanout(engine, memory, traffic))
+        return Outcome(engine.makespan_ns / 1e9, int(memory.peak_bytes.max()), traffic.flop)
 
 
 def value_of(row: Row, result: Outcome, run: Run, extra_bytes: float = 0.0) -> float:

@@ -22,11 +22,13 @@ SOURCES: dict[str, str] = {
     "usp": "usp",
     "apb-prefill": "apb_prefill",
     "apb-breakdown": "apb_breakdown",
+    "apb-flop": "apb_flop",
     "burst-first-token": "burst_first_token",
     "distflashattn": "distflashattn",
     "burst-engine": "burst_engine",
     "ring-blocks": "ring_blocks",
     "gpt-fast": "gpt_fast",
+    "ffnet": "ffnet",
 }
 """Modules in ``sources/`` by the name on the command line."""
 

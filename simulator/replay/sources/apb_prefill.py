@@ -23,6 +23,16 @@ SCHEDULES = {
 }
 
 
+def schedule_of(method: str, seq_len: int) -> str:
+    """The schedule of a method; APB with the lengths of Figure 1."""
+    if method == "APB":
+        passing = min(2048, seq_len // 64)
+        return f"apb:anchor={2 * passing},passing={passing}"
+    if method not in SCHEDULES:
+        raise Skip(f"no schedule for {method[:60] or 'an unnamed method'}")
+    return SCHEDULES[method]
+
+
 class ApbPrefill(Source):
     """Prefill of a whole model."""
 
@@ -36,14 +46,7 @@ class ApbPrefill(Source):
     def predict(self, row: Row) -> float:
         """Seconds."""
         gpus, seq_len = row.integer("n_gpus", MAX_GPUS), row.integer("seq_len", MAX_SEQ_LEN)
-        if row["method"] == "APB":
-            passing = min(2048, seq_len // 64)
-            schedule = f"apb:anchor={2 * passing},passing={passing}"
-        elif row["method"] in SCHEDULES:
-            schedule = SCHEDULES[row["method"]]
-        else:
-            raise Skip(f"no schedule for {row['method'][:60] or 'an unnamed method'}")
-        run = Run(load_model("llama-3.1-8b"), schedule, gpus, seq_len, "prefill")
+        run = Run(load_model("llama-3.1-8b"), schedule_of(row["method"], seq_len), gpus, seq_len, "prefill")
         return value_of(row, self.cluster.outcome(run), run)
 
     cluster = Cluster("dgx-a100", "a800")
