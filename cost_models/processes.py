@@ -4,22 +4,21 @@
 
 | term | x |
 |---|---|
-| attention_forward:D, attention_backward:D | calls, FLOP of the scores that the kernel computes, elements of masks that it is given, bytes of K and V repeated for query groups, blocks of scores |
-| elementwise:KIND | calls, bytes read and written |
+| attention_forward, attention_backward | what the kernel computes and moves (`process_attention`) |
+| elementwise:KIND, of two dtypes or by token apart | calls, bytes read and written |
 | gemm:KIND | calls, FLOP |
-| exchange, all_to_all, all_gather, ... | calls, bytes that a rank sends |
+| exchange | calls, tensors, bytes that a rank sends |
+| all_to_all:N, all_gather:N, ... in groups of N | calls, bytes that a rank sends, uneven ones and receives |
 | issue | operations: what Python needs between two |
 
-PyTorch's CPU kernel computes whole rectangles of scores, except for causal attention with as many keys as queries, of
-which it leaves out blocks beyond the diagonal; every other window is a mask of the rectangle. It goes by blocks of 32,
-64 or 256 rows and 512 keys, two products each, whose setting up counts where they are small. The number of processes is part of the key as they share memory bandwidth and cores.
+The number of processes is part of the key as they share memory bandwidth and cores.
 
 A host of processes is not quiet: the same operation takes 1.5 times as long in one case of ten. Ranks that wait for
 each other wait for the slowest, so that a schedule takes longer than its operations' medians add up to. A profile has
 the quantiles of measured over fitted time of each term; a simulation draws from them, to the power ``independence``:
 1 where every operation has a draw of its own, 0 where a whole run is slow or none of it.
-Source: PyTorch aten/src/ATen/native/cpu/FlashAttentionKernel.cpp; fitted by `fit_processes`.
-"""  # noqa: E501
+Source: fitted by `fit_processes`.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +31,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from cost_models.kernels import AttentionShape
-from cost_models.masks import KernelCall
 from traces.atomic import write_text_atomic
 from traces.bounded import read_bounded
 from traces.errors import InputError
@@ -42,8 +39,6 @@ FORMAT = "attnsim process profile 1"
 MAX_FILE_BYTES = 1 << 20
 Features = tuple[float, ...]
 PROBABILITIES = (0.005, 0.995)
-BLOCK_COLUMNS = 512
-"""Keys of a block of PyTorch's kernel."""
 LEAST_S = 5e-6
 """Below it a clock, and Python, are not exact."""
 
@@ -97,54 +92,11 @@ class ProcessProfile:
         return float(np.dot(table[term], features))
 
 
-def attention_features(calls: Iterable[KernelCall], shape: AttentionShape, direction: str) -> Features:
-    """Features of the attention kernels of one step.
-
-    >>> from cost_models.masks import Segment
-    >>> shape = AttentionShape(1, 2, 2, 64, 64, "fp32")
-    >>> attention_features([KernelCall((Segment(0, 8, 0, 4),), None, None)], shape, "forward")
-    (1.0, 16384.0, 0.0, 0.0, 2.0)
-    """
-    launches = pairs = masked = repeated = blocks = 0
-    for call in calls:
-        for segment in call.segments:
-            rows, columns = segment.q_stop - segment.q_start, segment.k_stop - segment.k_start
-            launches += 1
-            full = call.left is None and call.right is None
-            causal = call.left is None and call.right == 0 and rows == columns
-            computed, count = _scores(rows, columns, causal=causal)
-            pairs, blocks = pairs + computed, blocks + count
-            masked += 0 if full or causal else rows * columns
-            repeated += columns
-    group = shape.heads // shape.kv_heads
-    width = (shape.head_dim + shape.v_head_dim) * shape.problems * shape.element_bytes if group > 1 else 0
-    flop = pairs * shape.problems * shape.flop_per_pair(direction)
-    of_blocks = float(blocks * shape.problems)
-    return float(launches), float(flop), float(masked * shape.batch), float(repeated * width), of_blocks
-
-
-def _scores(rows: int, columns: int, *, causal: bool) -> tuple[int, int]:
-    """Scores of one head that are computed, and blocks of them.
-
-    >>> _scores(256, 1024, causal=False), _scores(1024, 1024, causal=True), _scores(256, 256, causal=True)
-    ((262144, 8), (786432, 6), (65536, 4))
-    """
-    height, computed, blocks = _block_rows(rows), 0, 0
-    for first in range(0, rows, height):
-        seen = min(first + height, columns) if causal else columns
-        visited = -(-seen // BLOCK_COLUMNS)
-        computed += min(height, rows - first) * min(visited * BLOCK_COLUMNS, columns)
-        blocks += visited
-    return computed, blocks
-
-
-def _block_rows(rows: int) -> int:
-    """Rows of a block of PyTorch's kernel."""
-    return 256 if rows >= 768 else 64 if rows >= 192 else 32
-
-
 def fit_processes(samples: Iterable[Sample]) -> dict[str, Features]:
     """Coefficients of each term that the samples have: least squares of relative errors, outliers weighted down.
+
+    Relative errors punish what is predicted too long more than what is too short, so all are scaled in the end: the
+    median sample is exact.
 
     Parameters
     ----------
@@ -187,6 +139,7 @@ def _fit(samples: list[tuple[Features, float]]) -> Features:
         error = np.abs((x / scale) @ found / seconds - 1)
         spread = max(1.5 * float(np.median(error)), 1e-3)
         weight = np.sqrt(np.minimum(1.0, spread / np.maximum(error, 1e-12)))
+    found *= float(np.median(seconds / np.maximum((x / scale) @ found, 1e-12)))
     return tuple(float(f"{value:.4g}") for value in found / scale)
 
 

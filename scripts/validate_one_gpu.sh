@@ -6,7 +6,7 @@
 # tests     kernels and the executor over NCCL (tests/gpu)          kernels   microbenchmarks that a fit needs
 # loopback  every schedule with the GPU's kernels (KERNELS, SCHEDULES)   single    runs of one rank, PLANS=...
 # memory    whether runs fit that are about as large as memory
-# gloo      gloo processes (4 and 8) calibrated and measured, on the other cores, beside the parts after it
+# gloo      gloo processes (4 and 8) calibrated and measured, on HOST_CORES, beside the parts after it
 #
 # OUT/results.tar.gz is written anew all the time, so that a call that is cut off loses little. What is in OUT/work (the
 # unpacked results of an earlier call) is not measured again. SEED of the gloo draws; each part ends in time by itself.
@@ -44,7 +44,7 @@ gloo() {
   each=$(($(left) / 2 - 5))
   for ranks in 4 8; do
     taskset -c "$host" python3 -m validators.validation.host --folder "$work/gloo" --ranks $ranks --draws "${DRAWS:-24}" \
-      --seed "${SEED:-11}" --rounds 3 --seconds $each
+      --seed "${SEED:-11}" --rounds 5 --seconds $each
   done
 }
 

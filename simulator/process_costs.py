@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cost_models.kernels import AttentionShape
-from cost_models.processes import Features, ProcessProfile, attention_features
+from cost_models.process_attention import attention_features
+from cost_models.processes import Features, ProcessProfile
 from simulator.program.operations import (
     Attention,
+    Collective,
     Column,
     Elementwise,
     Exchange,
@@ -22,6 +25,7 @@ from simulator.program.operations import (
     IntArray,
     Operation,
     Stencil,
+    Work,
 )
 
 
@@ -49,11 +53,19 @@ class ProcessCosts:
         terms = list(features_by_rank(operation, self._n_ranks))
         column = np.array([self._price(term, features) for term, features in terms])
         if self._random is not None:
-            slower = self._profile.slower(self._n_ranks, terms[0][0], self._random.random(self._n_ranks))
+            slower = self._profile.slower(self._n_ranks, terms[0][0], self._drawn(operation, self._random))
             column = np.rint(column * slower).astype(np.int64)
         if operation.category == "compute":
             column += self._price("issue", (1.0,))
         return int(column[0]) if bool((column == column[0]).all()) else column
+
+    def _drawn(self, operation: Operation, random: np.random.Generator) -> NDArray[np.float64]:
+        """A probability of each rank; those of a collective, which nobody leaves much earlier, have one together."""
+        drawn = random.random(self._n_ranks)
+        if not isinstance(operation.work, Collective):
+            return drawn
+        groups = operation.work.groups
+        return drawn[groups if groups is not None else np.zeros(self._n_ranks, np.int64)]
 
     def _price(self, term: str, features: Features) -> int:
         key = (term, features)
@@ -64,27 +76,63 @@ class ProcessCosts:
 
 def features_by_rank(operation: Operation, n_ranks: int) -> Iterator[tuple[str, Features]]:
     """The term of an operation, and its features on each rank."""
-    work = operation.work
+    term, work = term_of(operation, n_ranks), operation.work
     for rank in range(n_ranks):
-        if isinstance(work, Attention):
-            shape = AttentionShape(work.batch, work.heads, work.kv_heads, work.head_dim, work.v_head_dim, work.dtype)
-            features = attention_features(work.lowering.of(rank).calls, shape, work.direction)
-            yield f"attention_{work.direction}:{work.head_dim}", features
-        elif isinstance(work, Gemm):
-            flop = sum(2.0 * _at(work.m, rank) * m * n for m, n in work.shapes)
-            yield f"gemm:{operation.kind}", (1.0, flop)
-        elif isinstance(work, Elementwise):
-            # What a Program counts as free on a GPU (a projection writes it in place) is still written here.
-            moved = _moved(work, rank) or float(sum(_at(buffer.bytes, rank) for buffer in operation.writes))
-            yield f"elementwise:{operation.kind}", (1.0, moved)
-        elif isinstance(work, Stencil):
-            yield f"stencil:{operation.kind}", (1.0, float(_at(work.flop, rank)))
-        elif isinstance(work, HostCopy):
-            yield operation.kind, (1.0, float(_at(work.bytes, rank)))
-        elif isinstance(work, Exchange):
-            yield "exchange", (1.0, float(_at(work.bytes, rank)))
-        else:
-            yield operation.kind, (1.0, float(_at(work.bytes_sent, rank)))
+        yield term, _features(operation, work, rank)
+
+
+def term_of(operation: Operation, n_ranks: int) -> str:
+    """What the operation is priced as."""
+    work, kind = operation.work, operation.kind
+    if isinstance(work, Attention):
+        return f"attention_{work.direction}"
+    if isinstance(work, Gemm):
+        return f"gemm:{kind}"
+    if isinstance(work, Elementwise):
+        return f"elementwise:{kind}{_manner(operation, work)}"
+    if isinstance(work, Stencil):
+        return f"stencil:{kind}"
+    if isinstance(work, Exchange):
+        return "exchange"
+    if isinstance(work, Collective):
+        return f"{kind}:{n_ranks if work.groups is None else int(np.bincount(work.groups).max())}"
+    return kind
+
+
+def _manner(operation: Operation, work: Elementwise) -> str:
+    """What makes PyTorch's loops several times slower: two dtypes, an index per token, rows that nobody used before."""
+    if "by_token" in operation.options:
+        return ":by_token"
+    dtypes = {buffer.dtype for buffer in (*operation.reads, *operation.writes)}
+    if operation.kind in ("accumulate", "cast") and len(dtypes) > 1:
+        return ":mixed"
+    return ":copy" if _is_free(work) else ""
+
+
+def _features(operation: Operation, work: Work, rank: int) -> Features:
+    if isinstance(work, Attention):
+        shape = AttentionShape(work.batch, work.heads, work.kv_heads, work.head_dim, work.v_head_dim, work.dtype)
+        calls = work.lowering.of(rank).calls
+        return attention_features(calls, shape, work.direction, given_delta=work.precomputed_delta)
+    if isinstance(work, Gemm):
+        return 1.0, sum(2.0 * _at(work.m, rank) * m * n for m, n in work.shapes)
+    if isinstance(work, Elementwise):
+        # What a Program counts as free on a GPU (a projection writes it in place) is still written here.
+        return 1.0, _moved(work, rank) or float(sum(_at(buffer.bytes, rank) for buffer in operation.writes))
+    if isinstance(work, Stencil):
+        return 1.0, float(_at(work.flop, rank))
+    if isinstance(work, HostCopy):
+        return 1.0, float(_at(work.bytes, rank))
+    if isinstance(work, Exchange):
+        return 1.0, float(len(operation.reads)), float(_at(work.bytes, rank))
+    if work.splits is not None:
+        received = work.splits[:, rank].sum() - work.splits[rank, rank]
+        return 1.0, float(_at(work.bytes_sent, rank)), float(received * work.row_bytes)
+    return 1.0, float(_at(work.bytes_sent, rank))
+
+
+def _is_free(work: Elementwise) -> bool:
+    return not (np.any(work.bytes_read) or np.any(work.bytes_written))
 
 
 def _moved(work: Elementwise, rank: int) -> float:

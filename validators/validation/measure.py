@@ -1,4 +1,4 @@
-"""Measures the schedules of one configuration: checked first, then timed in turn, then once with every operation timed.
+"""Measures the schedules of one configuration: checked first, then timed in turn, then with every operation timed.
 
 An isolated call starts on idle devices at a moment that all ranks agree on and ends when the rank's last operation
 does; its time is the largest of any rank. The schedules of a configuration take turns, so that what changes slowly
@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,12 +35,14 @@ from validators.peers.executor import PeerExecutor
 from validators.reference import relative_error
 from validators.validation.inputs import SeededInputs
 from validators.validation.runs import Configuration, MeasuredRun
-from validators.validation.sampled import check_samples, is_right
+from validators.validation.sampled import SampleCheck, is_right
 from validators.validation.step_configuration import StepConfiguration
 
 LOOPED_ELEMENTS = 1 << 27
 """Elements of Q up to which an approximate schedule is run again with all ranks in one process, to compare."""
 LOOPED_ERROR = 1e-3
+INSTRUMENTED = {"cuda": 1, "cpu": 3}
+"""Calls whose operations are timed: a host's processes are disturbed now and then."""
 
 
 @dataclass
@@ -77,6 +80,10 @@ class Measurement:
         self._setup = configuration.setup
         self._inputs = SeededInputs(self._setup, seed, world.rank, world.device)
         self._kernel: AttentionKernel = build_attention_kernel(configuration.kernel)
+
+    @cached_property
+    def _samples(self) -> SampleCheck:
+        return SampleCheck(self._world, self._setup, self._inputs, self._seed)
 
     def run(self, schedules: Sequence[str], rounds: int) -> Iterator[tuple[MeasuredRun, Timeline | None]]:
         """Measure; the runs are complete on rank 0 only. No rounds: only whether each fits into memory."""
@@ -172,15 +179,15 @@ class Measurement:
         candidate.executor.forget()
         right = self._world.share(_is_right(candidate, errors))
         candidate.run = replace(candidate.run, errors=errors)
-        if not right:
+        if right:
+            self._samples.accept()
+        else:
             candidate.run = replace(candidate.run, outcome="wrong", samples_s=(), detail="a result is not right")
 
     def _errors(self, candidate: Candidate) -> dict[str, float]:
         executor = candidate.executor
         if candidate.schedule.exact:
-            return check_samples(
-                self._world, self._setup, self._inputs, executor.outputs, executor.output_buffers, self._seed
-            )
+            return self._samples.errors(executor.outputs, executor.output_buffers)
         shards = self._world.collect({name: tensor.cpu() for name, tensor in executor.outputs.items()})
         if shards is None:
             return {}
@@ -211,19 +218,26 @@ class Measurement:
             candidate.run = replace(candidate.run, peak_memory_bytes=max(each[1] for each in slowest))
 
     def _instrument(self, candidate: Candidate) -> Timeline | None:
-        """One call whose operations are timed, unless they are a peer's."""
+        """The call of those whose operations are timed that took the median time; none of a peer's."""
         if isinstance(candidate.executor, PeerExecutor):
             return None
+        calls = [self._recorded(candidate) for _ in range(INSTRUMENTED[self._world.device.type])]
+        known = [each for each in calls if each is not None]
+        if not known:
+            return None
+        slowest_ns, spans = sorted(known, key=lambda each: each[0])[len(known) // 2]
+        candidate.run = replace(candidate.run, instrumented_s=slowest_ns / 1e9)
+        return measured_timeline(candidate.program, spans)
+
+    def _recorded(self, candidate: Candidate) -> tuple[int, list[Mapping[int, tuple[int, int]]]] | None:
+        """Nanoseconds of the slowest rank, and spans of all ranks; on rank 0."""
+        assert isinstance(candidate.executor, RankExecutor)
         with _no_collection():
             elapsed_ns = candidate.executor.call(recorded=True)
         spans = candidate.executor.spans_ns
         candidate.executor.forget()
         gathered = self._world.collect((elapsed_ns, spans))
-        if gathered is None:
-            return None
-        slowest = max(each[0] for each in gathered)
-        candidate.run = replace(candidate.run, instrumented_s=slowest / 1e9)
-        return measured_timeline(candidate.program, [each[1] for each in gathered])
+        return None if gathered is None else (max(each[0] for each in gathered), [each[1] for each in gathered])
 
     def _finished(self, candidate: Candidate) -> MeasuredRun:
         if not candidate.alive:

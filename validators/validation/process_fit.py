@@ -112,7 +112,7 @@ def list_samples(program: Program, timeline: Timeline) -> Iterator[Sample]:
         start, end, there = spans[operation.id]
         began = _began(operation, start)
         for rank, (term, features) in enumerate(features_by_rank(operation, program.setup.n_ranks)):
-            idle = operation.category == "communication" and not features[1]  # it receives only: its peer's time
+            idle = operation.category == "communication" and not features[-1]  # nothing of its own: its peer's time
             if there[rank] and any(features) and not idle:
                 yield term, features, max(int(end[rank] - began[rank]), 0) / 1e9
     yield from _gaps(program, spans)

@@ -2,12 +2,13 @@
 
 Each rank hands over what it has of the sampled rows of O, LSE and dQ and of the sampled columns of dK and dV. The
 reference of the columns needs LSE and delta of all rows: the run's own, which the sampled rows have shown to be right;
-where a peer returns no LSE, that of dense attention.
+where a peer returns no LSE, that of dense attention. What was computed for one right schedule serves all others of a
+configuration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from simulator.program.operations import Buffer
 from simulator.program.program import Program
 from simulator.program.setup import Setup
-from validators.executors.shards import assemble, first_head_of, token_index
+from validators.executors.shards import Globals, assemble, first_head_of, token_index
 from validators.executors.world import World
 from validators.reference import reference_columns, reference_rows, relative_error
 from validators.validation.inputs import SeededInputs
@@ -38,39 +39,58 @@ class _Part:
     values: Tensor
 
 
-def check_samples(
-    world: World,
-    setup: Setup,
-    inputs: SeededInputs,
-    outputs: Mapping[str, Tensor],
-    buffers: Mapping[str, Buffer],
-    seed: int,
-) -> dict[str, float]:
-    """Relative error of each output on what was sampled, on rank 0; nothing on the others."""
-    generator = torch.Generator().manual_seed(seed)
-    count = min(SAMPLES, setup.workload.seq_len)
-    rows, columns = (
-        torch.randperm(setup.workload.seq_len, generator=generator)[:count].sort().values for _ in range(2)
-    )
-    chosen = {"o": rows, "lse": rows, "dq": rows, "dk": columns, "dv": columns}
-    parts = {name: _part(tensor, buffers[name], world.rank, chosen[name]) for name, tensor in outputs.items()}
-    lse_shard = outputs["lse"].cpu() if "lse" in outputs else None
-    gathered = world.collect((parts, lse_shard, _delta(world, outputs, buffers, inputs)))
-    if gathered is None:
-        return {}
-    got = {name: _join([each[0][name] for each in gathered], setup, count) for name in outputs}
-    device = world.device
-    whole = inputs.all()
-    want = reference_rows(whole, setup.workload.mask, rows.to(device))
-    if "dk" in outputs:
-        if lse_shard is None:
-            every = torch.arange(setup.workload.seq_len, device=device)
-            lse = reference_rows(whole, setup.workload.mask, every)["lse"]
-        else:
-            lse = assemble(buffers["lse"], [each[1] for each in gathered], setup).to(device)
-        delta = assemble(_statistic(buffers["o"]), [each[2] for each in gathered], setup).to(device)
-        want |= reference_columns(whole, setup.workload.mask, columns.to(device), lse, delta)
-    return {name: relative_error(got[name], want[name].cpu()) for name in outputs}
+class SampleCheck:
+    """The check of every schedule on one configuration, against one reference.
+
+    Parameters
+    ----------
+    seed : of what is sampled.
+    """
+
+    def __init__(self, world: World, setup: Setup, inputs: SeededInputs, seed: int) -> None:
+        self._world, self._setup, self._inputs = world, setup, inputs
+        generator = torch.Generator().manual_seed(seed)
+        self._count = min(SAMPLES, setup.workload.seq_len)
+        self._rows, self._columns = (
+            torch.randperm(setup.workload.seq_len, generator=generator)[: self._count].sort().values for _ in range(2)
+        )
+        self._known: Globals = {}
+        self._tried: Globals = {}
+
+    def errors(self, outputs: Mapping[str, Tensor], buffers: Mapping[str, Buffer]) -> dict[str, float]:
+        """Relative error of each output on what was sampled, on rank 0; nothing on the others."""
+        chosen = {"o": self._rows, "lse": self._rows, "dq": self._rows, "dk": self._columns, "dv": self._columns}
+        parts = {name: _part(tensor, buffers[name], self._world.rank, chosen[name]) for name, tensor in outputs.items()}
+        lse = outputs["lse"].cpu() if "lse" in outputs else None
+        gathered = self._world.collect((parts, lse, _delta(self._world, outputs, buffers, self._inputs)))
+        if gathered is None:
+            return {}
+        got = {name: _join([each[0][name] for each in gathered], self._setup, self._count) for name in outputs}
+        want = self._reference(buffers, [each[1] for each in gathered], [each[2] for each in gathered], "dk" in outputs)
+        return {name: relative_error(got[name], want[name].cpu()) for name in outputs}
+
+    def accept(self) -> None:
+        """What was compared last was right: its LSE and delta serve the schedules after it."""
+        self._known = self._tried
+
+    def _reference(
+        self, buffers: Mapping[str, Buffer], lse: Sequence[Tensor | None], delta: Sequence[Tensor], backward: bool
+    ) -> Globals:
+        mask, device = self._setup.workload.mask, self._world.device
+        want, whole = dict(self._known), self._inputs.all()
+        if "o" not in want:
+            want |= reference_rows(whole, mask, self._rows.to(device))
+        if backward and "dk" not in want:
+            shards = [each for each in lse if each is not None]
+            if shards:
+                all_lse = assemble(buffers["lse"], shards, self._setup).to(device)
+            else:
+                every = torch.arange(self._setup.workload.seq_len, device=device)
+                all_lse = reference_rows(whole, mask, every)["lse"]
+            all_delta = assemble(_statistic(buffers["o"]), list(delta), self._setup).to(device)
+            want |= reference_columns(whole, mask, self._columns.to(device), all_lse, all_delta)
+        self._tried = want
+        return want
 
 
 def is_right(errors: Mapping[str, float], program: Program) -> bool:

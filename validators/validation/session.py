@@ -23,6 +23,7 @@ from validators.validation.process_fit import fit_host, predict
 from validators.validation.runs import Configuration, RunFolder
 
 CALIBRATION, RUNS, PROFILE = "calibration", "runs", "profile.json"
+CALIBRATING = 0.4
 STEADY_HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 28)}
 """A C library that keeps what it was given: memory then comes from the process, as from PyTorch's allocator on a GPU,
 and not page by page from the kernel in the middle of a timed call."""
@@ -56,13 +57,13 @@ def validate_processes(
     Parameters
     ----------
     folder : of everything; what is in it is not done again.
-    seconds : for all of it; a third of them at most for the calibration.
+    seconds : for all of it; at most ``CALIBRATING`` of them for the calibration.
     """
     began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     plan = folder / f"calibration-{ranks}.json"
-    write_plan(plan, calibration_plan(ranks, seed, 2))
-    launch(plan, folder / CALIBRATION, backend="gloo", ranks=ranks, seconds=seconds / 3)
+    write_plan(plan, calibration_plan(ranks, seed, 1))
+    launch(plan, folder / CALIBRATION, backend="gloo", ranks=ranks, seconds=CALIBRATING * seconds)
     profile = fit_host(RunFolder(folder / CALIBRATION), folder.name, f"{folder.name}/{CALIBRATION}")
     save_processes(profile, folder / PROFILE)
     plan = folder / f"draws-{ranks}.json"

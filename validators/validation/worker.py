@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from validators.bench.machine import describe_machine
+from validators.executors.cores import take_cores
 from validators.executors.world import BACKENDS, World
 from validators.validation.measure import Measurement
 from validators.validation.plan import Planned, read_plan
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--threads", type=int, default=1, help="of each process, on CPUs")
     options = parser.parse_args(arguments)
+    if options.backend == "gloo":
+        take_cores()
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
     world = World(options.backend)
