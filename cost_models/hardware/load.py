@@ -105,6 +105,8 @@ def _read(path: Path, file: str) -> tuple[dict[str, Any], dict[str, Source]]:
     under, under_sources = _named_table(base) if calibrated else _published_table(base)
     inherited = {term: source.inherited(base) for term, source in under_sources.items()}
     merged = _merge(under, table)
+    if file not in HARDWARE_NAMES:  # a file of the user's; bases of our own profiles are other GPUs
+        merged["base"] = base
     return merged, {term: (inherited | sources)[term] for term in iterate_terms(merged)}
 
 

@@ -242,6 +242,7 @@ class HardwareProfile(Terms):
     Parameters
     ----------
     name : as in the contract, or that of the user's file.
+    base : profile of ours that a user's file completes: the GPU that it is about.
     sm_arch : compute capability times 10.
     sm_count, clock_hz, smem_bytes : multiprocessors, their boost clock and the shared memory of each.
     memory_bytes, usable_fraction : device memory, and the share that tensors can have.
@@ -259,6 +260,7 @@ class HardwareProfile(Terms):
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
+    base: str | None = None
     sm_arch: Count
     sm_count: Count
     clock_hz: Positive

@@ -80,7 +80,7 @@ def terms_of(profile: HardwareProfile, comm: Communicator) -> Terms:
 
 
 def _terms_of_link(profile: HardwareProfile, kind: str) -> NetworkTerms:
-    known = fitted(profile.name, kind) or NCCL_TERMS[kind]
+    known = fitted(profile.base or profile.name, kind) or NCCL_TERMS[kind]
     source = profile.sources.get(f"links.{kind}.latency_s")
     if source is None or source.basis != "calibrated":
         return known

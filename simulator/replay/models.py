@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from cost_models.hardware import load_hardware
+from cost_models.hardware import HardwareProfile, load_hardware
 from cost_models.models import ModelShape
 from cost_models.topology import ClusterTopology, load_topology, parse_nccl_assignments
 from simulator.costing import CostModel
@@ -56,17 +56,21 @@ class Cluster:
     gpu : its GPU.
     kernel : of the attention.
     nccl : NCCL's variables.
+    profile : the GPU's, where it is not the one by its name.
     """
 
-    def __init__(self, topology: str, gpu: str, kernel: str = "flash2", nccl: tuple[str, ...] = ()) -> None:
-        self._nccl = parse_nccl_assignments(nccl)
+    def __init__(
+        self, topology: str, gpu: str, kernel: str = "flash2", nccl: tuple[str, ...] = (),
+        profile: HardwareProfile | None = None,
+    ) -> None:  # fmt: skip
+        self._nccl, self._profile = parse_nccl_assignments(nccl), profile
         self._topology, self._gpu, self._kernel = topology, gpu, kernel
         self.outcome = lru_cache(maxsize=256)(self._outcome)
         self._machine = lru_cache(maxsize=16)(self._load)
 
     def _load(self, gpus: int) -> tuple[ClusterTopology, CostModel]:
-        topology, profile = load_topology(self._topology, gpus, None, self._gpu, self._nccl), load_hardware(self._gpu)
-        return topology, CostModel(topology, profile, self._kernel)
+        topology = load_topology(self._topology, gpus, None, self._gpu, self._nccl)
+        return topology, CostModel(topology, self._profile or load_hardware(self._gpu), self._kernel)
 
     def _outcome(self, run: Run) -> Outcome:
         """What the engine says; what cannot run is skipped with the reason."""

@@ -13,6 +13,7 @@ REFITS = {
     "longca-block-sparse": refit_longca_block_sparse,
     "magi-distributed": refit_clusters.refit_magi_distributed,
     "burst-bench": refit_clusters.refit_burst_bench,
+    "burst-first-token": refit_clusters.refit_burst_first_token,
     "burst-profile": refit_clusters.refit_burst_profile,
     "nccl": refit_nccl,
     "usp": refit_clusters.refit_usp,

@@ -17,6 +17,8 @@ from simulator.replay.refit_kernels import PINNED_BASE, Structure, curve_lines, 
 from simulator.replay.source import DATA
 from simulator.replay.sources.burst_bench import BurstBench
 from simulator.replay.sources.burst_bench import build_machine as build_burst_machine
+from simulator.replay.sources.burst_first_token import BurstFirstToken
+from simulator.replay.sources.burst_first_token import build_cluster as build_first_token_cluster
 from simulator.replay.sources.burst_profile import BurstProfile
 from simulator.replay.sources.magi_distributed import FITTED, MagiDistributed, build_machines
 from simulator.replay.sources.magi_kernels import MagiKernels
@@ -42,6 +44,22 @@ def refit_burst_bench() -> None:
         found.x,
         "Burst's profiled 512K run and the flat ring's forward; balance of ring-first USP",
     )
+
+
+def refit_burst_first_token() -> None:
+    """The forward efficiency of flash-attention's Triton kernel, from the row in which attention weighs most."""
+    source, base = BurstFirstToken(), load_published("a100-80")
+    (row,) = [row for row in source.rows if source.in_fit(row)]
+    curve, net = base.kernels["flash2"], base.links["net"].efficiency
+    backward = dict(curve.backward.efficiency)[128]
+
+    def residual(x: Any) -> Any:
+        vars(source)["cluster"] = build_first_token_cluster(with_shares(base, "flash2", x[0], backward, net))
+        return np.log(source.predict(row) / source.published(row)[0])
+
+    (found,) = least_squares(residual, 0.5, bounds=(0.05, 0.999), diff_step=[1e-3]).x
+    rows = "tensor parallelism (V1) at 256K tokens"
+    _write_shares(source.name, "a100-80", "flash2", (found, backward, net), rows)
 
 
 def refit_burst_profile() -> None:

@@ -41,3 +41,11 @@ def test_three_numbers_and_named_rows_per_machine():
         assert fit.machine in fit.terms.source
     kinds = [(name, fit.link) for fit in machine_fits() for name in fit.hardware]
     assert len(kinds) == len(set(kinds))
+
+
+def test_a_users_file_has_the_network_of_the_gpu_that_it_completes(tmp_path):
+    mine = tmp_path / "mine.toml"
+    mine.write_text('base = "a100-80"\nmemory_bytes = 40000000000\n')
+    comm = communicator(load_topology("dgx-a100"), range(8))
+    assert terms_of(load_hardware(mine), comm) == terms_of(load_hardware("a100-80"), comm)
+    assert terms_of(load_hardware(mine), comm).intra != NCCL_TERMS["nvlink"]
