@@ -57,20 +57,21 @@ class Cluster:
     kernel : of the attention.
     nccl : NCCL's variables.
     profile : the GPU's, where it is not the one by its name.
+    costs : prices of operations.
     """
 
     def __init__(
         self, topology: str, gpu: str, kernel: str = "flash2", nccl: tuple[str, ...] = (),
-        profile: HardwareProfile | None = None,
+        profile: HardwareProfile | None = None, costs: type[CostModel] = CostModel,
     ) -> None:  # fmt: skip
-        self._nccl, self._profile = parse_nccl_assignments(nccl), profile
+        self._nccl, self._profile, self._costs = parse_nccl_assignments(nccl), profile, costs
         self._topology, self._gpu, self._kernel = topology, gpu, kernel
         self.outcome = lru_cache(maxsize=256)(self._outcome)
         self._machine = lru_cache(maxsize=16)(self._load)
 
     def _load(self, gpus: int) -> tuple[ClusterTopology, CostModel]:
         topology = load_topology(self._topology, gpus, None, self._gpu, self._nccl)
-        return topology, CostModel(topology, self._profile or load_hardware(self._gpu), self._kernel)
+        return topology, self._costs(topology, self._profile or load_hardware(self._gpu), self._kernel)
 
     def _outcome(self, run: Run) -> Outcome:
         """What the engine says; what cannot run is skipped with the reason."""

@@ -1,7 +1,8 @@
 """APB's prefill times by length: 8B Llama shape on one and eight A800 (NVLink), six methods.
 
 Ring is contiguous there (later hosts do more); Star has anchors of a whole block; APB's lengths are those of Figure 1.
-The times were taken from Hugging Face code in eager mode; kernels here are fused, which leaves out about 2 % of them.
+The times were taken from Hugging Face code (transformers 4.45.2, by the repository's environment.yml), whose
+memory-bound parts are eager operators: priced as such (`simulator.replay.eager`).
 MInference builds its index in Python at 32K; its heads' pattern is the released one. Nothing is fitted.
 
 Source: Huang et al. 2025, arXiv 2502.12085, Table 14 (Figure 1) and appendix E.5.
@@ -10,6 +11,7 @@ Source: Huang et al. 2025, arXiv 2502.12085, Table 14 (Figure 1) and appendix E.
 from __future__ import annotations
 
 from cost_models.models import load_model
+from simulator.replay.eager import EagerCosts
 from simulator.replay.models import MAX_GPUS, MAX_SEQ_LEN, Cluster, Run, value_of
 from simulator.replay.rows import Row, Skip
 from simulator.replay.source import Source
@@ -49,7 +51,7 @@ class ApbPrefill(Source):
         run = Run(load_model("llama-3.1-8b"), schedule_of(row["method"], seq_len), gpus, seq_len, "prefill")
         return value_of(row, self.cluster.outcome(run), run)
 
-    cluster = Cluster("dgx-a100", "a800")
+    cluster = Cluster("dgx-a100", "a800", costs=EagerCosts)
 
 
 SOURCE = ApbPrefill()
