@@ -6,8 +6,8 @@ The authors put a barrier around every part, so nothing overlaps and a part take
 
 Ring is contiguous; its communication is what is left of the ring beside attention. Parts are QKV projections, the
 retaining head (APB), communication, attention (selection's copies and merges included), O projection, feed-forward, and
-others: norms, rotary embedding, residual sums, as eager Hugging Face code (`simulator.replay.eager`). The query's second
-pass is not in the table. Nothing is fitted.
+others: norms, rotary embedding, residual sums, as eager Hugging Face code (`simulator.replay.eager`). The second pass
+of the query is not in the table. Nothing is fitted.
 
 Source: Huang et al. 2025, arXiv 2502.12085, Table 16 (Figure 5) and appendix E.5.
 """

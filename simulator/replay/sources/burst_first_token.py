@@ -41,6 +41,7 @@ class BurstFirstToken(Source):
 
     name = "burst-first-token"
     title = "BurstAttention's first-token latency, 8 A100 over PCIe"
+
     @cached_property
     def cluster(self) -> Cluster:
         """The machine with the fitted kernel."""
