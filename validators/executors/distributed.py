@@ -9,27 +9,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from simulator.program.operations import PROPAGATION, Buffer, Operation
+from simulator.program.operations import Buffer
 from simulator.program.program import Program
 from validators.executors.communication import Communication
-from validators.executors.kinds import perform
+from validators.executors.issuing import Issues
 from validators.executors.local import AttentionKernel, LocalOperations, Merge
-from validators.executors.moving import copy_all
 from validators.executors.shards import Globals, load_shard
 from validators.executors.store import Store
-from validators.executors.waits import Waits
 from validators.executors.world import World
 
 LoadInput = Callable[[Buffer, torch.dtype], Tensor]
 
 
 class RankExecutor:
-    """A sink that runs one rank's part of a Program, for as many calls as wanted.
+    """Runs one rank's part of a Program, for as many calls as wanted.
 
     Parameters
     ----------
@@ -58,24 +55,18 @@ class RankExecutor:
         merge: Merge | None = None,
         poison: bool = False,
     ) -> None:
-        self._world, self._program = world, program
-        self._communication = Communication(world)
-        self._groups = {
-            operation.id: self._communication.prepare(operation)
-            for operation in program.operations
-            if operation.communicates
-        }
-        self._load_input = load_input
+        self._world, self._program, self._load_input = world, program, load_input
         self._inputs: dict[int, Tensor] = {}
         self._store = Store(world.rank, world.device, self._input, dtype=dtype, poison=poison)
         self._local = LocalOperations(kernel, self._store, merge)
-        self._waits = Waits()
+        self._issues = Issues(program, self._local, world.lanes, Communication(world))
+        self._at_first = {buffer.id: self._held_at_first(buffer) for buffer in allocated(program)}
         self.outputs: dict[str, Tensor] = {}
         self.issued_ns = 0
         self.output_buffers: dict[str, Buffer] = {}
-        for verb, subject in program.events:
-            if verb == "allocate" and isinstance(subject, Buffer) and subject.is_input:
-                self._store.allocate(subject)
+
+    def _held_at_first(self, buffer: Buffer) -> Tensor | None:
+        return self._input(buffer, self._store.dtype_of(buffer)) if buffer.is_input else None
 
     @property
     def selected(self) -> Tensor | None:
@@ -85,14 +76,38 @@ class RankExecutor:
     def call(self, *, recorded: bool = False) -> int:
         """Run the Program once, alone; nanoseconds from the agreed start until this rank's last operation ended."""
         self.forget()
-        self._waits = Waits()
+        self._store.begin(self._at_first)
         lanes = self._world.lanes
         lanes.recorded = recorded
         lanes.begin(self._world.agree_on_start())
         began_ns = time.monotonic_ns()
-        self._program.replay(self)
+        for issue in self._issues.calls:
+            issue()
         self.issued_ns = time.monotonic_ns() - began_ns
+        self.outputs = {name: self._store.whole(buffer) for name, buffer in self._program.outputs.items()}
+        self.output_buffers = self._program.outputs
         return lanes.end()
+
+    def issue_times_ns(self) -> list[tuple[int, int]]:
+        """Run the Program once, as `call` does; of each operation its number, and for how long the host issued it.
+
+        What goes back before an operation counts as part of it.
+        """
+        self.forget()
+        self._store.begin(self._at_first)
+        lanes, times, clock = self._world.lanes, list[tuple[int, int]](), time.perf_counter_ns
+        lanes.recorded = False
+        lanes.begin(self._world.agree_on_start())
+        before_ns = clock()
+        for issue, number in zip(self._issues.calls, self._issues.operations, strict=True):
+            issue()
+            if number is not None:
+                now_ns = clock()
+                times.append((number, now_ns - before_ns))
+                before_ns = now_ns
+        lanes.end()
+        self.forget()
+        return times
 
     def forget(self) -> None:
         """Drop the results of the last call, and all else but the inputs."""
@@ -110,44 +125,6 @@ class RankExecutor:
         """When each operation of the last recorded call ran."""
         return dict(self._world.lanes.spans_ns)
 
-    # -- as a sink ---------------------------------------------------------------------------------------------------
-
-    def allocate(self, buffer: Buffer) -> None:
-        """The buffer exists from now on."""
-        self._store.allocate(buffer)
-
-    def release(self, buffer: Buffer) -> None:
-        """Give memory back; lanes that may still use it are told to the allocator."""
-        held, waits = self._store.release(buffer), self._waits.release(buffer)
-        if waits and held is not None and not buffer.on_host:
-            tensors = [held] if isinstance(held, Tensor) else [piece.tensor for piece in held]
-            self._world.lanes.keep(tensors, waits)
-
-    def operation(self, operation: Operation) -> None:
-        """Issue it, if this rank takes part."""
-        if operation.kind == PROPAGATION or operation.ranks is not None and not operation.ranks[self._world.rank]:
-            return
-        waits = self._waits.issue(operation)
-        lanes = self._world.lanes
-        if operation.category != "copy" and not operation.communicates:
-            lanes.compute(operation.id, waits, partial(perform, self._local, operation))
-            return
-        if operation.category == "copy":
-            pairs = list(zip(self._local.reads(operation), self._local.writes(operation), strict=True))
-            lanes.communicate(operation.id, operation.lane, waits, partial(copy_all, pairs))
-            return
-        reads = [_contiguous(self._store.whole(buffer)) for buffer in operation.reads]
-        writes = [self._store.whole(buffer) for buffer in operation.writes]
-        group = self._groups[operation.id]
-        assert group is not None
-        call = partial(self._communication.perform, operation, group, reads, writes)
-        lanes.communicate(operation.id, operation.lane, waits, call)
-
-    def finish(self, outputs: dict[str, Buffer]) -> None:
-        """Keep the results."""
-        self.outputs = {name: self._store.whole(buffer) for name, buffer in outputs.items()}
-        self.output_buffers = outputs
-
     def _input(self, buffer: Buffer, dtype: torch.dtype) -> Tensor:
         if buffer.id not in self._inputs:
             loaded = self._load_input(buffer, dtype).to(self._store.place_of(buffer)).contiguous()
@@ -156,9 +133,9 @@ class RankExecutor:
         return self._inputs[buffer.id]
 
 
-def _contiguous(tensor: Tensor) -> Tensor:
-    """What the backends need; a copy only where a kernel returned something else."""
-    return tensor if tensor.is_contiguous() else tensor.contiguous()
+def allocated(program: Program) -> list[Buffer]:
+    """The buffers of a Program."""
+    return [subject for verb, subject in program.events if verb == "allocate" and isinstance(subject, Buffer)]
 
 
 def cut_input(inputs: Globals, rank: int) -> LoadInput:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from simulator.program.operations import Operation
 from validators.executors import (
     attending,
@@ -52,8 +55,8 @@ KINDS: dict[str, Perform] = {
 }
 
 
-def perform(local: LocalOperations, operation: Operation) -> None:
-    """Do one operation on one rank.
+def bind(local: LocalOperations, operation: Operation) -> Callable[[], None]:
+    """What does one operation on one rank, to be called as often as wanted.
 
     Raises
     ------
@@ -62,4 +65,9 @@ def perform(local: LocalOperations, operation: Operation) -> None:
     """
     if operation.kind not in KINDS:
         raise NotImplementedError(f"no executor for operations of kind {operation.kind}")
-    KINDS[operation.kind](local, operation)
+    return partial(KINDS[operation.kind], local, operation)
+
+
+def perform(local: LocalOperations, operation: Operation) -> None:
+    """Do one operation on one rank, as `bind` says."""
+    bind(local, operation)()

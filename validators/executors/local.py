@@ -81,6 +81,8 @@ class LocalOperations:
     def __init__(self, kernel: AttentionKernel, store: Store, merge: Merge | None = None) -> None:
         self.kernel, self.store, self.merge = kernel, store, merge or merge_into
         self.selected: Tensor | None = None
+        self._readers: dict[int, list[Callable[[], Tensor]]] = {}
+        self._writers: dict[int, list[Callable[[], Tensor]]] = {}
         self._lowerings: dict[int, Lowering] = {}
         self._covered: dict[int, Slices] = {}
         self._constants: dict[Hashable, Tensor] = {}
@@ -90,11 +92,17 @@ class LocalOperations:
 
     def reads(self, operation: Operation) -> tuple[Tensor, ...]:
         """Its inputs, whole."""
-        return tuple([self.store.whole(buffer) for buffer in operation.reads])
+        readers = self._readers.get(operation.id)
+        if readers is None:
+            readers = self._readers[operation.id] = [self.store.reader(buffer) for buffer in operation.reads]
+        return tuple([read() for read in readers])
 
     def writes(self, operation: Operation) -> tuple[Tensor, ...]:
         """Its outputs, whole: to be filled, or updated in place."""
-        return tuple([self.store.whole(buffer) for buffer in operation.writes])
+        writers = self._writers.get(operation.id)
+        if writers is None:
+            writers = self._writers[operation.id] = [self.store.reader(buffer) for buffer in operation.writes]
+        return tuple([write() for write in writers])
 
     def constant(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
         """A small tensor that operations share, made once."""

@@ -99,12 +99,13 @@ def first_head_of(layout: Layout, rank: int) -> int:
     return 0 if layout.first_head is None else int(layout.first_head[rank])
 
 
-def view_of(whole: Tensor, buffer: Buffer, rank: int) -> Tensor:
-    """What a view shows of a rank's tensor of its base."""
+def place_of_view(buffer: Buffer, rank: int) -> tuple[slice, ...]:
+    """Which part of its base's tensor a view shows on a rank."""
     first_head, first_row = _at(buffer.first_head, rank), _at(buffer.first_row, rank)
     heads = slice(first_head, first_head + buffer.heads)
     rows = slice(first_row, first_row + local_tokens(buffer, rank))
-    return whole[:, heads, rows] if buffer.dim == 1 else whole[:, rows, heads]
+    every = slice(None)
+    return (every, heads, rows) if buffer.dim == 1 else (every, rows, heads)
 
 
 def _at(column: Column, rank: int) -> int:

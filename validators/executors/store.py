@@ -8,14 +8,15 @@ where they lie, so that a partial result is never copied only to be merged from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from simulator.program.operations import Buffer
-from validators.executors.shards import shape_of, view_of
+from validators.executors.shards import place_of_view, shape_of
 
 DTYPES = {
     "fp64": torch.float64,
@@ -68,6 +69,11 @@ class Store:
         """Forget everything, before a Program runs again."""
         self._held.clear()
 
+    def begin(self, held: Mapping[int, Tensor | None]) -> None:
+        """Hold these tensors and no others, by the number of their buffer; None: nobody has written it yet."""
+        self._held.clear()
+        self._held.update(held)
+
     def allocate(self, buffer: Buffer) -> None:
         """The buffer exists from now on; an input has its data."""
         self._held[buffer.id] = self._load_input(buffer, self.dtype_of(buffer)) if buffer.is_input else None
@@ -76,22 +82,41 @@ class Store:
         """Forget the buffer; what it held is handed back to whoever must keep it a little longer."""
         return self._held.pop(buffer.id)
 
+    def forget(self, numbers: Sequence[int]) -> None:
+        """Forget several buffers."""
+        for number in numbers:
+            del self._held[number]
+
     def dtype_of(self, buffer: Buffer) -> torch.dtype:
         """The dtype in which the buffer is held."""
         return self._dtype or DTYPES[buffer.dtype]
 
     def whole(self, buffer: Buffer) -> Tensor:
         """All rows, in one tensor to read or to write; made where there is none yet."""
+        return self.reader(buffer)()
+
+    def reader(self, buffer: Buffer) -> Callable[[], Tensor]:
+        """What gives the `whole` of a buffer, its shape and place worked out beforehand, as often as it is called."""
         if buffer.base is not None:
-            return view_of(self.whole(buffer.base), buffer, self.rank)
-        held = self._held[buffer.id]
-        if isinstance(held, Tensor):
-            return held
-        shape = shape_of(buffer, self.rank)
-        if held is not None and len(held) == 1 and held[0].tensor.shape == torch.Size(shape):
+            base, place = self.reader(buffer.base), place_of_view(buffer, self.rank)
+            return lambda: base()[place]
+        held, number = self._held, buffer.id
+        make = partial(self._make, buffer, shape_of(buffer, self.rank), self.dtype_of(buffer), self.place_of(buffer))
+
+        def read() -> Tensor:
+            tensor = held[number]
+            return tensor if type(tensor) is Tensor else make(tensor)
+
+        return read
+
+    def _make(
+        self, buffer: Buffer, shape: tuple[int, ...], dtype: torch.dtype, place: torch.device, held: list[Piece] | None
+    ) -> Tensor:
+        """A tensor of the whole: the one piece that is it, or new memory with what pieces there are."""
+        if held and len(held) == 1 and held[0].tensor.shape == shape:
             made = held[0].tensor
         else:
-            made = self._empty(shape, self.dtype_of(buffer), self.place_of(buffer))
+            made = self._empty(shape, dtype, place)
             self._fill(made, buffer, held or [])
         self._held[buffer.id] = made
         return made
@@ -121,8 +146,10 @@ class Store:
 
     def _empty(self, shape: tuple[int, ...], dtype: torch.dtype, place: torch.device) -> Tensor:
         """Memory of the host is pinned where a GPU's copy engines are to reach it."""
-        pinned = self.device.type == "cuda" and place.type == "cpu"
-        made = torch.empty(shape, dtype=dtype, device=place, pin_memory=pinned)
+        if place.type == "cpu" and self.device.type == "cuda":
+            made = torch.empty(shape, dtype=dtype, pin_memory=True)
+        else:
+            made = torch.empty(shape, dtype=dtype, device=place)
         return made.fill_(torch.nan) if self._poison and dtype.is_floating_point else made
 
 
