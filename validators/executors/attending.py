@@ -84,8 +84,15 @@ def attention_backward(local: LocalOperations, operation: Operation) -> None:
         local.store.adopt(buffer, _add_shared_rows(pieces) if overlap(pieces) else pieces)
 
 
-def _launches(local: LocalOperations, operation: Operation) -> Iterator[KernelCall]:
+def _launches(local: LocalOperations, operation: Operation) -> Sequence[KernelCall]:
     """What the kernel takes at once of the calls of this rank."""
+    found = local.launches.get(operation.id)
+    if found is None:
+        found = local.launches[operation.id] = list(_split_calls(local, operation))
+    return found
+
+
+def _split_calls(local: LocalOperations, operation: Operation) -> Iterator[KernelCall]:
     kernel = local.kernel
     together = isinstance(kernel, SegmentsKernel)
     for call in local.lowering(operation).calls:
@@ -98,13 +105,14 @@ def _launches(local: LocalOperations, operation: Operation) -> Iterator[KernelCa
 
 def _forward(kernel: AttentionKernel, launch: KernelCall, q: Tensor, k: Tensor, v: Tensor) -> list[list[Piece]]:
     """Pieces of o, and of lse."""
-    if len(launch.segments) > 1 and isinstance(kernel, SegmentsKernel):
-        o, lse = kernel.forward_segments(q, k, v, launch)
+    if len(launch.segments) > 1:
+        o, lse = typing.cast(SegmentsKernel, kernel).forward_segments(q, k, v, launch)
         covered = covered_slices([launch], "q")
         return [_cut(o, 1, covered), _cut(lse, 2, covered)]
-    rows, columns = _only(launch)
-    parts = kernel.forward(q[:, rows], k[:, columns], v[:, columns], launch)
-    return [[Piece(rows.start, rows.stop, part)] for part in parts]
+    (s,) = launch.segments
+    rows, columns = (s.q_start, s.q_stop), (s.k_start, s.k_stop)
+    parts = kernel.forward(_only(q, rows), _only(k, columns), _only(v, columns), launch)
+    return [[Piece(s.q_start, s.q_stop, part)] for part in parts]
 
 
 def _backward(
@@ -112,25 +120,25 @@ def _backward(
     row: Tensor, delta: bool,
 ) -> list[list[Piece]]:  # fmt: skip
     """Pieces of dq, of dk, and of dv."""
-    if len(launch.segments) > 1 and isinstance(kernel, SegmentsKernel):
-        gradients = kernel.backward_segments(q, k, v, do, lse, row, launch, delta=delta)
+    if len(launch.segments) > 1:
+        several = typing.cast(SegmentsKernel, kernel)
+        gradients = several.backward_segments(q, k, v, do, lse, row, launch, delta=delta)
         return [
             _cut(part, 1, covered_slices([launch], side)) for part, side in zip(gradients, "qkk", strict=True)
         ]  # fmt: skip
-    rows, columns = _only(launch)
-    row_part = row[:, :, rows] if delta else row[:, rows]
-    parts = kernel.backward(
-        q[:, rows], k[:, columns], v[:, columns], do[:, rows], lse[:, :, rows], row_part, launch, delta=delta
-    )
-    return [
-        [Piece(where.start, where.stop, part)] for part, where in zip(parts, (rows, columns, columns), strict=True)
-    ]  # fmt: skip
+    (s,) = launch.segments
+    rows, columns = (s.q_start, s.q_stop), (s.k_start, s.k_stop)
+    dq, dk, dv = kernel.backward(
+        _only(q, rows), _only(k, columns), _only(v, columns), _only(do, rows), _only(lse, rows, 2),
+        _only(row, rows, 2 if delta else 1), launch, delta=delta,
+    )  # fmt: skip
+    return [[Piece(*rows, dq)], [Piece(*columns, dk)], [Piece(*columns, dv)]]
 
 
-def _only(launch: KernelCall) -> tuple[slice, slice]:
-    """Rows and columns of the one segment."""
-    (segment,) = launch.segments
-    return slice(segment.q_start, segment.q_stop), slice(segment.k_start, segment.k_stop)
+def _only(tensor: Tensor, rows: tuple[int, int], dim: int = 1) -> Tensor:
+    """Some rows; the tensor itself if they are all."""
+    start, stop = rows
+    return tensor if stop - start == tensor.shape[dim] else tensor.narrow(dim, start, stop - start)
 
 
 def _cut(tensor: Tensor, dim: int, slices: Slices) -> list[Piece]:
@@ -173,6 +181,8 @@ def row_dot(local: LocalOperations, operation: Operation) -> None:
 
 def overlap(pieces: Sequence[Piece]) -> bool:
     """Whether two pieces share a row."""
+    if len(pieces) < 2:
+        return False
     ordered = sorted((each.start, each.stop) for each in pieces)
     return any(after[0] < before[1] for before, after in pairwise(ordered))
 

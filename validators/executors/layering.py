@@ -28,7 +28,7 @@ ROPE_BASE = 10000.0
 def linear(local: LocalOperations, operation: Operation) -> None:
     """Y = x w^T."""
     (x, w), (y,) = local.reads(operation), local.writes(operation)
-    rows, into = flat(x[:, _rows(operation, x)]), flat(y)
+    rows, into = flat(_rows(operation, x)), flat(y)
     if operation.options.get("accumulate"):
         torch.addmm(into, rows, matrix(w).T, out=into)
     else:
@@ -38,7 +38,7 @@ def linear(local: LocalOperations, operation: Operation) -> None:
 def linear_dx(local: LocalOperations, operation: Operation) -> None:
     """Dx = dy w."""
     (dy, w), (whole,) = local.reads(operation), local.writes(operation)
-    dx = whole[:, _rows(operation, whole)]
+    dx = _rows(operation, whole)
     if dx.is_contiguous():
         torch.mm(flat(dy), matrix(w), out=flat(dx))
     else:
@@ -48,7 +48,7 @@ def linear_dx(local: LocalOperations, operation: Operation) -> None:
 def linear_dw(local: LocalOperations, operation: Operation) -> None:
     """Dw = dy^T x."""
     (dy, x), (dw,) = local.reads(operation)[:2], local.writes(operation)
-    rows, into = flat(x[:, _rows(operation, x)]), matrix(dw)
+    rows, into = flat(_rows(operation, x)), matrix(dw)
     if operation.options.get("accumulate"):
         torch.addmm(into, flat(dy).T, rows, out=into)
     else:
@@ -337,12 +337,14 @@ def matrix(weight: Tensor) -> Tensor:
 
 def flat(tensor: Tensor) -> Tensor:
     """[B, T, heads, dim] as [B T, heads dim]: a view where it is contiguous."""
-    return tensor.reshape(-1, tensor.shape[-2] * tensor.shape[-1])
+    batch, tokens, heads, dim = tensor.shape
+    return tensor.reshape(batch * tokens, heads * dim)
 
 
-def _rows(operation: Operation, tensor: Tensor) -> slice:
-    rows = typing.cast(tuple[int, int], operation.options.get("rows", (0, tensor.shape[1])))
-    return slice(*rows)
+def _rows(operation: Operation, tensor: Tensor) -> Tensor:
+    """The tokens that an operation is about."""
+    rows = typing.cast("tuple[int, int] | None", operation.options.get("rows"))
+    return tensor if rows is None else tensor[:, rows[0] : rows[1]]
 
 
 def _offset(local: LocalOperations, operation: Operation) -> int:

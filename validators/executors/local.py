@@ -76,11 +76,13 @@ class LocalOperations:
     Attributes
     ----------
     selected : indices [B, K, l_p] that APB's selection chose, once it has.
+    launches : kernel calls of each attention operation, by its number, once they are known.
     """
 
     def __init__(self, kernel: AttentionKernel, store: Store, merge: Merge | None = None) -> None:
         self.kernel, self.store, self.merge = kernel, store, merge or merge_into
         self.selected: Tensor | None = None
+        self.launches: dict[int, list[KernelCall]] = {}
         self._readers: dict[int, list[Callable[[], Tensor]]] = {}
         self._writers: dict[int, list[Callable[[], Tensor]]] = {}
         self._lowerings: dict[int, Lowering] = {}

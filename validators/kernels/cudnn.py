@@ -10,7 +10,7 @@ Source: PyTorch aten/src/ATen/native/cudnn/MHA.cpp; pytorch issues 176915 and 19
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import torch
@@ -20,6 +20,9 @@ from cost_models.kernels import split_call
 from cost_models.masks import KernelCall, Segment
 from traces.errors import InputError
 from validators.kernels.fused import merge_into, output_with_delta
+
+FORWARD = torch.ops.aten._scaled_dot_product_cudnn_attention.default
+BACKWARD = torch.ops.aten._scaled_dot_product_cudnn_attention_backward.default
 
 
 class Part(NamedTuple):
@@ -35,10 +38,10 @@ class CudnnKernel:
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, call: KernelCall) -> tuple[Tensor, Tensor]:
         """(o, lse)."""
-        parts = _split(call, q.shape[1], k.shape[1])
+        parts = _split(q.shape[1], k.shape[1], call.left, call.right)
+        if len(parts) == 1:
+            return _forward(q, k, v, parts[0].causal)
         results = [_forward(q[:, part.rows], k[:, part.columns], v[:, part.columns], part.causal) for part in parts]
-        if len(results) == 1:
-            return results[0]
         o = q.new_zeros(*q.shape[:3], v.shape[3], dtype=torch.float32)
         lse = o.new_full((q.shape[0], q.shape[2], q.shape[1]), -torch.inf)
         for part, result in zip(parts, results, strict=True):
@@ -50,15 +53,15 @@ class CudnnKernel:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(dq, dk, dv)."""
         o = output_with_delta(do, row) if delta else row
-        parts = _split(call, q.shape[1], k.shape[1])
+        parts = _split(q.shape[1], k.shape[1], call.left, call.right)
+        if len(parts) == 1:
+            return _backward(q, k, v, do, lse, o, parts[0].causal)
         results = [
             _backward(
                 q[:, p.rows], k[:, p.columns], v[:, p.columns], do[:, p.rows], lse[:, :, p.rows], o[:, p.rows], p.causal
             )
             for p in parts
         ]
-        if len(results) == 1:
-            return results[0]
         dq, dk, dv = (torch.zeros_like(each) for each in (q, k, v))
         for part, (part_dq, part_dk, part_dv) in zip(parts, results, strict=True):
             dq[:, part.rows] += part_dq
@@ -67,15 +70,14 @@ class CudnnKernel:
         return dq, dk, dv
 
 
-def _split(call: KernelCall, rows: int, columns: int) -> list[Part]:
+@lru_cache(maxsize=4096)
+def _split(rows: int, columns: int, left: int | None, right: int | None) -> list[Part]:
     """What cuDNN can do at once (`cost_models.kernels.split_call`)."""
-    parts = split_call(
-        KernelCall((Segment(0, rows, 0, columns),), call.left, call.right), varlen=False, top_left=True
-    )  # fmt: skip
+    parts = split_call(KernelCall((Segment(0, rows, 0, columns),), left, right), varlen=False, top_left=True)
     if any(part.left is not None or part.right not in (None, 0) for part in parts):
         raise InputError(
             "cudnn takes full and causal attention, not a window",
-            got=f"left {call.left}, right {call.right}, {rows} rows, {columns} columns",
+            got=f"left {left}, right {right}, {rows} rows, {columns} columns",
             remedy="use the kernel flash2, flex or triton",
         )
     return [
@@ -86,9 +88,7 @@ def _split(call: KernelCall, rows: int, columns: int) -> list[Part]:
 
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
-    o, lse, *_ = torch.ops.aten._scaled_dot_product_cudnn_attention(
-        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), None, True, 0.0, causal, False
-    )
+    o, lse, *_ = FORWARD(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), None, True, 0.0, causal, False)
     return o.transpose(1, 2), lse.view(lse.shape[:3])
 
 
@@ -96,7 +96,7 @@ def _backward(
     q: Tensor, k: Tensor, v: Tensor, do: Tensor, lse: Tensor, o: Tensor, causal: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     heads_first = [each.contiguous().transpose(1, 2) for each in (do, q, k, v, o)]
-    gradients = torch.ops.aten._scaled_dot_product_cudnn_attention_backward(
+    gradients = BACKWARD(
         *heads_first, lse.contiguous().unsqueeze(-1), *_random_state(q.device), None, None, None, q.shape[1],
         k.shape[1], 0.0, causal,
     )  # fmt: skip

@@ -11,7 +11,7 @@ Source: PyTorch aten/src/ATen/native/native_functions.yaml (`_flash_attention_fo
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import ClassVar
 
 import torch
@@ -30,16 +30,22 @@ from validators.kernels.varlen import (
     window_is_kept,
 )
 
+FORWARD = torch.ops.aten._flash_attention_forward.default
+BACKWARD = torch.ops.aten._flash_attention_backward.default
+
+_split = lru_cache(maxsize=4096)(split_window)
+"""A call has the same parts each time."""
+
 
 class Flash2Kernel:
     """flash-attention 2 as PyTorch was built with."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, call: KernelCall) -> tuple[Tensor, Tensor]:
         """(o, lse)."""
-        parts = split_window(q.shape[1], k.shape[1], call.left, call.right)
+        parts = _split(q.shape[1], k.shape[1], call.left, call.right)
+        if len(parts) == 1:
+            return _forward(q, k, v, parts[0])
         results = [_forward(q[:, p.rows], k[:, p.columns], v[:, p.columns], p) for p in parts]
-        if len(results) == 1:
-            return results[0]
         return torch.cat([each[0] for each in results], dim=1), torch.cat([each[1] for each in results], dim=2)
 
     def backward(
@@ -47,13 +53,13 @@ class Flash2Kernel:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(dq, dk, dv)."""
         o = output_with_delta(do, row) if delta else row
-        parts = split_window(q.shape[1], k.shape[1], call.left, call.right)
+        parts = _split(q.shape[1], k.shape[1], call.left, call.right)
+        if len(parts) == 1:
+            return _backward(q, k, v, do, lse, o, parts[0])
         results = [
             _backward(q[:, p.rows], k[:, p.columns], v[:, p.columns], do[:, p.rows], lse[:, :, p.rows], o[:, p.rows], p)
             for p in parts
         ]
-        if len(results) == 1:
-            return results[0]
         dk, dv = torch.zeros_like(k), torch.zeros_like(v)
         for part, (_, part_dk, part_dv) in zip(parts, results, strict=True):
             dk[:, part.columns] += part_dk
@@ -67,11 +73,11 @@ class Flash2Kernel:
     def forward_segments(self, q: Tensor, k: Tensor, v: Tensor, call: KernelCall) -> tuple[Tensor, Tensor]:
         """(o, lse) of whole tensors; rows of no segment hold anything."""
         found, width = list_sequences(call, *q.shape[:2], k.shape[1], q.device), v.shape[3]
-        o, lse, *_ = torch.ops.aten._flash_attention_forward(
+        o, lse, *_ = FORWARD(
             flatten(q), flatten(k), flatten(_widened(v, q)), found.rows, found.columns, found.most_rows,
             found.most_columns, 0.0, _causal(call), False, **_window(call),
         )  # fmt: skip
-        return unflatten(o, q.shape[0])[..., :width], unflatten_lse(lse, q.shape[0])
+        return _narrowed(unflatten(o, q.shape[0]), width), unflatten_lse(lse, q.shape[0])
 
     def backward_segments(
         self, q: Tensor, k: Tensor, v: Tensor, do: Tensor, lse: Tensor, row: Tensor, call: KernelCall, *, delta: bool
@@ -79,32 +85,32 @@ class Flash2Kernel:
         """(dq, dk, dv) of whole tensors; rows and columns of no segment hold anything."""
         o = output_with_delta(do, row) if delta else row
         found, batch, width = list_sequences(call, *q.shape[:2], k.shape[1], q.device), q.shape[0], v.shape[3]
-        gradients = torch.ops.aten._flash_attention_backward(
+        gradients = BACKWARD(
             flatten(_widened(do, q).contiguous()), flatten(q), flatten(k), flatten(_widened(v, q)),
             flatten(_widened(o, q).contiguous()), flatten_lse(lse), found.rows, found.columns, found.most_rows,
             found.most_columns, 0.0, _causal(call), *_random_state(q.device), **_window(call),
         )  # fmt: skip
         dq, dk, dv = (unflatten(each, batch) for each in gradients)
-        return dq, dk, dv[..., :width]
+        return dq, dk, _narrowed(dv, width)
 
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, part: Part) -> tuple[Tensor, Tensor]:
     width = v.shape[3]
-    o, lse, *_ = torch.ops.aten._flash_attention_forward(
+    o, lse, *_ = FORWARD(
         q, k, _widened(v, q), None, None, q.shape[1], k.shape[1], 0.0, _causal(part), False, **_window(part)
     )
-    return o[..., :width], lse
+    return _narrowed(o, width), lse
 
 
 def _backward(
     q: Tensor, k: Tensor, v: Tensor, do: Tensor, lse: Tensor, o: Tensor, part: Part
 ) -> tuple[Tensor, Tensor, Tensor]:
     width = v.shape[3]
-    dq, dk, dv = torch.ops.aten._flash_attention_backward(
+    dq, dk, dv = BACKWARD(
         _widened(do, q).contiguous(), q, k, _widened(v, q), _widened(o, q).contiguous(), lse.contiguous(), None,
         None, q.shape[1], k.shape[1], 0.0, _causal(part), *_random_state(q.device), **_window(part),
     )  # fmt: skip
-    return dq, dk, dv[..., :width]
+    return dq, dk, _narrowed(dv, width)
 
 
 class _Activated(Flash2Kernel):
@@ -148,6 +154,10 @@ def _window(call: Part | KernelCall) -> dict[str, int]:
 def _widened(tensor: Tensor, q: Tensor) -> Tensor:
     missing = q.shape[3] - tensor.shape[3]
     return pad(tensor, (0, missing)) if missing else tensor
+
+
+def _narrowed(tensor: Tensor, width: int) -> Tensor:
+    return tensor if tensor.shape[3] == width else tensor[..., :width]
 
 
 @cache

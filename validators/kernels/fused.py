@@ -18,6 +18,9 @@ Source of the merge: ring-flash-attention PR 34, which cannot overflow.
 
 from __future__ import annotations
 
+from functools import cache
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
@@ -30,9 +33,7 @@ LEAST_ROW = 16
 def copy_into(target: Tensor, source: Tensor) -> None:
     """Target <- source, of one shape, whatever their dtypes and strides."""
     if _is_for_us(target, source):
-        from validators.kernels.triton_fused import move
-
-        move(target, source, add=False)
+        _kernels().move(target, source, add=False)
         return
     target.copy_(source)
 
@@ -40,20 +41,28 @@ def copy_into(target: Tensor, source: Tensor) -> None:
 def add_into(total: Tensor, part: Tensor) -> None:
     """Total <- total + part, of one shape, added in at least fp32."""
     if _is_for_us(total, part):
-        from validators.kernels.triton_fused import move
-
-        move(total, part, add=True)
+        _kernels().move(total, part, add=True)
         return
     total += part
 
 
 def _is_for_us(target: Tensor, source: Tensor) -> bool:
     """Whether PyTorch's kernels are not as quick: neither the same dtype in one run of memory, nor odd rows."""
-    if not target.is_cuda or not target.numel() or target.dim() > 5 or target.dtype == torch.float64:
+    if not target.is_cuda or target.dtype == torch.float64:
         return False
-    plain = target.dtype == source.dtype and target.is_contiguous() and source.is_contiguous()
-    rows = target.shape == source.shape and target.stride(-1) == source.stride(-1) == 1
-    return not plain and rows and target.shape[-1] >= LEAST_ROW
+    if target.dtype == source.dtype and target.is_contiguous() and source.is_contiguous():
+        return False
+    shape = target.shape
+    if not target.numel() or len(shape) > 5 or shape[-1] < LEAST_ROW or shape != source.shape:
+        return False
+    return target.stride(-1) == source.stride(-1) == 1
+
+
+@cache
+def _kernels() -> ModuleType:
+    from validators.kernels import triton_fused
+
+    return triton_fused
 
 
 def merge_into(o: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor) -> None:
@@ -65,9 +74,7 @@ def merge_into(o: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor) -> None:
     lse, part_lse : [B, H, n]; rows that have seen no key have -inf.
     """
     if o.is_cuda:
-        from validators.kernels.triton_fused import merge_into as fused
-
-        fused(o, lse, part, part_lse)
+        _kernels().merge_into(o, lse, part, part_lse)
         return
     weight = torch.sigmoid(part_lse - lse).transpose(1, 2).unsqueeze(-1)
     weight = torch.where((part_lse == -torch.inf).transpose(1, 2).unsqueeze(-1), torch.zeros_like(weight), weight)
@@ -78,9 +85,7 @@ def merge_into(o: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor) -> None:
 def row_dot(do: Tensor, o: Tensor, delta: Tensor) -> None:
     """Delta [B, H, n] <- rowsum(dO O) of [B, n, H, D] tensors."""
     if do.is_cuda:
-        from validators.kernels.triton_fused import row_dot as fused
-
-        fused(do, o, delta)
+        _kernels().row_dot(do, o, delta)
         return
     delta.copy_(dense_row_dot(do.to(delta.dtype), o.to(delta.dtype)))
 
@@ -88,9 +93,7 @@ def row_dot(do: Tensor, o: Tensor, delta: Tensor) -> None:
 def output_with_delta(do: Tensor, delta: Tensor) -> Tensor:
     """O' [B, n, H, D] with rowsum(dO O') = delta [B, H, n]; zero in rows where dO is."""
     if do.is_cuda:
-        from validators.kernels.triton_fused import output_with_delta as fused
-
-        return fused(do, delta)
+        return _kernels().output_with_delta(do, delta)  # type: ignore[no-any-return]
     wide = do.to(torch.promote_types(do.dtype, torch.float32))
     largest = wide.abs().amax(dim=-1, keepdim=True)
     largest = largest.masked_fill(largest == 0, 1.0)

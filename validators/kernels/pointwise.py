@@ -15,6 +15,7 @@ Row statistics (rstd, lse) are [B, 1, T], token ids too; activations [B, T, head
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from types import ModuleType
 
 import torch
@@ -120,8 +121,11 @@ def adamw(
 
 def _triton(tensor: Tensor) -> ModuleType | None:
     """The fused kernels, for what they are made for: 16 and 32 bits on a GPU."""
-    if not tensor.is_cuda or tensor.dtype == torch.float64:
-        return None
+    return _kernels() if tensor.is_cuda and tensor.dtype != torch.float64 else None
+
+
+@cache
+def _kernels() -> ModuleType:
     from validators.kernels import triton_pointwise
 
     return triton_pointwise

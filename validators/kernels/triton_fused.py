@@ -5,10 +5,13 @@ Tensors [B, n, H, D] may have any strides but a last one of 1; row statistics [B
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
 from validators.kernels.interpreter import tl, triton
+from validators.kernels.launching import Launcher
 
 ROWS = 16
 """Rows of a tile: 16 x 128 values keep every thread of 4 warps busy with 16-byte accesses."""
@@ -97,41 +100,45 @@ def _move(
     tl.store(to_at, values.to(target.dtype.element_ty), mask=inside)
 
 
+_MERGE, _DOT, _DELTA, _MOVED = Launcher(_merge), Launcher(_row_dot), Launcher(_output_with_delta), Launcher(_move)
+
+
 def move(target: Tensor, source: Tensor, *, add: bool) -> None:
     """See `fused.copy_into` and `fused.add_into`; up to five dims, the last one contiguous in both."""
-    missing = 5 - target.dim()
-    target, source = (each[(None,) * missing] for each in (target, source))
-    rows, dim = target[..., 0].numel(), target.shape[-1]
-    _move[(triton.cdiv(rows, ROWS),)](
-        target, source, rows, *target.shape[1:4], *target.stride()[:4], *source.stride()[:4],
-        D=dim, WIDTH=max(triton.next_power_of_2(dim), 2), TILE=ROWS, ADD=add,
-    )  # fmt: skip
+    shape, missing = target.shape, (0,) * (5 - target.dim())
+    sizes = (*[1 for _ in missing], *shape[:-1])
+    rows, dim = target.numel() // shape[-1], shape[-1]
+    numbers = rows, *sizes[1:], *missing, *target.stride()[:-1], *missing, *source.stride()[:-1]
+    _MOVED((-(-rows // ROWS),), (target, source), numbers, (dim, _width(dim), ROWS, add))
 
 
 def merge_into(o: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor) -> None:
     """See `fused.merge_into`."""
     strides = (*o.stride()[:3], *part.stride()[:3], *lse.stride()[:2], *part_lse.stride()[:2])
-    _launch(_merge, o, (o, lse, part, part_lse), strides)
+    _launch(_MERGE, o, (o, lse, part, part_lse), strides)
 
 
 def row_dot(do: Tensor, o: Tensor, delta: Tensor) -> None:
     """See `fused.row_dot`."""
-    _launch(_row_dot, do, (do, o, delta), (*do.stride()[:3], *o.stride()[:3], *delta.stride()[:2]))
+    _launch(_DOT, do, (do, o, delta), (*do.stride()[:3], *o.stride()[:3], *delta.stride()[:2]))
 
 
 def output_with_delta(do: Tensor, delta: Tensor) -> Tensor:
     """See `fused.output_with_delta`."""
     o, delta = torch.empty(do.shape, dtype=do.dtype, device=do.device), delta.contiguous()
-    _launch(_output_with_delta, do, (do, delta, o), (*do.stride()[:3], *o.stride()[:3], *delta.stride()[:2]))
+    _launch(_DELTA, do, (do, delta, o), (*do.stride()[:3], *o.stride()[:3], *delta.stride()[:2]))
     return o
 
 
-def _launch(kernel, like: Tensor, tensors: tuple[Tensor, ...], strides: tuple[int, ...]) -> None:
+def _launch(kernel: Launcher, like: Tensor, tensors: tuple[Tensor, ...], strides: tuple[int, ...]) -> None:
     batch, n, heads, dim = like.shape
     if not like.numel():
         return
     for tensor in tensors:
         assert tensor.stride(-1) == 1 or tensor.shape[-1] == 1, "the last dim is contiguous"
-    kernel[(triton.cdiv(n, ROWS), batch * heads)](
-        *tensors, heads, n, *strides, D=dim, WIDTH=max(triton.next_power_of_2(dim), 2), TILE=ROWS
-    )
+    kernel((-(-n // ROWS), batch * heads), tensors, (heads, n, *strides), (dim, _width(dim), ROWS))
+
+
+@cache
+def _width(dim: int) -> int:
+    return max(triton.next_power_of_2(dim), 2)

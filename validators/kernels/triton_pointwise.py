@@ -6,11 +6,13 @@ Rows are contiguous: activations [rows, features], row statistics [rows].
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from validators.kernels.interpreter import tl, triton
+from validators.kernels.launching import Launcher
 
 BLOCK = 2048
 """Elements of a flat tile: 16 of each of 128 threads."""
@@ -140,52 +142,69 @@ def _adamw(
     tl.store(weight + at, updated.to(weight.dtype.element_ty), mask=inside)
 
 
+_LAUNCHES = {
+    name: Launcher(kernel)
+    for name, kernel in {
+        "rms_norm": _rms_norm, "rms_norm_dx": _rms_norm_dx, "rms_norm_dw": _rms_norm_dw, "rope": _rope,
+        "swiglu": _swiglu, "swiglu_backward": _swiglu_backward, "cross_entropy": _cross_entropy,
+        "cross_entropy_backward": _cross_entropy_backward, "adamw": _adamw,
+    }.items()
+}  # fmt: skip
+
+
 def rms_norm(x: Tensor, gain: Tensor, y: Tensor, rstd: Tensor, epsilon: float) -> None:
     """See `pointwise.rms_norm`."""
     features = x.shape[-1]
-    _rms_norm[(x.numel() // features,)](x, gain, y, rstd, features, epsilon, **_row(features))
+    width, warps = _row(features)
+    grid = (x.numel() // features,)
+    _LAUNCHES["rms_norm"](grid, (x, gain, y, rstd), (features, epsilon), (width,), num_warps=warps)
 
 
 def rms_norm_dx(dy: Tensor, x: Tensor, gain: Tensor, rstd: Tensor, dx: Tensor) -> None:
     """See `pointwise.rms_norm_dx`."""
     features = x.shape[-1]
-    _rms_norm_dx[(x.numel() // features,)](dy, x, gain, rstd, dx, features, **_row(features))
+    width, warps = _row(features)
+    grid = (x.numel() // features,)
+    _LAUNCHES["rms_norm_dx"](grid, (dy, x, gain, rstd, dx), (features,), (width,), num_warps=warps)
 
 
 def rms_norm_dw(dy: Tensor, x: Tensor, rstd: Tensor) -> Tensor:
     """See `pointwise.rms_norm_dw`."""
-    features, n = x.shape[-1], x.numel() // x.shape[-1]
-    step = triton.cdiv(triton.cdiv(n, PARTS), ROWS) * ROWS
-    count = triton.cdiv(n, step)
+    features = x.shape[-1]
+    n = x.numel() // features
+    step = _tiles(_tiles(n, PARTS), ROWS) * ROWS
+    count = _tiles(n, step)
     parts = torch.empty(count, features, dtype=torch.float32, device=x.device)
-    grid = triton.cdiv(features, COLUMNS), count
-    _rms_norm_dw[grid](dy, x, rstd, parts, n, features, step, TILE=ROWS, WIDTH=COLUMNS)
+    grid = _tiles(features, COLUMNS), count
+    _LAUNCHES["rms_norm_dw"](grid, (dy, x, rstd, parts), (n, features, step), (ROWS, COLUMNS))
     return parts.sum(dim=0)
 
 
 def rope(x: Tensor, positions: Tensor, rates: Tensor, sign: int) -> None:
     """See `pointwise.rope`."""
     batch, tokens, heads, dim = x.shape
-    wide = {"HEADS": triton.next_power_of_2(heads), "HALF": triton.next_power_of_2(len(rates))}
-    _rope[(tokens, batch)](x, positions, rates, tokens, heads, dim, len(rates), float(sign), **wide)
+    half = len(rates)
+    numbers, constants = (tokens, heads, dim, half, float(sign)), (_power_of_2(heads), _power_of_2(half))
+    _LAUNCHES["rope"]((tokens, batch), (x, positions, rates), numbers, constants)
 
 
 def swiglu(gate: Tensor, up: Tensor, h: Tensor) -> None:
     """See `pointwise.swiglu`."""
     n = h.numel()
-    _swiglu[(triton.cdiv(n, BLOCK),)](gate, up, h, n, TILE=BLOCK)
+    _LAUNCHES["swiglu"]((_tiles(n, BLOCK),), (gate, up, h), (n,), (BLOCK,))
 
 
 def swiglu_backward(dh: Tensor, gate: Tensor, up: Tensor, dgate: Tensor, dup: Tensor) -> None:
     """See `pointwise.swiglu_backward`."""
     n = dh.numel()
-    _swiglu_backward[(triton.cdiv(n, BLOCK),)](dh, gate, up, dgate, dup, n, TILE=BLOCK)
+    _LAUNCHES["swiglu_backward"]((_tiles(n, BLOCK),), (dh, gate, up, dgate, dup), (n,), (BLOCK,))
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, lse: Tensor, target: Tensor, offset: int) -> None:
     """See `pointwise.cross_entropy`."""
     words = logits.shape[-1]
-    _cross_entropy[(logits.numel() // words,)](logits, labels, lse, target, words, offset, TILE=WORDS, num_warps=8)
+    grid = (logits.numel() // words,)
+    _LAUNCHES["cross_entropy"](grid, (logits, labels, lse, target), (words, offset), (WORDS,), num_warps=8)
 
 
 def cross_entropy_backward(
@@ -194,10 +213,10 @@ def cross_entropy_backward(
     """See `pointwise.cross_entropy_backward`."""
     words = logits.shape[-1]
     rows = logits.numel() // words
-    grid = rows, triton.cdiv(words, WORDS)
-    _cross_entropy_backward[grid](
-        logits, labels, lse, factors, grad, words, offset, rows // len(factors), TILE=WORDS, num_warps=8
-    )
+    _LAUNCHES["cross_entropy_backward"](
+        (rows, _tiles(words, WORDS)), (logits, labels, lse, factors, grad), (words, offset, rows // len(factors)),
+        (WORDS,), num_warps=8,
+    )  # fmt: skip
 
 
 def adamw(
@@ -207,13 +226,22 @@ def adamw(
     o, n = settings, grad.numel()
     scales = 1 / (1 - o["beta1"] ** o["step"]), 1 / (1 - o["beta2"] ** o["step"])
     keep = 1 - o["learning_rate"] * o["weight_decay"]
-    _adamw[(triton.cdiv(n, BLOCK),)](
-        grad, m, v, master, weight, n, o["learning_rate"], keep, o["beta1"], o["beta2"], *scales, o["epsilon"],
-        TILE=BLOCK,
-    )  # fmt: skip
+    numbers = n, o["learning_rate"], keep, o["beta1"], o["beta2"], *scales, o["epsilon"]
+    _LAUNCHES["adamw"]((_tiles(n, BLOCK),), (grad, m, v, master, weight), numbers, (BLOCK,))
 
 
-def _row(features: int) -> dict[str, int]:
-    """A row in one program, 16 bytes of bf16 or more for each thread."""
-    width = triton.next_power_of_2(features)
-    return {"WIDTH": width, "num_warps": min(16, max(1, width // 256))}
+@cache
+def _row(features: int) -> tuple[int, int]:
+    """Width of a row in one program, and its warps: 16 bytes of bf16 or more for each thread."""
+    width = _power_of_2(features)
+    return width, min(16, max(1, width // 256))
+
+
+@cache
+def _power_of_2(n: int) -> int:
+    return triton.next_power_of_2(n)  # type: ignore[no-any-return]
+
+
+def _tiles(n: int, size: int) -> int:
+    """How many of a size hold n."""
+    return -(-n // size)
