@@ -88,6 +88,10 @@ class RankExecutor:
         self.output_buffers = self._program.outputs
         return lanes.end()
 
+    def launches(self, operation: int) -> int:
+        """Kernel calls of an attention operation, by its number, of the calls made so far."""
+        return len(self._local.launches.get(operation, ()))
+
     def issue_times_ns(self) -> list[tuple[int, int]]:
         """Run the Program once, as `call` does; of each operation its number, and for how long the host issued it.
 

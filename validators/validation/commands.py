@@ -45,6 +45,9 @@ def validate(
     memory: Annotated[
         bool, typer.Option("--memory", help="Draw runs near the limit of memory, and ask only whether they fit.")
     ] = False,
+    tokens: Annotated[
+        str | None, typer.Option(metavar="LEAST-MOST", help="Lengths to draw from, instead of the usual ones.")
+    ] = None,
     plan_only: Annotated[
         bool, typer.Option("--plan-only", help="Draw for --gpus and write FOLDER/draws-P.json; measure nothing.")
     ] = False,
@@ -59,10 +62,10 @@ def validate(
         raise InputError("unknown backend", got=repr(backend), expected="gloo or nccl")
     if gpus is not None:
         if backend == "nccl":
-            predictor = _gpu_predictor(hardware, topology)
+            predictor, lengths = _gpu_predictor(hardware, topology), _lengths(tokens)
             if steps:
-                _draw_steps(folder, gpus, predictor, draws, seed, rounds)
-            _draw(folder, gpus, predictor, draws, seed, rounds, peers, memory)
+                _draw_steps(folder, gpus, predictor, draws, seed, rounds, lengths)
+            _draw(folder, gpus, predictor, draws, seed, rounds, peers, memory, lengths)
         if plan_only:
             return
         _measure(folder, backend, gpus, draws, seed, rounds, seconds)
@@ -72,7 +75,8 @@ def validate(
 
 
 def _draw(
-    folder: Path, gpus: int, predictor: GpuPredictor, draws: int, seed: int, rounds: int, peers: bool, memory: bool
+    folder: Path, gpus: int, predictor: GpuPredictor, draws: int, seed: int, rounds: int, peers: bool, memory: bool,
+    lengths: tuple[int, int] | None,
 ) -> None:  # fmt: skip
     """Write the plan, unless it is there from an earlier run."""
     from dataclasses import replace
@@ -85,6 +89,8 @@ def _draw(
     if plan.exists():
         return
     ranges = SINGLE if gpus == 1 else GPU
+    if lengths:
+        ranges = replace(ranges, seq_len=lengths)
     if peers:
         ranges = replace(ranges, schedules=(*ranges.schedules, *PEER_CHOICES), per_draw=ranges.per_draw + 3)
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,17 +100,30 @@ def _draw(
         write_plan(plan, draw_plan(ranges, gpus, draws, seed, rounds, predictor.forecast()))
 
 
-def _draw_steps(folder: Path, gpus: int, predictor: GpuPredictor, draws: int, seed: int, rounds: int) -> None:
+def _lengths(text: str | None) -> tuple[int, int] | None:
+    """LEAST-MOST as numbers."""
+    if text is None:
+        return None
+    least, _, most = text.partition("-")
+    if not (least.isdecimal() and most.isdecimal() and 256 <= int(least) <= int(most)):
+        raise InputError("lengths to draw from are no range", got=repr(text), expected="LEAST-MOST, such as 1024-8192")
+    return int(least), int(most)
+
+
+def _draw_steps(
+    folder: Path, gpus: int, predictor: GpuPredictor, draws: int, seed: int, rounds: int,
+    lengths: tuple[int, int] | None,
+) -> None:  # fmt: skip
     """Write a plan of steps, unless there is a plan from an earlier run."""
     from validators.validation.plan import write_plan
-    from validators.validation.step_draws import draw_steps
+    from validators.validation.step_draws import TOKENS, draw_steps
 
     if gpus != 1:
         raise InputError("steps are drawn for one GPU", got=f"{gpus} GPUs", remedy="use --gpus 1")
     plan = folder / f"draws-{gpus}.json"
     if not plan.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write_plan(plan, draw_steps(draws, seed, rounds, predictor.forecast()))
+        write_plan(plan, draw_steps(draws, seed, rounds, predictor.forecast(), lengths or TOKENS))
 
 
 def _measure(folder: Path, backend: str, gpus: int, draws: int, seed: int, rounds: int, seconds: float) -> None:

@@ -13,7 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -146,7 +146,7 @@ def _reference(workload: Workload, device: str, seed: int, keeps_scores: bool) -
 def main() -> int:
     """Run all checks, or as many as fit in the time; 1 if one fails."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="added to; what is there is not checked again")
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--schedules", nargs="*", default=SCHEDULES)
@@ -154,9 +154,10 @@ def main() -> int:
     arguments = parser.parse_args()
     kernels = tuple(name for name in arguments.kernels if not why_unavailable(name))
     end, counts = time.monotonic() + arguments.seconds, {"right": 0, "wrong": 0, "refused": 0, "not run": 0}
+    known = _known(arguments.out)
     with arguments.out.open("a") as file:
         for seed, check in enumerate(list_checks(kernels)):
-            if check.schedule not in arguments.schedules:
+            if check.schedule not in arguments.schedules or json.dumps(asdict(check)) in known:
                 continue
             if time.monotonic() > end:
                 counts["not run"] += 1
@@ -169,6 +170,15 @@ def main() -> int:
                 print("wrong:", check, outcome)
     print("loopback checks:", ", ".join(f"{count} {name}" for name, count in counts.items()))
     return 1 if counts["wrong"] else 0
+
+
+def _known(path: Path) -> set[str]:
+    """Checks that a file has, as text."""
+    if not path.exists():
+        return set()
+    names = [field.name for field in fields(Check)]
+    lines = map(json.loads, path.read_text().splitlines())
+    return {json.dumps({name: line[name] for name in names}) for line in lines}
 
 
 def _outcome(check: Check, device: torch.device, seed: int) -> dict[str, object]:

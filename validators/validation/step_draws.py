@@ -29,18 +29,21 @@ TOKENS, MULTIPLE, LAYERS = (2048, 49152), 256, 4
 MOST_S = 1.2
 
 
-def draw_steps(count: int, seed: int, rounds: int, forecast: Forecast) -> list[Planned]:
+def draw_steps(
+    count: int, seed: int, rounds: int, forecast: Forecast, tokens: tuple[int, int] = TOKENS
+) -> list[Planned]:
     """So many steps, each by flash attention on one GPU.
 
     Parameters
     ----------
     rounds : isolated steps of each.
     forecast : the prediction that bounds what is drawn.
+    tokens : least and most.
     """
     draw, planned = random.Random(seed), []
     for number in range(count):
         for _ in range(MAX_TRIES):
-            configuration = _draw(draw, KINDS[number % len(KINDS)])
+            configuration = _draw(draw, KINDS[number % len(KINDS)], tokens)
             seconds, _, fits = forecast(configuration, "flash")
             if fits and seconds <= MOST_S:
                 planned.append(Planned(configuration, ("flash",), rounds, seed + number))
@@ -48,11 +51,11 @@ def draw_steps(count: int, seed: int, rounds: int, forecast: Forecast) -> list[P
     return planned
 
 
-def _draw(draw: random.Random, kind: tuple[str, str, str]) -> StepConfiguration:
+def _draw(draw: random.Random, kind: tuple[str, str, str], tokens: tuple[int, int]) -> StepConfiguration:
     what, method, checkpoint = kind
     shape, length = draw.choice(SHAPES), 0
     while not length or length & (length - 1) == 0:
-        length = round(TOKENS[0] * (TOKENS[1] / TOKENS[0]) ** draw.random() / MULTIPLE) * MULTIPLE
+        length = round(tokens[0] * (tokens[1] / tokens[0]) ** draw.random() / MULTIPLE) * MULTIPLE
     model = what == "model"
     return StepConfiguration(
         what, LAYERS if model else 1, *shape, draw.choice(VOCABULARIES), length, draw.choice(BATCHES),
