@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
 
+from cost_models.network.cuts import Cuts
 from cost_models.network.node import Node
 from cost_models.network.search import BALANCED_TREE, RING, TREE, Channel, Graph, Search
 from cost_models.topology.paths import PathType
@@ -143,6 +144,7 @@ class _Finder:
         self.pattern = pattern
         self.speeds = speeds(node.sm, bool(node.nets))
         self.steps = _MAX_STEPS
+        self.cuts: dict[tuple[bool, bool, PathType, PathType], Cuts] = {}
         self.intra = sorted({way.type for way in node.gpu_ways.values()}) or [PathType.LOC]
         self.inter = sorted({way.type for way in node.out_ways.values()}) or [PathType.PIX]
         split = node.sm >= 90 and pattern == BALANCED_TREE
@@ -159,6 +161,8 @@ class _Finder:
                 break
             for wanted in self._variants(self.speeds[place]):
                 search = self._search(wanted, best, self.least, self.most)
+                if search is None:
+                    continue
                 best = search.best
                 if search.perfect or len(best.channels) * best.inter_gb_per_s >= self.node.total_gb_per_s:
                     return best
@@ -188,14 +192,35 @@ class _Finder:
             inter = speed if graph.pattern == RING else graph.inter_gb_per_s
             wanted = replace(graph, channels=(), intra_gb_per_s=speed, inter_gb_per_s=inter)
             search = self._search(wanted, graph, len(graph.channels), self.most)
-            if search.best is graph:
+            if search is None or search.best is graph:
                 break
             graph = search.best
         return graph
 
-    def _search(self, wanted: Graph, best: Graph, least: int, most: int) -> Search:
-        search = Search(self.node, wanted, best, least, most)
+    def _search(self, wanted: Graph, best: Graph, least: int, most: int) -> Search | None:
+        """A search, run; None where it could find nothing better."""
+        cuts = self._cuts(wanted)
+        reachable = int(min(cuts.most_channels(wanted.intra_gb_per_s, wanted.inter_gb_per_s), most))
+        if not _can_improve(wanted, best, least, reachable, cuts):
+            return None
+        search = Search(self.node, wanted, best, least, most, cuts)
         start = search.steps
         search.run()
         self.steps -= start - search.steps
         return search
+
+    def _cuts(self, wanted: Graph) -> Cuts:
+        ring = wanted.pattern == RING
+        what = ring, ring and bool(wanted.cross_nic), wanted.type_intra, wanted.type_inter
+        if what not in self.cuts:
+            self.cuts[what] = Cuts(self.node, *what)
+        return self.cuts[what]
+
+
+def _can_improve(wanted: Graph, known: Graph, least: int, reachable: int, cuts: Cuts) -> bool:
+    """Whether as many channels as there may be would carry more than the known graph, or as much over less."""
+    rate = reachable * wanted.intra_gb_per_s
+    if reachable < max(least, 1) or rate != known.bus_gb_per_s:
+        return reachable >= max(least, 1) and rate > known.bus_gb_per_s
+    alike = (wanted.pattern, wanted.cross_nic) == (known.pattern, known.cross_nic)
+    return alike and reachable * cuts.least_hops < known.hops

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from cost_models.network.cuts import Cuts, End
 from cost_models.network.node import Node, Way
 from cost_models.topology.paths import PathType
 
@@ -66,9 +67,14 @@ class Graph:
 
 
 class Search:
-    """One search: a pattern at one speed and with one worst path type."""
+    """One search: a pattern at one speed and with one worst path type.
 
-    def __init__(self, node: Node, wanted: Graph, best: Graph, least: int, most: int) -> None:
+    Parameters
+    ----------
+    cuts : of the same ways, with the links by which GPUs are left and reached.
+    """
+
+    def __init__(self, node: Node, wanted: Graph, best: Graph, least: int, most: int, cuts: Cuts) -> None:
         self.node, self.wanted, self.best, self.least, self.most = node, wanted, best, least, most
         self.ring, self.nets, self.n_gpus = wanted.pattern == RING, node.nets, node.n_gpus
         self.left = [rate * _MB_PER_GB for rate in node.capacities]
@@ -84,51 +90,18 @@ class Search:
             (net, gpu): cost and tuple((link ^ 1, taken) for link, taken in reversed(cost))
             for (gpu, net), cost in self.outward.items()
         }
-        self.exits, self.entries = self._ends(last=False), self._ends(last=True)
+        self.exits, self.entries = self._ends(cuts.exits), self._ends(cuts.entries)
         self.bound = self._bound()
 
     def run(self) -> Graph:
         """The best graph: one found here, or the one that was known."""
-        if self._can_improve():
-            self._add_channel()
+        self._add_channel()
         return self.best
 
-    def _can_improve(self) -> bool:
-        """Whether as many channels as there may be would carry more than the known graph, or as much over less."""
-        found, known = self.wanted, self.best
-        most = min(max(self.bound, 1), self.most, self._most_passing())
-        if most < self.least or most * found.intra_gb_per_s != known.bus_gb_per_s:
-            return most >= self.least and most * found.intra_gb_per_s > known.bus_gb_per_s
-        alike = (found.pattern, found.cross_nic) == (known.pattern, known.cross_nic)
-        return alike and most * self._least_hops() < known.hops
-
-    def _most_passing(self) -> int:
-        """Channels for which the links out of (or into) all GPUs suffice: each leaves all of them but one."""
-        if self.n_gpus < 2:
-            return self.most
-        passing = min(
-            sum(int(self.left[link] / taken + 1e-9) for each in ends for link, taken in each)
-            for ends in (self.exits, self.entries)
-        )
-        return passing // self._inside_hops()
-
-    def _inside_hops(self) -> int:
-        return self.n_gpus - (not self.ring or bool(self.nets))
-
-    def _least_hops(self) -> int:
-        """Links that a channel crosses at least."""
-        inside, out = (
-            min((len(cost) for cost in costs.values() if cost), default=0) for costs in (self.inside, self.outward)
-        )
-        return self._inside_hops() * inside + 2 * out
-
-    def _ends(self, last: bool) -> list[list[tuple[int, float]]]:
-        """For each GPU, the first links of its ways to others (or the last of those to it), and what they cost."""
-        ends: list[set[tuple[int, float]]] = [set() for _ in range(self.n_gpus)]
-        for (source, target), cost in self.inside.items():
-            if cost:
-                ends[target if last else source].add(cost[-1 if last else 0])
-        return [sorted(each) for each in ends]
+    def _ends(self, by_gpu: Sequence[Sequence[End]]) -> list[list[tuple[int, float]]]:
+        """For each GPU, links and what a channel takes of them."""
+        mb_per_s = self.wanted.intra_gb_per_s * _MB_PER_GB
+        return [[(link, mb_per_s * share) for link, share in each] for each in by_gpu]
 
     def _bound(self) -> int:
         """Channels beyond which the ports, or in a ring some GPU's links, are used up."""

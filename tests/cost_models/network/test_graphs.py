@@ -156,19 +156,23 @@ def test_azure_ncv4_with_the_nvlinks_that_its_dump_has(tmp_path):
 @pytest.mark.parametrize("name", ["dgx-h100", "dgx-a100", "pcie-8x"])
 def test_a_search_that_is_spared_would_have_found_nothing(monkeypatch, name, scale):
     """Whole searches, each as it is asked for, with and without the test that spares it; and many are spared."""
-    spared = []
+    spared, reachable, may_improve = [], [], graphs._can_improve
+
+    def never_spare(wanted, known, least, most, cuts):
+        spared.append(not may_improve(wanted, known, least, most, cuts))
+        reachable.append((most, cuts.least_hops))
+        return True
 
     class Unspared(Search):
         def run(self):
-            known, spare = self.best, not Search._can_improve(self)
-            spared.append(spare)
-            found = super().run()
-            assert found is known or not spare
+            known, found = self.best, super().run()
+            if found is not known:
+                most, least_hops = reachable[-1]
+                assert not spared[-1]
+                assert len(found.channels) <= most and found.hops >= len(found.channels) * least_hops
             return found
 
-        def _can_improve(self):
-            return True
-
+    monkeypatch.setattr(graphs, "_can_improve", never_spare)
     monkeypatch.setattr(graphs, "Search", Unspared)
     monkeypatch.setattr(graphs, "_FOUND", {})
     topology = load_topology(name, 8)
