@@ -147,6 +147,11 @@ class StepFields:
         None, float | None, "C", "Most that an expert takes, in even shares. Default: all."
     )
 
+    @property
+    def chunked(self) -> bool:
+        """Whether a prompt comes in chunks, or after a cached prefix."""
+        return self.prefill_chunk is not None or self.cached_prefix is not None
+
 
 @dataclass(frozen=True, kw_only=True)
 class FaultFields:

@@ -8,8 +8,8 @@ legal, or has the reason why it is not: heads or sequence not divisible, a mask 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import product
 
 from cost_models.masks import DocumentMask
@@ -25,7 +25,8 @@ from simulator.schedules.magi import Magi
 from simulator.schedules.mesh import PLACEMENTS
 from simulator.schedules.ring import Ring
 from simulator.schedules.tp import TensorParallel
-from simulator.schedules.usp import Usp, choose_degrees
+from simulator.schedules.two_dimensional import choose_degrees
+from simulator.schedules.usp import Usp
 from traces.errors import InputError
 
 MOST_SEGMENTS = 320_000
@@ -45,13 +46,14 @@ class Choice:
         return self.reason is None
 
 
-def list_choices(setup: Setup, pass_: str | None = None, *, every: bool = False) -> list[Choice]:
+def list_choices(setup: Setup, pass_: str | None = None, *, every: bool = False, chunked: bool = False) -> list[Choice]:
     """What can be compared for a workload on some ranks.
 
     Parameters
     ----------
     pass_ : forward, backward or both; None for what each mechanism has.
     every : all combinations instead of the sensible ones.
+    chunked : whether prompts come in chunks or after a cached prefix: then queries may go round instead of keys.
 
     >>> from cost_models.masks import parse_mask
     >>> from cost_models.workload import AttentionWorkload
@@ -61,6 +63,7 @@ def list_choices(setup: Setup, pass_: str | None = None, *, every: bool = False)
     ('8 heads are not divisible by 16 ranks', None)
     """
     listed = _every(setup) if every else _sensible(setup)
+    listed = _with_pass_q(listed) if chunked else listed
     return [make_choice(schedule, setup, pass_) for schedule in listed]
 
 
@@ -85,6 +88,14 @@ def _resolved(schedule: Schedule, setup: Setup) -> Schedule:
     except InputError:
         return schedule
     return schedule.resolve(setup)
+
+
+def _with_pass_q(schedules: Iterable[Schedule]) -> Iterator[Schedule]:
+    """Each ring twice: with keys going round, and with queries."""
+    for schedule in schedules:
+        yield schedule
+        if isinstance(schedule, Ring | Usp):
+            yield replace(schedule, circulate="q")
 
 
 def _sensible(setup: Setup) -> Iterator[Schedule]:

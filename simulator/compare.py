@@ -43,7 +43,8 @@ def compare(
     resolved = request.resolve()
     results: list[SimulationResult] = []
     refused: list[Refused] = []
-    schedules = [choice.schedule for choice in list_choices(setup_of(resolved))]
+    chunked = resolved.request.chunked
+    schedules = [choice.schedule for choice in list_choices(setup_of(resolved), chunked=chunked)]
     schedules += [parse_schedule(spec) for spec in PEER_CHOICES] if request.peers else []
     for done, schedule in enumerate(schedules):
         if progress is not None:

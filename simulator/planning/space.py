@@ -146,7 +146,7 @@ def _schedules(
         return
     pass_ = _pass_of(resolved.request)
     if listed is None:
-        choices = list_choices(setup, pass_, every=every)
+        choices = list_choices(setup, pass_, every=every, chunked=resolved.request.chunked)
     else:
         choices = [make_choice(parse_schedule(str(name)), setup, pass_) for name in listed]
     for choice in choices:

@@ -56,16 +56,17 @@ class Ring:
     @cached_property
     def to(self) -> IntArray:
         """Rank to which each rank sends."""
-        return self._neighbour(1)
+        return self.neighbour(1)
 
     @cached_property
     def source(self) -> IntArray:
         """Rank from which each rank receives."""
-        return self._neighbour(-1)
+        return self.neighbour(-1)
 
-    def _neighbour(self, direction: int) -> IntArray:
+    def neighbour(self, distance: int) -> IntArray:
+        """The rank so many places on in each rank's ring."""
         position = self.position
-        return np.arange(self.n_ranks) + ((position + direction) % self.size - position) * self.step
+        return np.arange(self.n_ranks) + ((position + distance) % self.size - position) * self.step
 
     def latest_with_next(self, column: IntArray) -> IntArray:
         """max(column, column[to]); of several columns at once where there are more axes before the ranks'."""

@@ -17,29 +17,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-from simulator.program.partition import Layout, Partition
 from simulator.program.partitioners import PARTITIONERS
-from simulator.program.recorder import Recorder
 from simulator.program.setup import Setup
-from simulator.program.tape import Tensor
-from simulator.schedules.base import Saved, Schedule, check_choice, default_partition, detail, split_sequence
-from simulator.schedules.chunk import Chunk
-from simulator.schedules.heads import check_heads, scatter_heads
+from simulator.schedules.base import check_choice, default_partition, detail
+from simulator.schedules.heads import check_heads
 from simulator.schedules.mesh import PLACEMENTS, Mesh, build_mesh
 from simulator.schedules.ring import Ring
-from simulator.schedules.usp import (
-    attend_2d,
-    attend_2d_back,
-    attend_cached_2d,
-    cached_layout_2d,
-    check_degrees,
-    choose_degrees,
-)
+from simulator.schedules.two_dimensional import TwoDimensional, check_degrees, choose_degrees
 from traces.errors import InputError
 
 
 @dataclass(frozen=True)
-class LoongTrain(Schedule):
+class LoongTrain(TwoDimensional):
     """2D attention with a double ring.
 
     Parameters
@@ -88,42 +77,12 @@ class LoongTrain(Schedule):
         head, context = choose_degrees(setup, self.head, self.context)
         return build_mesh(setup, head, self.window or default_window(context), self.placement)
 
-    def _context(self, setup: Setup) -> Partition:
-        mesh = self._mesh(setup)
-        return split_sequence(self.partition, setup, mesh.context, multiple=mesh.heads.size)
-
-    def input_partition(self, setup: Setup) -> Partition:
-        """The context's parts, each cut among a head group."""
-        return self._mesh(setup).input_partition(self._context(setup))
-
     @property
     def _how(self) -> Ring:
         return Ring(grad="bf16" if self.grad == "bf16" else "fp32", messages=self.messages)
 
-    def cached_layout(self, chunk: Chunk, heads: int) -> Layout:
-        """Own heads of what the head group holds together."""
-        return cached_layout_2d(self._mesh(chunk.setup), self._context(chunk.setup), chunk, heads)
-
-    def cached_rows(self, r: Recorder, tensor: Tensor, chunk: Chunk) -> Tensor:
-        """Scattered by head."""
-        mesh = self._mesh(r.setup)
-        return scatter_heads(r, tensor, mesh.together(chunk.shifted(self._context(chunk.setup))), mesh.heads)
-
-    def attend_cached(self, r: Recorder, q: Tensor, k: Tensor, v: Tensor, chunk: Chunk) -> Tensor:
-        """Scatter the queries' heads, go round the double ring, gather heads."""
-        context = chunk.shifted(self._context(chunk.setup))
-        return attend_cached_2d(r, self._mesh(r.setup), context, q, k, v, self._how)
-
-    def forward(self, r: Recorder, q: Tensor, k: Tensor, v: Tensor) -> Saved:
-        """Scatter heads, go round the double ring, gather heads."""
-        return attend_2d(r, self._mesh(r.setup), self._context(r.setup), q, k, v, self._how)
-
-    def backward(
-        self, r: Recorder, q: Tensor, k: Tensor, v: Tensor, saved: Saved, do: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The same way with gradients."""
-        later = r.setup.workload.dtype if self.grad == "mixed" else None
-        return attend_2d_back(r, self._mesh(r.setup), (q, k, v), saved, do, self._how, later)
+    def _later_grad(self, setup: Setup) -> str | None:
+        return setup.workload.dtype if self.grad == "mixed" else None
 
 
 def default_window(context: int) -> int:

@@ -13,7 +13,8 @@ Source: Liu et al. 2023 (arXiv 2310.01889) section 3; order, dtypes and accumula
 (ring_flash_attn.py, zigzag_ring_flash_attn.py, stripe_flash_attn.py); striped: Brandon et al. 2023 (arXiv 2311.09431).
 What implementations differ in: TransformerEngine and LongCA-bench keep all P buffers of K, V and of partial results
 (buffers=all), dK, dV are bf16 there; LoongTrain sends K and V as two messages; BurstAttention's Triton kernel takes up
-the running result instead of a merge.
+the running result instead of a merge. With circulate=q the forward pass sends queries round instead of keys and values
+(`pass_query`), which is less where few queries attend to many cached keys.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ from simulator.program.rings import Ring as RingGroup
 from simulator.program.setup import Setup
 from simulator.program.tape import Tensor
 from simulator.schedules.base import Saved, Schedule, check_choice, default_partition, detail, split_sequence
+from simulator.schedules.pass_query import circulate_queries
+from traces.errors import InputError
 
 Rings = tuple[RingGroup, RingGroup]
+CIRCULATE = ("kv", "q")
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Ring(Schedule):
     messages : K and V as one message (fused) or two (separate).
     buffers : two buffers of K, V, or all of them, kept with the partial results to the end.
     merge : partial results are merged by a kernel of their own (separate) or by the attention kernel (kernel).
+    circulate : what goes round in the forward pass: keys and values (kv) or queries (q).
     """
 
     partition: str | None = None
@@ -51,6 +56,7 @@ class Ring(Schedule):
     messages: str = detail("fused")
     buffers: str = detail("two")
     merge: str = detail("separate")
+    circulate: str = detail("kv")
 
     name: ClassVar[str] = "ring"
     source: ClassVar[str] = "Liu et al. 2023, arXiv 2310.01889, section 3; ring-flash-attention 0.1.8"
@@ -66,6 +72,10 @@ class Ring(Schedule):
         check_choice(self, "messages", ("fused", "separate"))
         check_choice(self, "buffers", ("two", "all"))
         check_choice(self, "merge", ("separate", "kernel"))
+        check_choice(self, "circulate", CIRCULATE)
+        if self.circulate == "q" and (self.buffers, self.merge, self.messages) != ("two", "separate", "fused"):
+            raise InputError("ring: buffers, merge and messages are about keys and values that go round",
+                             got="circulate=q", remedy="leave them out")  # fmt: skip
         self.input_partition(setup)
 
     def input_partition(self, setup: Setup) -> Partition:
@@ -84,8 +94,10 @@ class Ring(Schedule):
 
 
 def circulate(r: Recorder, rings: Rings, q: Tensor, k: Tensor, v: Tensor, how: Ring) -> Saved:
-    """(O, LSE) of the keys of all ranks of the rings."""
+    """(O, LSE) of the keys of all ranks of the rings (queries go round one flat ring only)."""
     inner, outer = rings
+    if how.circulate == "q":
+        return circulate_queries(r, inner, q, k, v)
     total, held = None, []
     for window in range(outer.size):
         far = _send(r, outer, (k, v), how) if window < outer.size - 1 else (k, v)

@@ -101,7 +101,7 @@ class InferenceStep:
     def _prompt(self, microbatch: int) -> list[KvCache]:
         plan = self.plan
         cached = plan.options.cached_prefix is not None
-        prompt = Prompt(plan.schedule, plan.chunks, cached) if plan.chunked else None
+        prompt = Prompt(plan.schedule, plan.chunks, cached) if plan.options.chunked else None
         caches = self._caches.empty(microbatch, self._stages, prompt)
         for index in range(int(prompt.cached), len(prompt.chunks)) if prompt else [0]:
             for cache in caches:

@@ -148,11 +148,6 @@ class Plan:
         size, cached = (tokens_of(self.options, name) for name in ("prefill_chunk", "cached_prefix"))
         return cut_prompt(self.setup, size or None, cached)
 
-    @property
-    def chunked(self) -> bool:
-        """Whether a prompt comes in chunks, or after a cached prefix."""
-        return self.options.prefill_chunk is not None or self.options.cached_prefix is not None
-
     def check(self, *, training: bool) -> None:
         """Refuse what cannot run, with the reason."""
         if training and not self.schedule.has_backward:

@@ -78,7 +78,7 @@ def check_pass(plan: Plan, pass_: str) -> None:
     if plan.options.new_tokens > plan.seq_len // plan.grid.cp:
         raise InputError("new tokens are more than the last rank's part of the context", got=plan.options.new_tokens,
                          expected=f"at most {plan.seq_len // plan.grid.cp}")  # fmt: skip
-    if plan.chunked:
+    if plan.options.chunked:
         _check_chunks(plan)
 
 

@@ -19,7 +19,7 @@ from simulator.schedules.base import Saved, Schedule, default_partition, split_s
 from simulator.schedules.heads import check_heads, gather_heads, scatter_heads
 from simulator.schedules.mesh import Mesh, build_mesh
 from simulator.schedules.ring import Ring, circulate, circulate_back
-from simulator.schedules.usp import check_degrees, choose_degrees
+from simulator.schedules.two_dimensional import check_degrees, choose_degrees
 from traces.errors import InputError
 
 

@@ -22,6 +22,7 @@ SCHEDULES = [
     ("ring", 4, 4),
     ("ring:partition=contiguous", 5, 5),
     ("ring:partition=striped", 3, 3),
+    ("ring:circulate=q", 4, 2),
     ("burst", 6, 6),
     ("burst:ring=double", 8, 4),
     ("burst:ring=double", 8, 2),

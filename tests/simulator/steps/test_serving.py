@@ -49,6 +49,26 @@ def test_traffic_of_chunks() -> None:
     assert packed.bytes_sent_per_rank[0] * 2 * SMALL.head_dim == ring.bytes_sent_per_rank[0] * (SMALL.head_dim + 4)
 
 
+@pytest.mark.parametrize("chunks", [1, 4, 32])
+def test_traffic_where_queries_go_round(chunks: int) -> None:
+    """Queries, and back O and LSE: (P-1) c/P (2 H D e + 4 H) a chunk, whatever is cached; keys: (P-1) n/P 2 K D e."""
+    size, heads, dim = TOKENS // chunks, SMALL.heads, SMALL.head_dim
+    both = [run("prefill", prefill_chunk=size, schedule=name) for name in ("ring:circulate=q", "ring")]
+    queries, keys = (each.bytes_sent_per_rank[0] for each in both)
+    assert queries == 7 * SMALL.layers * TOKENS // 8 * (2 * heads * dim * 2 + 4 * heads)
+    kv_chunk = 7 * SMALL.layers * size // 8 * 2 * SMALL.kv_heads * dim * 2
+    assert keys == kv_chunk * sum(range(1, chunks + 1))
+    assert both[0].pairs_total == both[1].pairs_total and both[0].flop_total == both[1].flop_total
+    assert (queries < keys) == (chunks > 2 * heads // SMALL.kv_heads)  # n/c = (chunks + 1)/2 on average
+
+
+def test_queries_of_a_short_question_after_a_long_prefix_go_round_faster() -> None:
+    options = {"seq_len": "1M", "cached_prefix": 2**20 - 4096, "gpus": 16, "model": LLAMA}
+    keys, queries = (run("prefill", schedule=name, **options) for name in ("ring", "ring:circulate=q"))
+    assert queries.time_s < keys.time_s and queries.bytes_sent_per_rank[0] < keys.bytes_sent_per_rank[0] / 10
+    assert queries.peak_memory_bytes <= keys.peak_memory_bytes
+
+
 def test_retrieved_passages_are_a_longer_prefill() -> None:
     """Passages of r tokens before a question of n: linear products of n + r tokens, attention (n + r)^2 / 2."""
     question, passages = 1024, 8 * 512
@@ -222,5 +242,6 @@ def test_compare_says_which_schedules_take_chunks() -> None:
     outcomes = compare(request)
     ran = {each.schedule.split(":")[0] for each in outcomes if isinstance(each, SimulationResult)}
     assert ran == {"ring", "burst", "allgather", "ulysses", "usp", "loongtrain"}
+    assert any("ring:" in each.schedule and "circulate=q" in each.schedule for each in outcomes)
     reasons = {each.schedule.split(":")[0]: each.reason for each in outcomes if isinstance(each, Refused)}
     assert all("in chunks" in reasons[name] for name in ("magi", "lightseq", "apb", "star", "minference"))

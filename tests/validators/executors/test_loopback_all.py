@@ -30,6 +30,7 @@ SPECS = (
     "ring:partition=document-zigzag",
     "ring:partition=area-balanced,messages=separate",
     "ring:partition=contiguous,buffers=all,merge=kernel",
+    "ring:circulate=q",
     "burst:partition=document-zigzag",
     "burst:partition=area-balanced,ring=double",
     "ulysses",
@@ -39,6 +40,7 @@ SPECS = (
     "usp",
     "usp:ulysses=2,placement=context-first,partition=document-zigzag",
     "usp:ulysses=2,partition=striped",
+    "usp:ulysses=2,circulate=q",
     "loongtrain:head=2,grad=bf16",
     "loongtrain:head=1,window=2,placement=context-first,partition=area-balanced",
     "loongtrain:head=2,window=2,placement=interleaved,messages=fused",
@@ -56,6 +58,7 @@ SPECS = (
 FEWEST_RANKS = {
     "flash": 1, "ulysses": 4, "tp": 4, "tp:version=3": 4, "hybrid-cp": 4, "hybrid-cp:tokens=12": 2,
     "usp:ulysses=2,placement=context-first,partition=document-zigzag": 3, "usp:ulysses=2,partition=striped": 3,
+    "usp:ulysses=2,circulate=q": 3,
     "loongtrain:head=2,grad=bf16": 3, "loongtrain:head=1,window=2,placement=context-first,partition=area-balanced": 3,
     "loongtrain:head=2,window=2,placement=interleaved,messages=fused": 2,
 }  # fmt: skip

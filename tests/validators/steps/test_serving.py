@@ -87,6 +87,12 @@ CHUNKED = [
     StepCase("loongtrain:head=2,context=2", 4, {"prefill_chunk": 24}, batch=2, seq_len=LONG),
     StepCase("ring", 2, {"prefill_chunk": 12}, seq_len=LONG, mask="sliding-window:window=7,causal=true"),
     StepCase("ring", 2, {"prefill_chunk": 16, "tp_version": 3, "tp": 2}, seq_len=LONG, mask="causal"),
+    StepCase("ring:circulate=q", 2, {"prefill_chunk": 16}, batch=2, seq_len=LONG),
+    StepCase("ring:circulate=q", 4, {"cached_prefix": 16, "prefill_chunk": 16, "tp": 2}, seq_len=LONG),
+    StepCase("ring:circulate=q,partition=striped", 4, {"prefill_chunk": 16}, seq_len=LONG),
+    StepCase("ring:circulate=q", 2, {"prefill_chunk": 16, "mla": "absorbed"}, seq_len=LONG, shape=LATENT),
+    StepCase("ring:circulate=q", 2, {"prefill_chunk": 12}, seq_len=LONG, mask="sliding-window:window=7,causal=true"),
+    StepCase("usp:ulysses=2,ring=4,circulate=q", 8, {"prefill_chunk": 16}, seq_len=LONG),
     StepCase("ring", 2, {"cached_prefix": 24}, seq_len=LONG),
     StepCase("ulysses", 2, {"cached_prefix": 16, "prefill_chunk": 8, "tp": 1}, seq_len=LONG),
     StepCase("usp:ulysses=2,ring=2", 4, {"cached_prefix": 16, "prefill_chunk": 16}, seq_len=LONG),
@@ -108,7 +114,7 @@ def test_chunks_and_prefixes_are_the_whole_prompt(case: StepCase) -> None:
 
 
 @pytest.mark.parametrize("form", list(FORMS))
-@pytest.mark.parametrize("spec", ["ring", "ulysses", "allgather"])
+@pytest.mark.parametrize("spec", ["ring", "ring:circulate=q", "ulysses", "allgather"])
 def test_a_packed_prompt_attends_to_what_is_packed(form: str, spec: str) -> None:
     """Every chunk attends to rounded keys and values, its own too: the reference is a plain model that rounds them."""
     case = StepCase(spec, 2, {"prefill_chunk": 16, "kv_dtype": form}, batch=2, seq_len=LONG)
