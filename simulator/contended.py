@@ -105,9 +105,8 @@ class ContendedCosts(CostModel):
 
     def _find_handing(self, work: Attention | Gemm, rank: int) -> Handing:
         if isinstance(work, Attention):
-            calls, shape = work.lowering.of(rank).calls, attention_shape(work)
-            delta = work.precomputed_delta
-            return attention_handing(self._profile, self._kernel, calls, shape, work.direction, precomputed_delta=delta)
+            times = self._times(self._kernel, attention_shape(work), work.direction, work.precomputed_delta)
+            return attention_handing(times, work.lowering.of(rank).calls)
         sizes = gemm_sizes(work, _on(work.m, rank))
         return gemm_handing(self._profile, sizes, work.dtype, work.weight_bits, _on(work.planes, rank))
 
@@ -117,7 +116,7 @@ class ContendedCosts(CostModel):
         def size(lowering: Lowering, _: int) -> int:
             return round(attention_bytes(lowering.calls, shape, direction))
 
-        return work.lowering.gather(self._per_lowering(("bytes", shape, direction), work.lowering.table, size))
+        return self._prices.per_lowering(("bytes", shape, direction), work.lowering, size)
 
     def _elementwise_bytes(self, work: Elementwise) -> Column:
         moved = work.bytes_read + work.bytes_written

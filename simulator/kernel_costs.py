@@ -14,9 +14,9 @@ import numpy as np
 from cost_models.hardware import HardwareProfile
 from cost_models.kernels import (
     AttentionShape,
+    AttentionTimes,
     attention_launches,
     attention_workspace_bytes,
-    estimate_calls_s,
     estimate_elementwise_s,
     estimate_gemm_s,
     estimate_stencil_s,
@@ -24,8 +24,8 @@ from cost_models.kernels import (
 )
 from cost_models.masks import Lowering
 from simulator.prices import Prices, array_to_ns, shrink, to_ns
-from simulator.program.lowered import LoweringColumn, LoweringSet
-from simulator.program.operations import Attention, Column, Elementwise, Gemm, IntArray, Operation, Stencil
+from simulator.program.lowered import LoweringColumn
+from simulator.program.operations import Attention, Column, Elementwise, Gemm, Operation, Stencil
 
 
 class KernelCosts:
@@ -57,19 +57,18 @@ class KernelCosts:
             ]
             return max(needed, default=0)
 
-        return work.lowering.gather(self._per_lowering(("workspace", shape, delta), work.lowering.table, need))
+        return self._prices.per_lowering(("workspace", shape, delta), work.lowering, need)
 
     def _launches(self, work: Attention) -> Column:
         """Attention calls that each rank launches."""
         curve = self._profile.kernel(self._kernel)
-        table = work.lowering.table
         if curve.varlen and curve.windows:
-            return work.lowering.gather(table.launches)
+            return work.lowering.gather(work.lowering.table.launches)
 
         def count(lowering: Lowering, _: int) -> int:
             return sum(len(launches_of(curve, call)) for call in lowering.calls)
 
-        return work.lowering.gather(self._per_lowering("launches", table, count))
+        return self._prices.per_lowering("launches", work.lowering, count)
 
     def _attention_host_ns(self, work: Attention) -> int:
         """Time to issue one attention call."""
@@ -78,7 +77,7 @@ class KernelCosts:
 
     def _attention(self, work: Attention, worked_s: float) -> Column:
         column, key, price = self._attention_price(work, worked_s)
-        return column.gather(self._per_lowering(key, column.table, price))
+        return self._prices.per_lowering(key, column, price)
 
     def _attention_price(
         self, work: Attention, worked_s: float
@@ -90,15 +89,20 @@ class KernelCosts:
             column, share = work.sparse.within, work.sparse.share
             kernel = work.sparse.kernel if work.sparse.kernel in self._profile.kernels else kernel
 
+        times = self._times(kernel, shape, direction, delta, share)
+
         def price(lowering: Lowering, _: int) -> int:
-            return to_ns(
-                estimate_calls_s(
-                    self._profile, kernel, lowering.calls, shape, direction,
-                    precomputed_delta=delta, worked_s=worked_s, share=share,
-                )
-            )  # fmt: skip
+            return to_ns(times.calls_s(lowering.calls, worked_s))
 
         return column, (shape, direction, delta, worked_s, share, kernel), price
+
+    def _times(
+        self, kernel: str, shape: AttentionShape, direction: str, precomputed_delta: bool, share: float = 1.0
+    ) -> AttentionTimes:
+        key = kernel, shape, direction, precomputed_delta, share
+        if key not in self._prices.attention:
+            self._prices.attention[key] = AttentionTimes(self._profile, *key)
+        return self._prices.attention[key]
 
     def _elementwise(self, work: Elementwise) -> Column:
         if work.lowering is None:
@@ -111,7 +115,7 @@ class KernelCosts:
             return to_ns(float(estimate_elementwise_s(self._profile, read, written, work.pattern)))
 
         key = (work.pattern, work.bytes_read, work.bytes_written, work.side)
-        return work.lowering.gather(self._per_lowering(key, work.lowering.table, price))
+        return self._prices.per_lowering(key, work.lowering, price)
 
     def _bytes(self, pattern: str, read: Column, written: Column) -> Column:
         if isinstance(read, int) and isinstance(written, int):
@@ -145,9 +149,6 @@ class KernelCosts:
         distinct, index = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
         seconds = [estimate_stencil_s(self._profile, *map(int, row)) for row in distinct]
         return shrink(array_to_ns(np.array(seconds))[index.reshape(-1)])
-
-    def _per_lowering(self, key: Hashable, table: LoweringSet, price: Callable[[Lowering, int], int]) -> IntArray:
-        return self._prices.per_lowering(key, table, price)
 
 
 def attention_shape(work: Attention) -> AttentionShape:

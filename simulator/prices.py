@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cost_models.hardware import HardwareProfile
+from cost_models.kernels import AttentionTimes
 from cost_models.masks import Lowering
 from cost_models.topology import ClusterTopology
-from simulator.program.lowered import LoweringSet
+from simulator.program.lowered import LoweringColumn, LoweringSet
 from simulator.program.operations import Column, IntArray
 
 FloatArray = NDArray[np.float64]
@@ -25,19 +26,24 @@ class Prices:
     def __init__(self) -> None:
         self.of: dict[Hashable, Column] = {}
         self.tables: dict[Hashable, tuple[LoweringSet, IntArray]] = {}
+        self.attention: dict[Hashable, AttentionTimes] = {}
 
-    def per_lowering(self, key: Hashable, table: LoweringSet, price: Callable[[Lowering, int], int]) -> IntArray:
-        """One number per distinct lowering of a table; found when it has new ones."""
+    def per_lowering(self, key: Hashable, column: LoweringColumn, price: Callable[[Lowering, int], int]) -> Column:
+        """A number for each rank, at least 0: found once per distinct lowering, and only where a rank has it."""
+        table = column.table
         full_key = (id(table), key)
-        _, known = self.tables.get(full_key, (table, np.zeros(0, dtype=np.int64)))
+        _, known = self.tables.get(full_key, (table, _NOTHING_KNOWN))
         if len(known) < len(table.lowerings):
-            fresh = range(len(known), len(table.lowerings))
-            added = np.array([price(table.lowerings[number], number) for number in fresh], dtype=np.int64)
-            known = np.concatenate([known, added])
+            known = np.concatenate([known, np.full(len(table.lowerings) - len(known), _UNKNOWN)])
             self.tables[full_key] = (table, known)
-        return known
+        for number in column.distinct:
+            if known[number] == _UNKNOWN:
+                known[number] = price(table.lowerings[number], number)
+        return column.gather(known)
 
 
+_UNKNOWN = -1
+_NOTHING_KNOWN = np.zeros(0, dtype=np.int64)
 _SHARED: dict[tuple[int, int, str], tuple[ClusterTopology, HardwareProfile, Prices]] = {}
 MOST_SHARED = 8
 MOST_PRICES = 100_000

@@ -3,7 +3,7 @@
 Interface: :func:`estimate_attention_s`, :func:`estimate_calls_s`, :func:`estimate_elementwise_s`,
 :func:`estimate_gemm_s`, :func:`attention_launches`, :func:`attention_workspace_bytes`, :func:`attention_bytes`,
 :func:`attention_handing`, :func:`gemm_handing`, :func:`choose_kernel`, :func:`split_call`, :func:`merged_rows`,
-:class:`AttentionShape`.
+:class:`AttentionShape`, :class:`AttentionTimes`.
 
 >>> from cost_models.hardware import load_hardware
 >>> from cost_models.masks import KernelCall, Segment
@@ -13,20 +13,13 @@ Interface: :func:`estimate_attention_s`, :func:`estimate_calls_s`, :func:`estima
 13
 """
 
-from cost_models.kernels.attention import (
-    attention_bytes,
-    estimate_around_s,
-    estimate_attention_s,
-    estimate_before_s,
-    estimate_calls_s,
-    gathered_bytes,
-    missed_share,
-)
+from cost_models.kernels.attention import AttentionTimes, estimate_attention_s, estimate_calls_s, gathered_bytes
 from cost_models.kernels.choice import choose_kernel
 from cost_models.kernels.depthwise import estimate_stencil_s
 from cost_models.kernels.elementwise import estimate_elementwise_s
 from cost_models.kernels.gemm import estimate_gemm_s
 from cost_models.kernels.handing import ALL_THE_TIME, Handing, attention_handing, gemm_handing
+from cost_models.kernels.launch_times import attention_bytes, estimate_around_s, estimate_before_s, missed_share
 from cost_models.kernels.launches import attention_launches, launches_of, merged_rows, split_call
 from cost_models.kernels.shape import AttentionShape
 from cost_models.kernels.workspace import attention_workspace_bytes
@@ -34,6 +27,7 @@ from cost_models.kernels.workspace import attention_workspace_bytes
 __all__ = [
     "ALL_THE_TIME",
     "AttentionShape",
+    "AttentionTimes",
     "Handing",
     "attention_bytes",
     "attention_handing",

@@ -15,12 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from cost_models.kernels.attention import estimate_before_s, estimate_calls_s
+from cost_models.kernels.attention import AttentionTimes
 from cost_models.kernels.gemm import count_waves, estimate_gemm_s
 from cost_models.kernels.launches import launches_of
-from cost_models.kernels.pieces import count_piece_waves
-from cost_models.kernels.shape import AttentionShape
-from cost_models.masks import MAX_LAUNCHES, KernelCall
+from cost_models.masks import KernelCall
 
 if TYPE_CHECKING:
     from cost_models.hardware import HardwareProfile
@@ -31,35 +29,22 @@ Handing = tuple[tuple[float, float], ...]
 ALL_THE_TIME: Handing = ((0.0, 1.0),)
 
 
-def attention_handing(
-    profile: HardwareProfile,
-    kernel: str,
-    calls: Sequence[KernelCall],
-    shape: AttentionShape,
-    direction: str,
-    *,
-    precomputed_delta: bool = False,
-) -> Handing:
+def attention_handing(times: AttentionTimes, calls: Sequence[KernelCall]) -> Handing:
     """When the kernels of some attention calls, one after the other, hand out blocks.
 
-    Parameters
-    ----------
-    profile, kernel, calls, shape, direction, precomputed_delta : as for
-        :func:`cost_models.kernels.estimate_calls_s`.
-
     >>> from cost_models.hardware import load_hardware
+    >>> from cost_models.kernels.shape import AttentionShape
     >>> from cost_models.masks import Segment
     >>> call = KernelCall((Segment(0, 8192, 0, 8192),), None, 0)
+    >>> shape = AttentionShape(1, 32, 8, 128, 128, "bf16")
     >>> ((begin, until),) = attention_handing(
-    ...     load_hardware("a100-80"), "flash2", [call], AttentionShape(1, 32, 8, 128, 128, "bf16"), "forward")
+    ...     AttentionTimes(load_hardware("a100-80"), "flash2", shape, "forward"), [call])
     >>> begin, round(until, 2)  # 64 x 32 pieces in 2 x 108 places
     (0.0, 0.89)
     """
-    curve = profile.kernel(kernel)
-    together = len(calls) > MAX_LAUNCHES and curve.general_masks
-    apart = [(launch,) for call in calls for launch in launches_of(curve, call)]
-    launches = [tuple(calls)] if together else apart
-    return _shares(list(_attention_kernels(profile, kernel, launches, shape, direction, precomputed_delta)))
+    apart = [(launch,) for call in calls for launch in launches_of(times.curve, call)]
+    launches = [tuple(calls)] if times.together(calls) else apart
+    return _shares(list(_attention_kernels(times, launches)))
 
 
 def gemm_handing(
@@ -77,22 +62,14 @@ def gemm_handing(
 
 
 def _attention_kernels(
-    profile: HardwareProfile, kernel: str, launches: Sequence[tuple[KernelCall, ...]], shape: AttentionShape,
-    direction: str, precomputed_delta: bool,
-) -> Iterator[tuple[float, float]]:  # fmt: skip
+    times: AttentionTimes, launches: Sequence[tuple[KernelCall, ...]]
+) -> Iterator[tuple[float, float]]:
     """Seconds and waves of each kernel in order; what comes after the main one is counted with the next."""
-    curve = profile.kernel(kernel)
     for calls in launches:
-        total = estimate_calls_s(profile, kernel, calls, shape, direction, precomputed_delta=precomputed_delta)
-        before = estimate_before_s(
-            profile, calls, shape, direction, computes_delta=not (precomputed_delta and curve.takes_delta)
-        )
+        total, before = times.calls_s(calls), times.before_s(calls)
         if before:
             yield before, float("inf")
-        chosen = curve.direction(direction, shape.head_dim)
-        whole_grid = curve.whole_grid or len(calls) > 1
-        waves = count_piece_waves(chosen, whole_grid, profile.sm_count, calls, shape, direction)
-        yield max(total - before, 0.0), waves
+        yield max(total - before, 0.0), times.waves(calls)
 
 
 def _shares(kernels: Sequence[tuple[float, float]]) -> Handing:

@@ -28,7 +28,7 @@ from cost_models.kernels.schedule import makespan_in_order_s, makespan_s
 from cost_models.kernels.shape import AttentionShape
 from cost_models.kernels.split_keys import count_splits
 from cost_models.kernels.tiles import Visits, tiles_of_whole_grid, tiles_per_column_tile, tiles_per_row_tile
-from cost_models.masks import KernelCall
+from cost_models.masks import KernelCall, Segment
 
 if TYPE_CHECKING:
     from cost_models.hardware import KernelPass
@@ -41,7 +41,6 @@ class Work(NamedTuple):
     shared_bytes: float
 
 
-@lru_cache(maxsize=65536)
 def count_pieces(
     curve: KernelPass,
     whole_grid: bool,
@@ -63,7 +62,8 @@ def count_pieces(
     splits : parts of each piece's inner loop that are pieces of their own (`split_keys`).
     share : of its tiles, that each piece visits.
     """
-    weights = _weigh_pieces(curve, whole_grid, calls, shape, direction, splits, share)
+    placed = calls if whole_grid else (_at_origin(calls[0]),)
+    weights = _weigh_pieces(curve, whole_grid, placed, direction, splits, share)
     if not len(weights):
         return Work(0.0, 1.0)
     copies = shape.problems * splits
@@ -75,25 +75,35 @@ def count_pieces(
     efficiency = curve.efficiency_at((shape.head_dim + shape.v_head_dim) / 2)
     tile_s = flop * sharing * sm_count / (efficiency * flop_per_s)
     first_s = curve.prologue_s + (curve.varlen_s if len(calls[0].segments) > 1 else 0.0)
-    durations = first_s + weights * tile_s
+    busy_s = _makespan_s(curve, sm_count, slots, copies, (first_s + weights * tile_s).tobytes())
+    return Work(busy_s, shared_bytes(slots / len(weights), calls, shape, direction))
+
+
+def _at_origin(call: KernelCall) -> KernelCall:
+    """The same call of segments that all begin at 0: on grids of their own it does not matter where they lie."""
+    lengths = ((each.q_stop - each.q_start, each.k_stop - each.k_start) for each in call.segments)
+    return KernelCall(tuple(Segment(0, rows, 0, columns) for rows, columns in lengths), call.left, call.right)
+
+
+@lru_cache(maxsize=16384)
+def _makespan_s(curve: KernelPass, sm_count: int, slots: int, copies: int, durations: bytes) -> float:
+    """Time of pieces: many launches of different lengths have the same tiles."""
+    durations_s = np.frombuffer(durations)
     if curve.in_order:
-        busy = makespan_in_order_s(durations, copies, sm_count, curve.blocks_per_sm, curve.alone_share)
-    else:
-        busy = makespan_s(durations, copies, slots, curve.longest_first)
-    return Work(busy, shared_bytes(slots / len(weights), calls, shape, direction))
+        return makespan_in_order_s(durations_s, copies, sm_count, curve.blocks_per_sm, curve.alone_share)
+    return makespan_s(durations_s, copies, slots, curve.longest_first)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=16384)
 def _weigh_pieces(
     curve: KernelPass,
     whole_grid: bool,
     calls: tuple[KernelCall, ...],
-    shape: AttentionShape,
     direction: str,
     splits: int,
     share: float,
 ) -> NDArray[np.float64]:
-    """How many tiles' time each piece takes besides its prologue: the same on a GPU with fewer multiprocessors."""
+    """How many tiles' time each piece takes besides its prologue: the same for any heads, on any multiprocessors."""
     visits = _visits(curve, whole_grid, calls, direction)
     tiles, masked = (counts[visits.tiles > 0] for counts in visits)
     if not len(tiles):

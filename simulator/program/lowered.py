@@ -50,10 +50,11 @@ Runs = list[tuple[int, int, int]]
 class LoweringColumn:
     """A lowering per rank, given for each or in runs of ranks that have the same."""
 
-    __slots__ = ("_index", "_runs", "table")
+    __slots__ = ("_distinct", "_index", "_runs", "table")
 
     def __init__(self, table: LoweringSet, index: IntArray | None, runs: Runs | None = None) -> None:
         self.table, self._index, self._runs = table, index, runs
+        self._distinct: list[int] | None = None
 
     @property
     def index(self) -> IntArray:
@@ -70,9 +71,10 @@ class LoweringColumn:
     @property
     def distinct(self) -> list[int]:
         """Positions of the lowerings that any rank has."""
-        if self._runs is not None:
-            return [run[2] for run in self._runs]
-        return [int(each) for each in np.flatnonzero(np.bincount(self.index))]
+        if self._distinct is None:
+            every = [run[2] for run in self._runs] if self._runs is not None else self.index.tolist()
+            self._distinct = list(dict.fromkeys(every))
+        return self._distinct
 
     def gather(self, per_lowering: IntArray) -> IntArray | int:
         """A column from one value per lowering; a single number where all ranks agree."""

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from cost_models.hardware import load_hardware
+from cost_models.masks import Lowering, TokenRange, lower, parse_mask
 from cost_models.topology import load_topology
 from simulator import network_costs
 from simulator.costing import CostModel
+from simulator.prices import Prices
+from simulator.program.lowered import LoweringColumn, column_of
 from simulator.program.operations import Exchange, Gemm
 from simulator.recording import build_program
 from simulator.schedules import parse_schedule
@@ -52,3 +55,21 @@ def test_a_weights_gradient_is_a_product_summed_over_tokens() -> None:
     gradient = costs._gemm(Gemm(tokens, shape, "bf16", over_rows=True))
     assert gradient == costs._gemm(Gemm(4096, ((1024, tokens),), "bf16"))
     assert gradient != costs._gemm(Gemm(tokens, shape, "bf16"))
+
+
+def test_of_a_shared_table_only_what_ranks_have_is_priced_and_that_once() -> None:
+    lowerings = [lower(parse_mask("causal", 64), [TokenRange(0, n)], [TokenRange(0, n)], 64) for n in (8, 16, 64)]
+    column, prices, asked = column_of([lowerings[0], lowerings[2]]), Prices(), list[int]()
+    table = column.table
+    unused = table.add(lowerings[1])
+
+    def price(lowering: Lowering, number: int) -> int:
+        asked.append(number)
+        return lowering.pairs
+
+    for _ in range(2):
+        assert np.asarray(prices.per_lowering("pairs", column, price)).tolist() == [36, 2080]
+    assert unused not in asked and len(asked) == 2
+    both = LoweringColumn(table, np.array([unused, 0]))
+    assert np.asarray(prices.per_lowering("pairs", both, price)).tolist() == [136, 36]
+    assert asked[2:] == [unused]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from cost_models.hardware import HARDWARE_NAMES, load_hardware
 from cost_models.kernels import (
     AttentionShape,
+    AttentionTimes,
     estimate_attention_s,
     estimate_calls_s,
     estimate_elementwise_s,
@@ -236,3 +237,30 @@ def test_copies_of_parts_of_several_batch_rows_are_priced(direction: str):
         H100, "cudnn", (DOCUMENTS,), one, direction
     )
     assert (extra > 1e-5) == (direction == "backward")
+
+
+@given(
+    launches=st.lists(
+        st.tuples(st.integers(1, 700), st.integers(1, 700), st.integers(0, 999), st.integers(0, 999)), max_size=8
+    ),
+    kernel=st.sampled_from(["cudnn", "flash2", "flash3", "flex"]),
+    direction=directions,
+    worked_s=st.sampled_from([0.0, 0.3]),
+    delta=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_what_is_kept_of_launches_is_what_looking_anew_gives(launches, kernel, direction, worked_s, delta):
+    """Of equal lengths somewhere else, too: on a grid over all rows (flex) it matters where they lie, else not."""
+    calls = tuple(
+        KernelCall((Segment(q, q + rows, k, k + columns),), None, None) for rows, columns, q, k in 2 * launches
+    )
+    times = AttentionTimes(H100, kernel, SHAPE, direction, delta)
+    for part in (calls[:1], calls, calls[::-1]):
+        anew = estimate_calls_s(H100, kernel, part, SHAPE, direction, precomputed_delta=delta, worked_s=worked_s)
+        assert times.calls_s(part, worked_s) == anew
+    if kernel != "flex" and launches:
+        moved = calls[0].segments[0]
+        at_origin = KernelCall((Segment(0, moved.q_stop - moved.q_start, 0, moved.k_stop - moved.k_start),), None, None)
+        assert times.calls_s((at_origin,)) == estimate_attention_s(
+            H100, kernel, calls[0], SHAPE, direction, precomputed_delta=delta
+        )
