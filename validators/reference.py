@@ -47,21 +47,18 @@ def reference_columns(inputs: Globals, mask: Mask, columns: Tensor, lse: Tensor,
     """DK and dV of some keys, [B, columns, K, D], given LSE and delta of all rows, [B, H, S]."""
     q, k, v, do = (inputs[name] for name in ("q", "k", "v", "do"))
     rows = torch.arange(q.shape[1], device=q.device)
-    heads = []
-    for head in range(k.shape[2]):
-        group = _queries_of(head, q, k)
-        keys, values = k[:, columns, head : head + 1].double(), v[:, columns, head : head + 1].double()
-        dk, dv = torch.zeros_like(keys), torch.zeros_like(values)
-        for some in rows.split(_block_rows(len(columns), q, k)):
-            allowed = mask_of(mask, some, columns)
+    dk, dv = k[:, columns].double().zero_(), v[:, columns].double().zero_()
+    for some in rows.split(_block_rows(len(columns), q, k)):
+        allowed = mask_of(mask, some, columns)
+        for head in range(k.shape[2]):
+            group, one = _queries_of(head, q, k), slice(head, head + 1)
             _, block_dk, block_dv = dense_backward(
-                q[:, some, group].double(), keys, values, do[:, some, group].double(),
-                lse[:, group, some].double(), delta[:, group, some].double(), allowed,
+                q[:, some, group].double(), k[:, columns, one].double(), v[:, columns, one].double(),
+                do[:, some, group].double(), lse[:, group, some].double(), delta[:, group, some].double(), allowed,
             )  # fmt: skip
-            dk += block_dk
-            dv += block_dv
-        heads.append((dk, dv))
-    return {"dk": torch.cat([each[0] for each in heads], dim=2), "dv": torch.cat([each[1] for each in heads], dim=2)}
+            dk[:, :, one] += block_dk
+            dv[:, :, one] += block_dv
+    return {"dk": dk, "dv": dv}
 
 
 def reference(inputs: Globals, mask: Mask) -> Globals:

@@ -12,5 +12,5 @@ a bare GPU node has.
 | gemm | `gemm` | a dense product |
 | elementwise | `elementwise` | a memory-bound operation of a recorded Program, as the executors do it |
 | host | `host` | what the host needs to issue one |
-| network, interference | `network` | NCCL or gloo, under torchrun |
+| network, interference | `network`, `network_calls` | NCCL or gloo, under torchrun |
 """

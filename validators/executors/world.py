@@ -21,6 +21,8 @@ from validators.executors.lanes import Lanes, ThreadLanes
 
 BACKENDS = ("gloo", "nccl")
 TIMEOUT = timedelta(seconds=120)
+DATA_TIMEOUT = timedelta(seconds=60)
+"""Of what is measured: of an operation whose peer has failed. Long checks on one rank are control's, not data's."""
 START_DELAY_NS = 5_000_000
 """Time in which every process on a host has heard of the agreed start."""
 
@@ -60,10 +62,17 @@ class World:
         """The communicator of a lane that this rank is in, if any; all ranks ask for the same, in one order."""
         key = lane, members
         if key not in self._groups:
-            made = [dist.new_group(list(ranks), timeout=TIMEOUT, backend=self.backend) for ranks in members]
+            made = [dist.new_group(list(ranks), timeout=DATA_TIMEOUT, backend=self.backend) for ranks in members]
             mine = [group for group, ranks in zip(made, members, strict=True) if self.rank in ranks]
             self._groups[key] = mine[0] if mine else None
+            if mine and self.backend == "nccl":
+                self._connect(mine[0])
         return self._groups[key]
+
+    def _connect(self, group: dist.ProcessGroup) -> None:
+        """Have NCCL make the communicator, for which it needs all members: not all take part in every exchange."""
+        dist.all_reduce(torch.zeros(1, device=self.device), group=group)
+        torch.cuda.synchronize(self.device)
 
     def gather(self, value: Any) -> list[Any]:
         """A value of every rank, on every rank."""

@@ -2,8 +2,8 @@
 
     torchrun --nproc-per-node 8 -m validators.validation.worker --backend nccl --plan plan.json --out runs
 
-It needs PyTorch and NumPy only. What is in the folder already is not measured again, and no configuration is begun
-after ``--seconds``: to go on, run it again.
+It needs PyTorch and NumPy only. What is in the folder already is not measured again, nor what has ended the processes
+before, and no configuration is begun after ``--seconds``: to go on, run it again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from validators.bench.machine import describe_machine
 from validators.executors.cores import take_cores
 from validators.executors.world import BACKENDS, World
+from validators.validation.attempts import Attempts
 from validators.validation.measure import Measurement
 from validators.validation.plan import Planned, read_plan
 from validators.validation.runs import RunFolder
@@ -56,16 +57,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure_plan(world: World, plan: list[Planned], out: Path, seconds: float, machine: Mapping[str, Any]) -> int:
     """Measure what is planned for so many ranks and not there yet; how many results were wrong."""
     end, wrong = time.monotonic() + seconds, 0
-    folder = RunFolder(out) if world.rank == 0 else None
+    folder, attempts = (RunFolder(out), Attempts(out)) if world.rank == 0 else (None, None)
     for planned in plan:
         if planned.configuration.ranks != world.size:
             continue
-        schedules = world.share(planned.missing(folder.runs, world.backend) if folder else None)
+        schedules = world.share(_to_do(planned, folder, attempts, world.backend))
         if world.share(time.monotonic() > end):
             break
-        if schedules:
-            wrong += _measure(world, planned, schedules, folder, machine)
+        if not schedules:
+            continue
+        if attempts is not None:
+            attempts.begin(planned)
+        wrong += _measure(world, planned, schedules, folder, machine)
+        if attempts is not None:
+            attempts.end(planned)
     return int(world.share(wrong))
+
+
+def _to_do(planned: Planned, folder: RunFolder | None, attempts: Attempts | None, backend: str) -> list[str]:
+    """Schedules that are missing, on rank 0."""
+    if folder is None or attempts is None:
+        return []
+    missing = planned.missing(folder.runs, backend)
+    if missing and attempts.failed(planned):
+        print(f"left out, as it ended the processes before: {planned.configuration.label}", flush=True)
+        return []
+    return missing
 
 
 def _measure(

@@ -44,5 +44,5 @@ def test_every_operation_between_two_processes_and_a_second_run_has_nothing_to_d
     assert {(r.parameters["bytes"], r.parameters["hops"]) for r in by_operation["exchange"]} >= {(2**16, 1), (2**16, 8)}
     interference = [record for record in records if record.kind == "interference"]
     assert all(record.outcome == "refused" for record in interference)
-    assert run(2, path).splitlines()[-1] == "0 cases measured"
+    assert run(2, path).splitlines()[-1] == "0 cases measured, 0 left"
     assert len(read_records(path).records) == len(records)
