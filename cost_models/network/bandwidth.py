@@ -123,7 +123,7 @@ def _pairs(
     found = {}
     for src, dst in permutations(ranks, 2):
         route = topology.route(src, dst)
-        wires = float(profile.links[route.kind].rate_bytes_per_s(LARGE_BYTES, route.wire_bytes_per_s))
+        wires = float(profile.links[route.kind].rate_bytes_per_s(route.wire_bytes_per_s))
         rate = min(wires, route.host_bytes_per_s)
         found[src, dst] = PairBandwidth(route.kind, rate, _limit(topology, route, wires > route.host_bytes_per_s))
     return found

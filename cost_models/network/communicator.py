@@ -4,9 +4,9 @@ Collectives use the ring's channels twice (two copies of each); sends and receiv
 divided among the peers. A channel is one thread block and holds one SM for as long as its kernel runs.
 
 Source: NVIDIA/nccl 2.30.7 src/graph/connect.cc (ncclTopoPostset), src/graph/paths.cc (ncclTopoComputeP2pChannels;
-before 2.29 ncclTopoGetNchannels had two channels for a peer on another node, halved where twice the ranks are more than
-four times the channels; ROCm/rocm-systems#6453), src/transport/nvls.cc, src/enqueue.cc (chunk sizes, channels per
-operation).
+before 2.29 ncclTopoGetNchannels had two channels for a peer on another node, since 2.20 halved where twice the ranks
+are more than four times the channels; nccl#1272, ROCm/rocm-systems#6453), src/transport/nvls.cc, src/enqueue.cc (chunk
+sizes, channels per operation).
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ KIB = 2**10
 NET_CHANNEL_GB_PER_S = 14.0
 STAGED_KINDS = ("shm", "net", "socket")
 """Of ways inside a node for which NCCL's search has no speeds of its own."""
-BY_BANDWIDTH = (2, 29)
-"""Since then sends to another node have as many channels as its NIC needs; before two, or one of many ranks."""
+BY_SCALE, BY_BANDWIDTH = (2, 20), (2, 29)
+"""Sends to another node have two channels; since the first version one of many ranks, since the second as many as its
+NIC needs."""
 _NVLS_CHANNELS = {90: (16, 16), 100: (24, 32)}  # on one node, on several
 
 
@@ -202,7 +203,8 @@ def _per_peer(nodes: list[Node], n_nodes: int, n_ranks: int, p2p_channels: int, 
     if n_nodes == 1:
         return min(_power_of_two(min(inside, default=1)), p2p_channels)
     if settings.version < BY_BANDWIDTH:
-        outside = settings.nchannels_per_net_peer or (2 if 2 * n_ranks <= 4 * p2p_channels else 1)
+        many = settings.version >= BY_SCALE and 2 * n_ranks > 4 * p2p_channels
+        outside = settings.nchannels_per_net_peer or (1 if many else 2)
         return min(_power_of_two(min([*inside, outside])), p2p_channels)
     channels = min(_power_of_two(min([*inside, *(_net_per_peer(node, settings) for node in nodes)])), p2p_channels)
     while channels > 1 and channels * ceil(n_ranks / 8) > p2p_channels:

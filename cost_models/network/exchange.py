@@ -7,10 +7,12 @@ sped up when they end (the DES engine does that). Shares are taken of what the l
 1 / efficiency of its kind per byte, so that one flow alone gets exactly its curve. Of the links of
 a host (between NUMA nodes, to their memory) it takes just its bytes.
 
-Ranks that flows join form a communicator; its size sets how many channels NCCL gives to one peer. On the network a
-channel is taken to carry 14 GB/s, NCCL's own assumption (src/graph/paths.cc): 128 KiB in a step of 10 us (nccl#2409
-measured 13 of one connection over a port of 49, nccl#1272 18 on Slingshot). So a single flow to another node reaches a
-part of its port only: in a group of 64 and more ranks, and before NCCL 2.29 in any (two channels, one of many ranks).
+Ranks that flows join form a communicator, which says over how many channels NCCL sends to one peer: on a node of 8
+NVSwitched GPUs 4 of 32 (up to 64 MiB), of 16 GPUs on two nodes the 4 that fill a port, in groups of 64 and more 2 or 1.
+On the network a channel is taken to carry 14 GB/s, NCCL's own assumption (src/graph/paths.cc): 14.5 were measured over
+one channel, 26 over two and 42 to 44, the port's, over four (B200, NCCL 2.29.7: `simulator/replay/data`, nccl). So a
+flow to another node reaches a part of its port only in large groups, and before NCCL 2.29 in any (two channels, one of
+many ranks).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cost_models.network.communicator import NET_CHANNEL_GB_PER_S, Communicator, communicator
+from cost_models.network.communicator import NET_CHANNEL_GB_PER_S, communicator
 from cost_models.network.fairness import max_min_rates
 from cost_models.network.flows import FlowRoutes, route_flows
 from cost_models.topology import ClusterTopology
@@ -93,38 +95,38 @@ def flow_terms(
     sizes: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Overhead (s), rate alone (bytes per second) and efficiency of each flow of an exchange."""
-    labels = group_labels(topology.n_ranks, src, dst)
-    groups = np.bincount(labels)[labels[src]]
     overhead, rate, efficiency = (np.empty(routes.n_flows) for _ in range(3))
+    channels = flow_channels(topology, src, dst, sizes)
     for number, route in enumerate(routes.classes):
-        curve = profile.links[route.kind]
-        for group in np.unique(groups[routes.route_class == number]).tolist():
-            flows = (routes.route_class == number) & (groups == group)
-            overhead[flows] = curve.overhead_s(sizes[flows])
-            wires = curve.rate_bytes_per_s(sizes[flows], route.wire_bytes_per_s, group)
-            rate[flows] = np.minimum(wires, route.host_bytes_per_s)
-            efficiency[flows] = curve.efficiency
-            if route.kind == "net":
-                members = np.flatnonzero(labels == labels[src[flows][0]])
-                rate[flows] = np.minimum(rate[flows], _net_rate(communicator(topology, members), sizes[flows]))
+        curve, flows = profile.links[route.kind], routes.route_class == number
+        overhead[flows] = curve.overhead_s(sizes[flows])
+        wires = curve.rate_bytes_per_s(route.wire_bytes_per_s, channels[flows])
+        if route.kind == "net":
+            wires = np.minimum(wires, channels[flows] * (NET_CHANNEL_GB_PER_S * GB_PER_S))
+        rate[flows] = np.minimum(wires, route.host_bytes_per_s)
+        efficiency[flows] = curve.efficiency
     return overhead, rate, efficiency
 
 
-def _net_rate(comm: Communicator, sizes: FloatArray) -> FloatArray:
-    """What the channels of a send to another node carry; the larger the group, the fewer they are."""
-    distinct, where = np.unique(sizes, return_inverse=True)
-    channels = np.array([comm.send_channels(float(size)) for size in distinct])
-    return channels[where] * (NET_CHANNEL_GB_PER_S * GB_PER_S)
+def flow_channels(topology: ClusterTopology, src: IntArray, dst: IntArray, sizes: FloatArray) -> IntArray:
+    """Channels that NCCL gives each flow: of the communicator of all ranks that flows join, by its size.
 
+    Communicators of one size are taken to be alike; within one all peers have the same number.
 
-def group_sizes(n_ranks: int, src: IntArray, dst: IntArray) -> IntArray:
-    """Ranks of the communicator of each flow: all that flows join to each other.
-
-    >>> group_sizes(6, np.array([0, 1, 2, 4, 5]), np.array([1, 2, 0, 5, 4])).tolist()
-    [3, 3, 3, 2, 2]
+    >>> from cost_models.topology import load_topology
+    >>> ring, node = np.arange(8), load_topology("dgx-h100")
+    >>> flow_channels(node, ring, (ring + 1) % 8, np.full(8, 2.0**24)).tolist()
+    [4, 4, 4, 4, 4, 4, 4, 4]
     """
-    labels = group_labels(n_ranks, src, dst)
-    return np.bincount(labels)[labels[src]].astype(np.int64)
+    labels = group_labels(topology.n_ranks, src, dst)
+    joined = np.bincount(labels)[labels[src]]
+    channels = np.empty(len(src), np.int64)
+    for size in np.unique(joined).tolist():
+        flows = np.flatnonzero(joined == size)
+        comm = communicator(topology, np.flatnonzero(labels == labels[src[flows[0]]]))
+        distinct, where = np.unique(sizes[flows], return_inverse=True)
+        channels[flows] = np.array([comm.send_channels(float(each)) for each in distinct])[where]
+    return channels
 
 
 def group_labels(n_ranks: int, src: IntArray, dst: IntArray) -> IntArray:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cost_models.network.collectives import estimate_collective
-from cost_models.network.exchange import group_sizes
+from cost_models.network.exchange import flow_channels
 from cost_models.network.flows import route_flows
 from cost_models.topology import ClusterTopology
 
@@ -51,14 +51,13 @@ def exchange_occupancy(
     if not len(source):
         return Occupancy(sms, traffic)
     routes = route_flows(topology, source, target[source])
-    groups = group_sizes(topology.n_ranks, source, target[source])
+    channels = flow_channels(topology, source, target[source], size[source])
     terms = profile.interference
     for number, route in enumerate(routes.classes):
         here = routes.route_class == number
         ranks, sizes = source[here], size[source[here]]
-        channels = np.ceil(profile.links[route.kind].channels(sizes, int(groups[here].max()))).astype(np.int64)
-        np.maximum.at(sms, ranks, channels * terms.sms_per_channel)
-        np.maximum.at(sms, target[ranks], channels * terms.sms_per_channel)
+        np.maximum.at(sms, ranks, channels[here] * terms.sms_per_channel)
+        np.maximum.at(sms, target[ranks], channels[here] * terms.sms_per_channel)
         np.add.at(traffic, ranks, sizes * terms.send_traffic[route.kind])
         np.add.at(traffic, target[ranks], sizes * terms.receive_traffic[route.kind])
     return Occupancy(sms, traffic)

@@ -16,7 +16,7 @@ from cost_models.topology.machine import Machine
 from cost_models.topology.nccl_settings import NcclSettings
 from cost_models.topology.nccl_xml import read_nccl_xml
 from cost_models.topology.paths import DeviceKind
-from cost_models.topology.presets import PRESETS, fabric_of, preset_host
+from cost_models.topology.presets import PRESETS, channels_of, fabric_of, preset_host
 from cost_models.topology.smi_topo import read_smi_topo
 from cost_models.topology.tree import Host, build_machine
 from traces.bounded import read_bounded
@@ -37,6 +37,7 @@ class _Nodes:
     fabric: Fabric
     warnings: tuple[str, ...] = ()
     repeatable: bool = True
+    channels: int | None = None
 
 
 def load_topology(
@@ -92,7 +93,7 @@ def load_topology(
         machine_of_node=machine_of_node,
         fabric=found.fabric if node_count > 1 else None,
         warnings=found.warnings,
-        nccl=nccl or NcclSettings(),
+        nccl=(nccl or NcclSettings()).limited(found.channels),
     )
 
 
@@ -131,7 +132,7 @@ def _names_preset(text: str) -> bool:
 
 def _from_preset(spec: Spec, gpu: str | None) -> _Nodes:
     host, preset, chosen = preset_host(spec, gpu)
-    return _Nodes(str(spec), preset.source, chosen, (host,), fabric_of(spec))
+    return _Nodes(str(spec), preset.source, chosen, (host,), fabric_of(spec), channels=channels_of(spec))
 
 
 def _from_file(path: Path, gpu: str | None) -> _Nodes:

@@ -8,7 +8,7 @@ nodes; before 2.12 channels and constants were others.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from cost_models.topology.paths import PathType
@@ -71,6 +71,13 @@ class NcclSettings:
         (True, False)
         """
         return self.version >= _SINCE.get(algorithm, _OLDEST)
+
+    def limited(self, channels: int | None) -> NcclSettings:
+        """With no more channels, where a number is given."""
+        if channels is None:
+            return self
+        most = min(self.max_nchannels, channels), min(self.max_p2p_nchannels, channels)
+        return replace(self, max_nchannels=most[0], max_p2p_nchannels=most[1])
 
 
 def parse_nccl_assignments(texts: Iterable[str]) -> NcclSettings:

@@ -126,14 +126,15 @@ def _pcie_8x(model: GpuModel, _spec: Spec) -> Host:
     return Host(cpus, model)
 
 
-# GB/s per direction of NCCL send and receive between two H200 of one VM; by number of channels, all by default
-_PAIR_NVLINK_GB_PER_S = {"all": 300.0, "1": 20.0, "2": 41.0, "4": 80.0}
-_PAIR_SHM_GB_PER_S = 24.0
-_PAIR_SOCKET_GB_PER_S = 2.6
+# Wires of two H200 of one VM, GB/s per direction. NCCL's sends reach 24 through host memory and 2.6 over sockets: the
+# shares of these links in the profile are taken out here. Over NVLink they reach 300, or 20, 41 and 80 over 1, 2 and 4
+# channels, which follows from the links and the rate of a channel.
+_PAIR_SHM_GB_PER_S = 24.0 / 0.8
+_PAIR_SOCKET_GB_PER_S = 2.6 / 0.9
 
 
-def _pair(link_bytes_per_s: float, pair_bytes_per_s: float = 0.0, socket_bytes_per_s: float = 0.0) -> Host:
-    links = {NVSWITCH: pair_bytes_per_s} if pair_bytes_per_s else {}
+def _pair(link_bytes_per_s: float, nvlink_bytes_per_s: float = 0.0, socket_bytes_per_s: float = 0.0) -> Host:
+    links = {NVSWITCH: nvlink_bytes_per_s} if nvlink_bytes_per_s else {}
     gpus = [PciDevice(f"0000:00:0{6 + i}.0", link_bytes_per_s, gpu=Gpu((i,), 90, dict(links))) for i in range(2)]
     cpus = [Cpu("0", vendor="GenuineIntel", family=6, model=0xCF, children=gpus)]
     if socket_bytes_per_s:  # apart, so that only the network joins them
@@ -141,11 +142,18 @@ def _pair(link_bytes_per_s: float, pair_bytes_per_s: float = 0.0, socket_bytes_p
     return Host(cpus, model_of_hardware("h200-sxm"), loopback_bytes_per_s=socket_bytes_per_s)
 
 
-def _nvlink_pair(_model: GpuModel, spec: Spec) -> Host:
-    channels = spec.options.get("channels", "all")
-    if channels not in _PAIR_NVLINK_GB_PER_S:
-        raise InputError("channels was not measured", got=channels, expected="1, 2 or 4", remedy="leave it out for all")
-    return _pair(pcie_generation_bytes_per_s(5), _PAIR_NVLINK_GB_PER_S[channels] * GB_PER_S)
+def _nvlink_pair(model: GpuModel, _spec: Spec) -> Host:
+    return _pair(pcie_generation_bytes_per_s(5), model.nvlinks * nvlink_bytes_per_s(model.sm))
+
+
+def channels_of(spec: Spec) -> int | None:
+    """Channels to which a preset's option limits NCCL; None where it does not."""
+    text = spec.options.get("channels")
+    if text is None:
+        return None
+    if text not in ("1", "2", "4"):
+        raise InputError("channels was not measured", got=text, expected="1, 2 or 4", remedy="leave it out for all")
+    return int(text)
 
 
 def _shm_pair(_model: GpuModel, _spec: Spec) -> Host:

@@ -21,9 +21,9 @@ from traces.errors import InputError
 
 NCCL = NcclSettings(version=(2, 28))
 """All that is replayed was published before 2.29, which gave sends to other nodes more channels."""
-UNBATCHED = replace(NCCL, nchannels_per_net_peer=2)
-"""Rings of TransformerEngine send by isend and irecv outside of a batch (NVTE_BATCH_MHA_P2P_COMM=0), for which PyTorch
-has a communicator of every pair, and that has two channels however many ranks there are."""
+TWO_CHANNELS = replace(NCCL, nchannels_per_net_peer=2)
+"""However many ranks there are. Rings of TransformerEngine send by isend and irecv outside of a batch
+(NVTE_BATCH_MHA_P2P_COMM=0), for which PyTorch has a communicator of every pair, and that has two channels."""
 MAX_SEQ_LEN = 2**23
 MAX_GPUS = 4096
 

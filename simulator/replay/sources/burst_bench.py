@@ -4,7 +4,9 @@ Its scripts set CUDA_DEVICE_MAX_CONNECTIONS=1, and Burst's streams have a high p
 kernels.
 
 Throughputs count 2 B S^2 H D forward (half the square) and 3.5 times that for both passes. Nodes have 8 GPUs and 4 HCAs
-(NCCL_IB_HCA); neither their rate nor NVLink's is stated.
+(NCCL_IB_HCA); neither their rate nor NVLink's is stated. The flat ring's forward (31 hops of 168 MB in 0.248 s) takes
+21 GB/s over the node boundary, more than one channel carries (14 GB/s): sends have two, as NCCL 2.22 gives them where
+eight NICs are seen, not four.
 
 Traps. Rows of bench.md's Megatron contradict their own throughputs; exp_data.csv does not say how many heads it has;
 the README labels LoongTrain's rows with a quarter of their length (kernel_perf.csv, the plotted file, has the right
@@ -20,8 +22,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from cost_models.hardware import HardwareProfile
-from cost_models.topology import NcclSettings
-from simulator.replay.attention import MAX_GPUS, NCCL, UNBATCHED, Machine, Problem, value_of
+from simulator.replay.attention import MAX_GPUS, TWO_CHANNELS, Machine, Problem, value_of
 from simulator.replay.fits import fitted_hardware
 from simulator.replay.rows import Row, Skip
 from simulator.replay.source import DATA, Source
@@ -73,21 +74,12 @@ class BurstBench(Source):
         schedule = SCHEDULES[row["method"]].format(gpus=gpus, ring=max(gpus // 8, 1))
         problem = Problem.of(row, dtype="fp16" if "Burst" in row["method"] else "bf16")
         pairs = problem.seq_len**2 / 2
-        machine = self.unbatched if self.method(row) == "Megatron" else self.machine
-        return value_of(row, machine.times(schedule, problem, gpus), problem.forward_flop(pairs), gpus)
+        return value_of(row, self.machine.times(schedule, problem, gpus), problem.forward_flop(pairs), gpus)
 
     @cached_property
     def machine(self) -> Machine:
         """A800 nodes, with the fitted kernels and network."""
-        return self._machine(NCCL)
-
-    @cached_property
-    def unbatched(self) -> Machine:
-        """The same, where every pair of neighbours has a communicator of its own."""
-        return self._machine(UNBATCHED)
-
-    def _machine(self, nccl: NcclSettings) -> Machine:
-        return build_machine(fitted_hardware(DATA / f"{self.name}.hardware.toml"), nccl)
+        return build_machine(fitted_hardware(DATA / f"{self.name}.hardware.toml"))
 
     def method(self, row: Row) -> str:
         """Families of methods, whose names differ by file."""
@@ -111,9 +103,9 @@ class BurstBench(Source):
         return "flat" in row["method"] and row["metric"] == "forward_time"
 
 
-def build_machine(profile: HardwareProfile, nccl: NcclSettings = NCCL) -> Machine:
+def build_machine(profile: HardwareProfile) -> Machine:
     """A800 nodes."""
-    return Machine(TOPOLOGY, profile, "a800", "flash2", nccl, communication_first=True)
+    return Machine(TOPOLOGY, profile, "a800", "flash2", TWO_CHANNELS, communication_first=True)
 
 
 SOURCE = BurstBench()

@@ -32,7 +32,7 @@ from functools import cached_property
 from cost_models.hardware import HardwareProfile
 from cost_models.kernels import estimate_elementwise_s
 from cost_models.masks import parse_mask
-from simulator.replay.attention import UNBATCHED, Machine, Problem, Times
+from simulator.replay.attention import TWO_CHANNELS, Machine, Problem, Times
 from simulator.replay.documents import zipf_lengths
 from simulator.replay.fits import fitted_hardware
 from simulator.replay.rows import Row, Skip
@@ -132,7 +132,7 @@ class MagiDistributed(Source):
 def build_machines(profile: HardwareProfile) -> dict[bool, Machine]:
     """Nodes with FA3, and (True) with MagiAttention's FFA, which leaves communication its multiprocessors."""
     return {
-        False: Machine("dgx-h100", profile, "h100-sxm", "fa3", UNBATCHED),
+        False: Machine("dgx-h100", profile, "h100-sxm", "fa3", TWO_CHANNELS),
         True: Machine("dgx-h100", profile, "h100-sxm", "ffa", communication_first=True),
     }
 

@@ -4,6 +4,8 @@ The time in microseconds is compared; where only a rate is published, it follows
 doc/PERFORMANCE.md: busbw = bytes / t times 2(n - 1)/n for all-reduce, (n - 1)/n for all-gather, reduce-scatter and
 all-to-all, else 1). ``bytes`` is the whole vector: n chunks of an all-gather.
 
+Sends (``sendrecv``) go from every rank to the next, over the links of the GPU's profile.
+
 Predicted is the collective alone on an idle machine, with the fit of that machine (`cost_models.network.terms`), or of
 another one with GPUs of that generation. Two jobs that share a machine are predicted together. Copies by copy engines
 and machines whose wiring is not stated are skipped.
@@ -23,11 +25,12 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from cost_models.hardware import load_hardware
-from cost_models.network import communicator, estimate_collective, estimate_exchange_s
+from cost_models.hardware import LinkCurve, load_hardware
+from cost_models.network import Communicator, communicator, estimate_collective, estimate_exchange_s
+from cost_models.network.algorithms import channel_bytes_per_s
 from cost_models.network.terms import NCCL_TERMS, MachineFit, NetworkTerms, Terms, machine_fits, terms_of
 from cost_models.network.together import Job, estimate_together
-from cost_models.network.tuner import choose
+from cost_models.network.tuner import RING_BASE_US, choose
 from cost_models.topology import ClusterTopology, load_topology
 from simulator.replay.rows import Row, Skip
 from simulator.replay.source import DATA, Source
@@ -38,6 +41,8 @@ COLLECTIVES = {
     "reduce_scatter": "reduce_scatter", "broadcast": "broadcast", "sendrecv": "sendrecv",
 }  # fmt: skip
 LARGEST_RANKS, LARGEST_BYTES = 2**14, 2**50
+CHANNEL_ROW = "li-plus/playground", 2**27
+"""Source and bytes of the send by which the rate of a channel of A100 was found."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,8 @@ class Nccl(Source):
         if nodes and (stated := re.search(r"NCCL [0-9.]+", row["notes"])):
             nodes += f", {stated[0]}"  # logs of one machine with several versions differ by up to two
         large = size.isdecimal() and int(size) >= 2**20
-        return f"{row['gpu'].removeprefix('NVIDIA ')}{nodes}, {'from' if large else 'below'} 1 MiB"
+        sends = "sends, " if row["collective"] == "sendrecv" else ""
+        return f"{sends}{row['gpu'].removeprefix('NVIDIA ')}{nodes}, {'from' if large else 'below'} 1 MiB"
 
     def configuration(self, row: Row) -> tuple[str, ...]:
         """Every row by itself: nothing is ranked."""
@@ -142,11 +148,15 @@ class Nccl(Source):
 
     def fitted_on(self, row: Row) -> str | None:
         """Rows of the machine, or of one of its generation."""
+        if row["collective"] == "sendrecv":
+            return "links of the GPU's profile: all_to_all of 2 GPUs, and what one channel carries"
         fit = self.machine(row)
         return fit.terms.source if fit else "other machines with GPUs of this generation, as cost_models/network/data"
 
     def in_fit(self, row: Row) -> bool:
-        """Whether the machine's fit names this row."""
+        """Whether the machine's fit names this row, or, of sends, a channel's rate was found by it."""
+        if row["collective"] == "sendrecv":
+            return row["source"].startswith(CHANNEL_ROW[0]) and row["bytes"].strip() == str(CHANNEL_ROW[1])
         fit = self.machine(row)
         return fit is not None and fit.uses(row.fields)
 
@@ -218,12 +228,22 @@ def _topology(name: str, hardware: str, count: int, nodes: int, host_numa: str |
 def unfitted_us(topology: ClusterTopology, hardware: str, kind: str, ranks: tuple[int, ...], size: int) -> float:
     """NCCL's own estimate of its choice, microseconds."""
     comm = communicator(topology, ranks)
-    if kind in ("sendrecv", "all_to_all"):
+    if kind == "sendrecv":
+        profile, source = load_hardware(hardware), np.array(ranks)
+        bare = profile.model_copy(update={"links": {each: _bare(each, comm) for each in profile.links}})
+        return float(estimate_exchange_s(topology, bare, source, np.roll(source, -1), size).max()) * 1e6
+    if kind == "all_to_all":
         terms = Terms(NCCL_TERMS[comm.intra_kind], NCCL_TERMS[comm.inter_kind])
-        return (
-            estimate_collective(topology, load_hardware(hardware), "all_to_all", ranks, size, terms=terms).seconds * 1e6
-        )
+        found = estimate_collective(topology, load_hardware(hardware), kind, ranks, size, terms=terms)
+        return found.seconds * 1e6
     return choose(comm, kind, size).time_us(size)
+
+
+def _bare(kind: str, comm: Communicator) -> LinkCurve:
+    """A send by NCCL's constants: a ring's base and one hop, all of the link, half of what a ring's channel copies."""
+    hop_s = RING_BASE_US[2] * 1e-6 + NCCL_TERMS[kind].step_s
+    half = channel_bytes_per_s(comm) / 2
+    return LinkCurve(latency_s=hop_s, ramp_s=0, ramp_bytes=1, efficiency=1, channel_bytes_per_s=half)
 
 
 SOURCE = Nccl()

@@ -52,7 +52,6 @@ def test_relatives_share_the_chip(name, base):
 def test_relatives_differ_where_their_boards_do():
     assert load_hardware("h200-sxm").hbm_bytes_per_s > load_hardware("h100-sxm").hbm_bytes_per_s
     assert load_hardware("a100-40").memory_bytes < load_hardware("a100-80").memory_bytes
-    assert load_hardware("h800").links["nvlink"].max_channels < load_hardware("h100-sxm").links["nvlink"].max_channels
     assert "flash3" not in load_hardware("b200").kernels
 
 

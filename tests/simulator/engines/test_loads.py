@@ -4,6 +4,7 @@ import numpy as np
 from pytest import approx
 
 import attnsim
+from cost_models.hardware import load_hardware
 
 
 def test_a_ring_loads_each_gpus_link_with_what_the_gpu_sends():
@@ -15,7 +16,7 @@ def test_a_ring_loads_each_gpus_link_with_what_the_gpu_sends():
     sent = result.bytes_sent_per_rank[0]
     for rank in range(8):
         links = [link for link in topology.links if link.source == f"gpu:{rank}" and link.type == "NVL"]
-        efficiency = 0.965
+        efficiency = load_hardware("h100-sxm").links["nvlink"].efficiency
         expected = sent / efficiency / links[0].capacity_bytes_per_s / result.time_s
         assert shares[links[0].index] == approx(expected)
     assert all(shares[link.index] == 0 for link in topology.links if link.type != "NVL")
