@@ -87,7 +87,8 @@ def fit_sends(hardware: str, gpu: str, machine: str) -> tuple[list[float], float
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
         links = {**profile.links, "nvlink": curve.model_copy(update=dict(zip(SENT, np.exp(x).tolist(), strict=True)))}
         bare = profile.model_copy(update={"links": links})
-        return np.log([estimate_exchange_s(topology, bare, [0], [1], size)[0] for size in each] / published)
+        seconds = [float(estimate_exchange_s(topology, bare, [0], [1], size)[0]) for size in each]
+        return np.asarray(np.log(np.array(seconds) / published))
 
     found = least_squares(residuals, np.log([getattr(curve, name) for name in SENT]))
     return np.exp(found.x).tolist(), float(np.median(np.abs(np.expm1(found.fun))))
