@@ -99,7 +99,9 @@ def dense_layer(
     if at + "router" in w:
         assert visits is not None
         return x + mixture(shape, w, at, n, visits)
-    h = torch.nn.functional.silu(project(w, at + "gate_proj", n)) * project(w, at + "up_proj", n)
+    up = project(w, at + "up_proj", n)
+    gated = at + "gate_proj" in w
+    h = torch.nn.functional.silu(project(w, at + "gate_proj", n)) * up if gated else torch.nn.functional.gelu(up)
     return x + adapt(w, at + "feed_forward", project(w, at + "down_proj", h))
 
 

@@ -40,7 +40,7 @@ class Matrix:
 
 
 def layer_matrices(shape: ModelShape) -> dict[str, Matrix]:
-    """The seven projections of a dense layer.
+    """The seven projections of a dense layer, six where it has no gate.
 
     >>> from cost_models.models import load_model
     >>> layer_matrices(load_model("llama-3.1-8b"))["k"]
@@ -48,10 +48,17 @@ def layer_matrices(shape: ModelShape) -> dict[str, Matrix]:
     """
     q, k, v = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.kv_heads * shape.v_head_dim
     h, wide = shape.hidden, shape.intermediate
+    gate = {"gate": Matrix(wide, h)} if shape.gated else {}
     return {
         "q": Matrix(q, h), "k": Matrix(k, h), "v": Matrix(v, h), "o": Matrix(h, shape.heads * shape.v_head_dim),
-        "gate": Matrix(wide, h), "up": Matrix(wide, h), "down": Matrix(h, wide),
+        **gate, "up": Matrix(wide, h), "down": Matrix(h, wide),
     }  # fmt: skip
+
+
+def matrices_of(targets: tuple[str, ...], shape: ModelShape) -> list[Matrix]:
+    """Those of the targets that a layer has (all seven mean all that there are)."""
+    matrices = layer_matrices(shape)
+    return [matrices[target] for target in targets if target in matrices]
 
 
 def linear_flop(shape: ModelShape, tokens: int) -> int:
@@ -83,9 +90,9 @@ def added_weights(method: Method, shape: ModelShape) -> int:
     if method.low_rank is None:
         return 0
     rank, targets = method.low_rank
-    matrices = layer_matrices(shape)
-    lengths = sum(matrices[target].out for target in targets) if method.name == "dora" else 0
-    return lengths + sum(rank * (matrices[target].out + matrices[target].into) for target in targets)
+    matrices = matrices_of(targets, shape)
+    lengths = sum(each.out for each in matrices) if method.name == "dora" else 0
+    return lengths + sum(rank * (each.out + each.into) for each in matrices)
 
 
 def added_flop(method: Method, shape: ModelShape, tokens: int) -> int:
@@ -95,8 +102,7 @@ def added_flop(method: Method, shape: ModelShape, tokens: int) -> int:
     if method.low_rank is None:
         return 0
     rank, targets = method.low_rank
-    matrices = layer_matrices(shape)
-    return 2 * tokens * rank * sum(matrices[target].out + matrices[target].into for target in targets)
+    return 2 * tokens * rank * sum(each.out + each.into for each in matrices_of(targets, shape))
 
 
 def trained_weights(method: Method, shape: ModelShape) -> int:

@@ -1,4 +1,4 @@
-"""Closed forms of what is more than one step: PPO, mixture of agents, memory experts, pruning, quantised serving.
+"""Closed forms of what is more than one step: PPO, mixture of agents, memory experts, pruning.
 
     S(n) = 3 Flin + 3.5 Fatt + 3 Fhead   a training step,   E(n) = Flin + Fatt + Fhead   a forward pass, over all layers
 
@@ -8,14 +8,11 @@
 | mixture of agents, l layers of N | l - 1 prompts of p + N o tokens each | text between agents |
 | memory experts, k of rank r | 2 n k r (in + out) per matrix | all experts are held |
 | pruning, unstructured | unchanged | unchanged |
-| pruning, 2:4 | half on sparse tensor cores | 9/16 in bf16: half the elements, 2 bits for each |
 | pruning, heads or neurons | as the smaller model | as the smaller model |
-| paged KV cache | unchanged | less than a block per sequence is wasted |
 
 Generation reads all weights and the cache for each token: it is bound by memory, everything else by compute. Derived
 from the algorithms; PPO as DeepSpeed-Chat runs it (Yao et al. 2023, arXiv 2308.01320), agents as Wang et al. 2024
-(arXiv 2406.04692), 2:4 as NVIDIA's sparse tensor cores (Mishra et al. 2021, arXiv 2104.08378), pages as vLLM (Kwon et
-al. 2023, arXiv 2309.06180).
+(arXiv 2406.04692). Simulated workflows (`simulator.workflows`) and pruned models are held to these.
 """
 
 from __future__ import annotations
@@ -23,7 +20,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from cost_models.finetuning.formulas import attention_flop, head_flop, layer_matrices, linear_flop
-from cost_models.finetuning.methods import MATRICES
 from cost_models.models import ModelShape
 from traces.errors import InputError
 
@@ -67,35 +63,6 @@ def ppo_flop(actor: ModelShape, critic: ModelShape, prompt: int, answer: int, ep
     return PpoFlop(forward_flop(actor, n), scoring, training)
 
 
-def ppo_bytes(actor: ModelShape, critic: ModelShape) -> int:
-    """Weights, gradients and states of the four models over all ranks: 16 per trained weight, 2 per frozen one."""
-    return 18 * (actor.n_parameters + critic.n_parameters)
-
-
-def generation_bytes(shape: ModelShape, prompt: int, answer: int, batch: int, kv_bits: int = 16) -> int:
-    """What generating reads: weights once per token for the whole batch, and every sequence's cache so far."""
-    weights = 2 * shape.n_parameters * answer
-    tokens = sum(prompt + step for step in range(1, answer + 1))
-    return weights + batch * kv_bytes(shape, tokens, kv_bits)
-
-
-def kv_bytes(shape: ModelShape, tokens: int, bits: int = 16) -> int:
-    """Keys and values of so many tokens in all layers."""
-    return shape.layers * shape.kv_heads * (shape.head_dim + shape.v_head_dim) * tokens * bits // 8
-
-
-def paged_kv_bytes(shape: ModelShape, lengths: list[int], block: int = 16, bits: int = 16) -> tuple[int, int]:
-    """Bytes that sequences' pages take, and how many of them hold nothing.
-
-    >>> from cost_models.models import load_model
-    >>> used, wasted = paged_kv_bytes(load_model("llama-3.1-8b"), [100, 16, 1])
-    >>> used // kv_bytes(load_model("llama-3.1-8b"), 1), wasted // kv_bytes(load_model("llama-3.1-8b"), 1)
-    (144, 27)
-    """
-    pages = sum(-(-length // block) * block for length in lengths)
-    return kv_bytes(shape, pages, bits), kv_bytes(shape, pages - sum(lengths), bits)
-
-
 @dataclass(frozen=True)
 class Agents:
     """Tokens that a mixture of agents processes: prompts read and answers written, of all agents, and in a row."""
@@ -122,14 +89,12 @@ def mixture_of_agents(layers: int, agents: int, prompt: int, answer: int) -> Age
 
 def memory_expert_flop(shape: ModelShape, tokens: int, retrieved: int, rank: int) -> int:
     """Forward products of the retrieved experts in one layer, on all matrices."""
-    matrices = layer_matrices(shape)
-    return 2 * tokens * retrieved * rank * sum(matrices[name].out + matrices[name].into for name in MATRICES)
+    return 2 * tokens * retrieved * rank * sum(each.out + each.into for each in layer_matrices(shape).values())
 
 
 def memory_expert_weights(shape: ModelShape, experts: int, rank: int) -> int:
     """Weights of all experts in all layers."""
-    matrices = layer_matrices(shape)
-    return shape.layers * experts * rank * sum(matrices[name].out + matrices[name].into for name in MATRICES)
+    return shape.layers * experts * rank * sum(each.out + each.into for each in layer_matrices(shape).values())
 
 
 def prune(shape: ModelShape, heads: float = 1.0, neurons: float = 1.0) -> ModelShape:
@@ -147,12 +112,3 @@ def prune(shape: ModelShape, heads: float = 1.0, neurons: float = 1.0) -> ModelS
     return replace(
         shape, name=f"{shape.name}, pruned", kv_heads=int(kept), heads=groups * int(kept), intermediate=int(wide)
     )  # fmt: skip
-
-
-def sparse_bytes_share(dtype_bits: int = 16) -> float:
-    """Bytes of a 2:4 matrix over those of a dense one: two of four elements, and two bits for each of those.
-
-    >>> sparse_bytes_share(16)
-    0.5625
-    """
-    return (2 * dtype_bits + 2 * 2) / (4 * dtype_bits)

@@ -11,7 +11,7 @@ is hidden size / heads, embeddings are not tied, a compression rank of queries o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cost_models.models.shape import MlaShape, ModelShape, MoeShape
 from traces.errors import InputError
@@ -131,7 +131,57 @@ def _sliding_layers(fields: _Fields, layers: int) -> int:
     listed = fields.config.get("layer_types")
     if isinstance(listed, list):
         return listed.count("sliding_attention")
+    pattern = fields.optional_size("sliding_window_pattern", "_sliding_window_pattern")
+    if pattern is None and fields.config.get("model_type") == "gemma2":
+        pattern = 2
+    if pattern is not None:
+        return layers - layers // pattern  # each pattern-th layer sees all keys (Gemma 2 and 3)
     return max(layers - (fields.optional_size("max_window_layers", least=0) or 0), 0)
+
+
+def _tied(fields: _Fields, source: str) -> ModelShape:
+    """Those whose head is the embedding unless the file says otherwise (Gemma, Cohere)."""
+    tied = fields.config.get("tie_word_embeddings") is None or fields.flag("tie_word_embeddings")
+    return replace(_dense(fields, source), tied_embeddings=tied)
+
+
+def _ungated(fields: _Fields, source: str) -> ModelShape:
+    """GPT-NeoX and those like it: a feed-forward of two matrices, GELU between them."""
+    return replace(_dense(fields, source), gated=False)
+
+
+def _qwen_experts(fields: _Fields, source: str) -> ModelShape:
+    """Qwen's mixtures: experts in every layer, and in Qwen2 a shared one, as wide as several."""
+    wide = fields.size("moe_intermediate_size")
+    shared_wide = fields.optional_size("shared_expert_intermediate_size", least=0) or 0
+    _refuse_some_layers(fields, "decoder_sparse_step")
+    if fields.config.get("mlp_only_layers"):
+        raise InputError(f"model {fields.name} has experts in some layers only", got="mlp_only_layers")
+    if shared_wide % wide:
+        raise InputError(f"the shared expert of model {fields.name} is no multiple of the others",
+                         got=f"{shared_wide} and {wide}")  # fmt: skip
+    moe = MoeShape(fields.size("num_experts", "num_local_experts"), fields.size("num_experts_per_tok"),
+                   shared_wide // wide, wide)  # fmt: skip
+    return _dense(fields, source, moe)
+
+
+def _glm_experts(fields: _Fields, source: str) -> ModelShape:
+    """GLM-4.5: grouped heads, experts as DeepSeek-V3's."""
+    return _dense(fields, source, _deepseek_experts(fields))
+
+
+def _llama4(fields: _Fields, source: str) -> ModelShape:
+    """Llama 4 with experts in every layer (Scout); its chunked attention is taken as causal over all tokens."""
+    _refuse_some_layers(fields, "interleave_moe_layer_step")
+    moe = MoeShape(fields.size("num_local_experts"), fields.size("num_experts_per_tok"), 1,
+                   fields.size("intermediate_size"))  # fmt: skip
+    return _dense(fields, source, moe)
+
+
+def _refuse_some_layers(fields: _Fields, key: str) -> None:
+    every = fields.optional_size(key) or 1
+    if every != 1:
+        raise InputError(f"model {fields.name} has experts in some layers only", got=f"{key} {every}")
 
 
 def _mixtral(fields: _Fields, source: str) -> ModelShape:
@@ -174,9 +224,7 @@ def _deepseek_experts(fields: _Fields) -> MoeShape | None:
     experts = fields.optional_size("n_routed_experts", "num_local_experts", "num_experts")
     if experts is None:
         return None
-    every = fields.optional_size("moe_layer_freq") or 1
-    if every != 1:
-        raise InputError(f"model {fields.name} has experts in some layers only", got=f"moe_layer_freq {every}")
+    _refuse_some_layers(fields, "moe_layer_freq")
     return MoeShape(
         experts=experts,
         top_k=fields.size("num_experts_per_tok"),
@@ -192,12 +240,15 @@ def _shown(value: object) -> str:
 
 
 _FAMILIES: dict[str, Callable[[_Fields, str], ModelShape]] = {
-    "llama": _dense,
-    "Yi": _dense,
-    "mistral": _dense,
-    "qwen2": _dense,
-    "qwen3": _dense,
-    "mixtral": _mixtral,
-    "deepseek_v2": _deepseek,
-    "deepseek_v3": _deepseek,
+    **dict.fromkeys(
+        ("llama", "Yi", "mistral", "qwen2", "qwen3", "phi3", "olmo", "olmo2", "granite", "internlm2"), _dense
+    ),
+    **dict.fromkeys(("gemma", "gemma2", "gemma3_text", "cohere"), _tied),
+    **dict.fromkeys(("gpt_neox", "starcoder2", "phi"), _ungated),
+    **dict.fromkeys(("mixtral", "gpt_oss"), _mixtral),
+    **dict.fromkeys(("qwen2_moe", "qwen3_moe"), _qwen_experts),
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "kimi_k2"), _deepseek),
+    "glm4_moe": _glm_experts,
+    "llama4_text": _llama4,
 }
+"""Readers by model_type. Norms besides two a layer, biases, and sinks or gates of a few numbers are left out."""

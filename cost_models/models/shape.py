@@ -1,10 +1,11 @@
 """The shape of a decoder-only transformer: what decides its compute, communication and memory, and nothing else.
 
-A layer is RMSNorm, attention, RMSNorm, and a gated MLP (three matrices: gate, up, down) or a mixture of such experts.
+A layer is RMSNorm, attention, RMSNorm, and a gated MLP (three matrices: gate, up, down), one without gate (up, GELU,
+down), or a mixture of gated experts.
 
     attention   h (H D + K D + K Dv) + H Dv h            grouped heads (GQA)
                 h Rq + Rq H D + h (Rkv + rope) + Rkv H (nope + Dv) + H Dv h   latent (MLA), D = nope + rope
-    MLP         3 h I dense;  3 h Im (experts + shared) + h experts   mixture, h experts being the router
+    MLP         3 h I dense (2 h I without gate);  3 h Im (experts + shared) + h experts   mixture, with its router
     model       sum over layers + embedding and head (V h each, one of them if tied) + norms
 
 with hidden size h, heads H, key-value heads K, head dims D and Dv, low ranks R, intermediate sizes I and Im. Biases and
@@ -70,6 +71,7 @@ class ModelShape:
     layers, hidden, intermediate, vocab : sizes; ``intermediate`` is that of the dense MLP.
     heads, kv_heads, head_dim, v_head_dim : of the attention core.
     tied_embeddings : whether embedding and head share their weights.
+    gated : whether the dense MLP has a gate.
     sliding_window, sliding_layers : keys that a query sees at most, None for all; in how many layers.
     moe, mla : mixture of experts and latent attention, None where the model has none.
     source : where the numbers come from.
@@ -90,6 +92,7 @@ class ModelShape:
     intermediate: int
     vocab: int
     tied_embeddings: bool = False
+    gated: bool = True
     sliding_window: int | None = None
     sliding_layers: int = 0
     moe: MoeShape | None = None
@@ -130,7 +133,7 @@ class ModelShape:
 
     @property
     def _dense_mlp(self) -> int:
-        return 3 * self.hidden * self.intermediate
+        return (3 if self.gated else 2) * self.hidden * self.intermediate
 
     @property
     def _expert_mlp(self) -> int:

@@ -48,10 +48,10 @@ def adapt(method: Method, maker: WeightMaker, index: int, weights: Weights) -> W
     added: Weights = {}
     if method.low_rank:
         rank, targets = method.low_rank
-        for target in targets:
+        for target in [each for each in targets if f"{each}_proj" in weights]:
             added |= _low_rank(maker, weights, f"{target}_proj", rank, target in SPLIT_COLUMNS)
     if isinstance(method, Dora):
-        for target in method.low_rank[1]:
+        for target in [each for each in method.low_rank[1] if f"{each}_proj" in weights]:
             base, whole = weights[f"{target}_proj"], target in SPLIT_COLUMNS
             added[f"{target}_proj.length"] = maker.lengths(f"{base.name}.length", base.rows, whole=whole)
     if isinstance(method, Adapters):

@@ -2,6 +2,7 @@
 
     x = x + o_proj(attention(rope(q_proj(n)), rope(k_proj(n)), v_proj(n))),   n = rms_norm(x)
     x = x + down_proj(silu(gate_proj(n)) up_proj(n)),                         n = rms_norm(x)
+            down_proj(gelu(up_proj(n))) without gate
 
 as Llama (Touvron et al. 2023, arXiv 2302.13971, section 2.2). Attention is a schedule's; with tensor parallelism it
 runs on the heads of this rank.
@@ -20,7 +21,7 @@ from simulator.layers.core import Kept, attention_core
 from simulator.layers.experts import Experts
 from simulator.layers.latent import latent_projections
 from simulator.layers.net import Net, Var
-from simulator.layers.pointwise import residual, rms_norm, rope, swiglu
+from simulator.layers.pointwise import gelu, residual, rms_norm, rope, swiglu
 from simulator.layers.routing import Routing
 from simulator.layers.tensor_parallel import TensorParallel
 from simulator.layers.weights import Weights
@@ -87,15 +88,16 @@ def attention_block(
 
 
 def feed_forward(net: Net, context: Context, weights: Weights, x: Var) -> Var:
-    """SwiGLU, of all features or of experts."""
+    """SwiGLU, of all features or of experts; or GELU, where there is no gate."""
     x = context.parallel.enter(net, x, context.home)
     if "router" in weights:
         assert context.shape.moe is not None and context.routing is not None
         routing = context.routing(x.tensor.buffer.tokens * x.tensor.buffer.batch)
         return context.parallel.leave(net, Experts(context.shape.moe, routing)(net, weights, x))
-    gate, up = project(net, weights, "gate_proj", x, "gate"), project(net, weights, "up_proj", x, "up")
+    gate = project(net, weights, "gate_proj", x, "gate") if context.shape.gated else None
+    up = project(net, weights, "up_proj", x, "up")
     del x
-    h = swiglu(net, gate, up)
+    h = gelu(net, up) if gate is None else swiglu(net, gate, up)
     del gate, up
     return _leave(net, context, weights, "feed_forward", _out(net, context, weights, "down_proj", h))
 

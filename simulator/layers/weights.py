@@ -40,10 +40,11 @@ class WeightMaker:
                                  got=f"{count} / {n}")  # fmt: skip
 
     def mlp(self, at: str, intermediate: int) -> Weights:
-        """Gate, up and down projection."""
+        """Gate, up and down projection; without the first where the model's have no gate."""
         h = self.shape.hidden
+        gate = {"gate_proj": self.rows(at + "gate_proj", intermediate, h)} if self.shape.gated else {}
         return {
-            "gate_proj": self.rows(at + "gate_proj", intermediate, h),
+            **gate,
             "up_proj": self.rows(at + "up_proj", intermediate, h),
             "down_proj": self.columns(at + "down_proj", h, intermediate),
         }

@@ -248,9 +248,15 @@ class ParameterStore:
     # -- optimizer ---------------------------------------------------------------------------------------------------
 
     def step_units(self, units: Sequence[Iterable[Parameter]]) -> None:
-        """Update the weights of units that are gathered together, from their gradients, which are gone then."""
+        """Update the weights of units that are gathered together, from their gradients, which are gone then.
+
+        A weight of two units (a head that is the embedding) is updated with the first.
+        """
         self._pending, self._whole = [], []
-        ready = [self._ready(unit) for unit in units]
+        ready, seen = [], set[int]()
+        for unit in units:
+            ready.append([state for state in self._ready(unit) if id(state) not in seen])
+            seen |= {id(state) for state in ready[-1]}
         here = [self._here(states) for states in ready[:1]]
         for states, after in zip(ready, (*ready[1:], []), strict=True):
             here.append(self._here(after))

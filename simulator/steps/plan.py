@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cost_models.finetuning import Method, parse_method
+from cost_models.finetuning.methods import MATRICES
 from cost_models.masks import Mask
 from cost_models.models import ModelShape
 from cost_models.workload import AttentionWorkload
@@ -164,6 +165,7 @@ class Plan:
         if self.grid.pp > 1 and training and self.options.microbatches < self.grid.pp:
             raise InputError("fewer microbatches than pipeline stages", got=f"{self.options.microbatches} microbatches",
                              expected=f"at least {self.grid.pp}")  # fmt: skip
+        self._check_targets()
         self._check_experts()
         if self.options.offloads("activations") and self.options.checkpoint == "none":
             raise InputError("offload of activations needs checkpointing: it moves what checkpointing keeps",
@@ -197,6 +199,19 @@ class Plan:
             )
         options = self.options
         return build_routing(self.shape.moe, self.grid, tokens, options.ep, options.routing, options.capacity)
+
+    def _check_targets(self) -> None:
+        """Refuse methods on matrices that a layer does not have."""
+        shape, method = self.shape, self.options.parsed_method
+        low_rank = method.low_rank
+        if shape.mla and (method.name == "half" or (low_rank and {"q", "k", "v"} & set(low_rank[1]))):
+            raise InputError(f"{method} changes Q, K and V projections, and latent attention has others",
+                             got=shape.name, remedy="use full, adapters, or low rank with targets=o")  # fmt: skip
+        if not shape.gated and method.name == "half":
+            raise InputError(f"{method} draws among three matrices of a feed-forward, and {shape.name} has no gate",
+                             remedy="use full, adapters or a low-rank method")  # fmt: skip
+        if not shape.gated and low_rank and "gate" in low_rank[1] and set(low_rank[1]) != set(MATRICES):
+            raise InputError(f"{method} changes a gate, and {shape.name} has none", remedy="leave gate out")
 
     def _check_halves(self) -> None:
         """Refuse to keep half of the sequence where the halves do not come apart."""

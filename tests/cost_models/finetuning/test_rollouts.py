@@ -1,4 +1,4 @@
-"""Closed forms of PPO, agents, memory experts, pruning and serving against the facts' figures and each other."""
+"""Closed forms of PPO, agents, memory experts and pruning against the facts' figures and each other."""
 
 from __future__ import annotations
 
@@ -8,16 +8,11 @@ from cost_models.finetuning.formulas import linear_flop
 from cost_models.finetuning.rollouts import (
     Agents,
     forward_flop,
-    generation_bytes,
-    kv_bytes,
     memory_expert_flop,
     memory_expert_weights,
     mixture_of_agents,
-    paged_kv_bytes,
-    ppo_bytes,
     ppo_flop,
     prune,
-    sparse_bytes_share,
 )
 from cost_models.models import ModelShape, load_model
 from traces.errors import InputError
@@ -39,24 +34,6 @@ def test_ppo_with_a_small_critic() -> None:
     """2 / (2 + 2 + 6 ...) = 20 % is DeepSpeed-Chat's figure, which counts one model's scoring and training."""
     phases = ppo_flop(LLAMA, TINY, 128, 128)
     assert phases.generation_share == pytest.approx(1 / 6, rel=0.01), "actor: 2 generate, 4 score (twice), 6 train"
-    assert ppo_bytes(LLAMA, LLAMA) == 36 * LLAMA.n_parameters
-
-
-def test_generation_reads_weights_for_the_batch_and_caches_for_each() -> None:
-    one, many = (generation_bytes(LLAMA, 1024, 16, batch) for batch in (1, 8))
-    weights = 2 * LLAMA.n_parameters * 16
-    assert many - weights == 8 * (one - weights)
-    assert one - weights == kv_bytes(LLAMA, 16 * 1024 + 136)
-    assert kv_bytes(LLAMA, 1) == 2 * 32 * 8 * 128 * 2
-    assert kv_bytes(LLAMA, 8, bits=4) * 4 == kv_bytes(LLAMA, 8)
-
-
-def test_pages_waste_less_than_a_block_each() -> None:
-    lengths = list(range(1, 200))
-    used, wasted = paged_kv_bytes(LLAMA, lengths)
-    assert used - wasted == kv_bytes(LLAMA, sum(lengths))
-    assert 0 < wasted < kv_bytes(LLAMA, 16 * len(lengths))
-    assert paged_kv_bytes(LLAMA, lengths, block=1)[1] == 0
 
 
 def test_agents() -> None:
@@ -79,4 +56,3 @@ def test_pruning() -> None:
     assert forward_flop(half, 100) < forward_flop(LLAMA, 100)
     with pytest.raises(InputError, match="whole ones"):
         prune(LLAMA, heads=0.3)
-    assert sparse_bytes_share(16) == 0.5625

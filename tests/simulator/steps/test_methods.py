@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from cost_models.finetuning.formulas import (
 )
 from cost_models.masks import parse_mask
 from cost_models.models import ModelShape
+from cost_models.models.shape import MlaShape
 from simulator.engines.memory import Memory
 from simulator.engines.traffic import Traffic
 from simulator.fanout import Fanout
@@ -25,6 +27,7 @@ from simulator.program.tape import Ignore
 from simulator.schedules import parse_schedule
 from simulator.steps.plan import Plan, StepOptions
 from simulator.steps.train import record_training_step
+from traces.errors import InputError
 
 SHAPE = ModelShape("model", 6, 512, 8, 2, 64, 64, 1024, 4096)
 TOKENS, RANKS = 2048, 4
@@ -135,3 +138,38 @@ def test_what_a_method_saves_of_memory() -> None:
     """A frozen matrix without an update does not keep its input."""
     peak = {name: int(record(name, loss_chunks=8)[2].peak_bytes.max()) for name in ("full", "lora", "lora:targets=all")}
     assert peak["lora"] < peak["lora:targets=all"] < peak["full"]
+
+
+UNGATED = replace(SHAPE, name="ungated", gated=False)
+LATENT = ModelShape("latent", 2, 512, 8, 8, 96, 64, 1024, 4096, mla=MlaShape(128, 64, 64, 32))
+
+
+@pytest.mark.parametrize("method", ["full", "lora:rank=4,targets=all", "dora:rank=4,targets=all", "adapters:size=8"])
+def test_a_feed_forward_without_gate_costs_its_closed_form(method: str) -> None:
+    """Six matrices a layer: 4 n d I in place of 6, and nothing added to a gate."""
+    plan = Plan(UNGATED, parse_schedule("ring"), 1, TOKENS, "bf16", parse_mask("causal", TOKENS), RANKS, RANKS,
+                StepOptions(method=method))  # fmt: skip
+    traffic, parsed = Traffic(plan.world), parse_method(method)
+    record_training_step(plan, traffic)
+    wanted = step_flop(parsed, UNGATED, TOKENS)
+    gate = SHAPE.hidden * SHAPE.intermediate * SHAPE.layers * 2 * TOKENS * (3 if method == "full" else 2)
+    assert step_flop(parsed, SHAPE, TOKENS) - wanted == pytest.approx(gate, rel=0.03)
+    assert traffic.flop == pytest.approx(wanted, rel=1e-9 if method == "full" else 0.06)  # less what frozen layers spare
+
+
+@pytest.mark.parametrize(
+    ("shape", "method", "message"),
+    [
+        (LATENT, "lora:rank=4", "latent attention has others"),
+        (LATENT, "dora:rank=4,targets=all", "latent attention has others"),
+        (LATENT, "half", "latent attention has others"),
+        (UNGATED, "half", "has no gate"),
+        (UNGATED, "lora:rank=4,targets=gate+up", "ungated has none"),
+    ],
+)
+def test_matrices_that_a_layer_does_not_have_are_refused(shape: ModelShape, method: str, message: str) -> None:
+    plan = Plan(shape, parse_schedule("ring"), 1, TOKENS, "bf16", parse_mask("causal", TOKENS), RANKS, RANKS,
+                StepOptions(method=method))  # fmt: skip
+    with pytest.raises(InputError, match=message):
+        record_training_step(plan, Ignore())
+    record_training_step(replace(plan, options=StepOptions(method="lora:rank=4,targets=o")), Ignore())

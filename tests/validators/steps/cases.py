@@ -34,6 +34,8 @@ from validators.transformer import draw_weights, model_loss, pair_loss
 
 SHAPE = ModelShape("small", 2, 24, 4, 2, 6, 6, 40, 48)
 EXPERTS = replace(SHAPE, name="experts", moe=MoeShape(experts=4, top_k=2, shared=1, intermediate=10, first_dense=1))
+TIED = replace(SHAPE, name="tied", tied_embeddings=True)
+UNGATED = replace(SHAPE, name="ungated", gated=False)
 LATENT = ModelShape("latent", 2, 24, 4, 4, 10, 8, 40, 48, mla=MlaShape(q_lora=12, kv_lora=8, nope=6, rope=4))
 DEEPSEEK = replace(LATENT, name="deepseek", moe=EXPERTS.moe, mla=MlaShape(q_lora=None, kv_lora=8, nope=6, rope=4))
 

@@ -9,7 +9,7 @@ from cost_models.masks import parse_mask
 from simulator.program.program import Program
 from simulator.steps.inference import record_decode, record_prefill
 from tests.validators.executors.cases import mask_matrix
-from tests.validators.steps.cases import StepCase
+from tests.validators.steps.cases import TIED, UNGATED, StepCase
 from validators.executors.loopback import Loopback, execute
 from validators.executors.shards import Globals, token_index
 from validators.transformer import prefill
@@ -18,6 +18,8 @@ TOLERANCE = 1e-12
 CASES = [
     StepCase("ring", 1),
     StepCase("ring", 2, batch=2),
+    StepCase("ring", 2, shape=UNGATED),
+    StepCase("ring", 4, {"tp": 2}, shape=TIED),
     StepCase("burst:partition=contiguous", 4, {"tp": 2, "dp": 2}, batch=4),
     StepCase("ulysses", 4, {"tp": 2, "tp_version": 3, "pp": 2}),
     StepCase("ring", 8, {"pp": 2, "microbatches": 2, "dp": 2}, batch=4),

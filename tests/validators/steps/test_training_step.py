@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from tests.validators.steps.cases import DEEPSEEK, EXPERTS, LATENT, StepCase, reference_step, total_loss, weight_errors
+from tests.validators.steps.cases import (
+    DEEPSEEK,
+    EXPERTS,
+    LATENT,
+    TIED,
+    UNGATED,
+    StepCase,
+    reference_step,
+    total_loss,
+    weight_errors,
+)
 
 TOLERANCE = 1e-11
 CASES = [
@@ -68,6 +78,15 @@ MODEL_CASES = [
     StepCase("ring", 2, shape=LATENT),
     StepCase("ulysses", 4, {"tp": 2, "checkpoint": "full"}, shape=LATENT),
     StepCase("ring", 4, {"tp": 2, "tp_version": 3, "zero": 3}, batch=2, shape=LATENT),
+    *[StepCase("ring", 2, {"zero": zero}, shape=TIED) for zero in range(4)],
+    StepCase("ring", 1, shape=TIED),
+    StepCase("ring", 4, {"dp": 2, "tp": 2, "microbatches": 2, "zero": 2, "loss_chunks": 2}, batch=4, shape=TIED),
+    StepCase("ring", 4, {"tp": 2, "tp_version": 3, "offload": "optimizer"}, shape=TIED),
+    StepCase("ring", 2, {"method": "lora:rank=2", "zero": 3}, shape=TIED),
+    StepCase("ring", 2, shape=UNGATED),
+    StepCase("ring", 4, {"tp": 2, "zero": 3, "checkpoint": "full"}, shape=UNGATED),
+    StepCase("ring", 2, {"method": "lora:rank=2,targets=all"}, shape=UNGATED),
+    StepCase("ring", 2, {"method": "dora:rank=2,targets=all"}, shape=UNGATED),
     StepCase("ring", 1, shape=EXPERTS),
     StepCase("ring", 2, {"routing": "zipf:exponent=1.5,seed=3"}, batch=2, shape=EXPERTS),
     StepCase("ring", 2, {"ep": 2, "routing": "zipf:exponent=1.5,seed=3", "capacity": 1.2}, shape=EXPERTS),
