@@ -143,10 +143,10 @@ for run in sorted(of_device, key=lambda run: -abs(run["error"]))[:3]:
 # ## A cross-check with communication
 #
 # Several GPUs of one machine have not been measured for these files. What has: processes on one host that talk through
-# gloo, 4 and 8 ranks, with a profile fitted to other shapes in another session.
+# gloo, 4 and 8 ranks, with a profile fitted to other shapes in the same call.
 
 # %%
-gloo = json.loads((ROOT / "docs" / "validation" / "h100-gloo-fresh" / "agreement.json").read_text())
+gloo = json.loads((ROOT / "docs" / "validation" / "h100-gloo-14" / "agreement.json").read_text())
 for ranks, found in gloo["by_ranks"].items():
     describe(f"{ranks} ranks", found)
 plot_agreement([

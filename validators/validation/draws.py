@@ -22,6 +22,8 @@ from validators.validation.step_configuration import StepConfiguration
 
 COMMUNICATING = 0.2
 MAX_TRIES = 2000
+MAX_STEPS = 512
+"""Of the unit of a length: chunks that schedules deal out divide lengths, and a prime has the smallest only."""
 Forecast = Callable[[Configuration | StepConfiguration, str], "tuple[float, float, bool]"]
 """Predicted seconds of a schedule, the share of them that is communication, and whether it fits."""
 
@@ -110,9 +112,11 @@ def draw_plan(ranges: Ranges, ranks: int, count: int, seed: int, rounds: int, fo
 
 def _draw(ranges: Ranges, ranks: int, generator: random.Random) -> Iterator[Configuration]:
     for _ in range(MAX_TRIES):
-        step = 16 * ranks
         low, high = ranges.seq_len
-        length = max(1, round(low * (high / low) ** generator.random() / step)) * step
+        wanted, step = low * (high / low) ** generator.random(), 16 * ranks
+        while wanted > MAX_STEPS * step:
+            step *= 2
+        length = max(1, round(wanted / step)) * step
         while length // (length & -length) in ranges.fitted:
             length += step
         heads, group = generator.choice(ranges.heads), generator.choice(ranges.groups)

@@ -1,8 +1,7 @@
 """Committed measurements through fit and comparison: the errors are those of the committed report.
 
 Change a model term and these figures change: the test then says by how much, and the report is made anew with
-``attnsim validate docs/validation/h100-gloo-fresh --backend gloo --hardware docs/validation/h100-gloo/profile.json
---json docs/validation/h100-gloo-fresh/agreement.json``.
+``attnsim validate docs/validation/h100-gloo-14 --backend gloo --json docs/validation/h100-gloo-14/agreement.json``.
 """
 
 from __future__ import annotations
@@ -24,25 +23,26 @@ from validators.validation.report import by_limit
 from validators.validation.runs import FILE, RunFolder
 
 ROOT = Path(__file__).parents[3] / "docs" / "validation"
-GLOO, FRESH, SINGLE = ROOT / "h100-gloo", ROOT / "h100-gloo-fresh", ROOT / "h100-single"
+GLOO, SINGLE = ROOT / "h100-gloo-14", ROOT / "h100-single"
 
 
 @pytest.fixture(scope="module")
 def committed() -> dict[str, object]:
-    found: dict[str, object] = json.loads((FRESH / "agreement.json").read_text())
+    found: dict[str, object] = json.loads((GLOO / "agreement.json").read_text())
     return found
 
 
 def test_gloo_errors_are_the_reports(committed: dict[str, dict[str, dict[str, object]]]) -> None:
     """Fresh draws, which no model term has seen."""
-    folder = RunFolder(FRESH / "runs")
+    folder = RunFolder(GLOO / "runs")
     folder.runs = {key: run for key, run in folder.runs.items() if run.configuration.ranks == 4}
     agreements = compare_folder(folder, HostPredictor(load_processes(GLOO / "profile.json")))
     summary, golden = summarise(agreements), committed["by_ranks"]["4"]
-    assert summary["runs"] == golden["runs"] == 25
+    assert summary["runs"] == golden["runs"] == 70
     for name in ("error", "exposed_communication_error", "measured_spread"):
         assert summary[name] == pytest.approx(golden[name], abs=1e-6), name
     assert summary["ordered_right"] == pytest.approx(golden["ordered_right"])
+    assert summary["error"]["median_size"] < 0.10 and summary["error"]["p95_size"] < 0.25
 
 
 def test_the_fit_of_the_calibration_is_the_profile() -> None:
