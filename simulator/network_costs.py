@@ -76,7 +76,7 @@ class NetworkCosts:
         key = (id(work.splits), work.row_bytes)
         if key in self._of_splits:
             return self._of_splits[key][1]
-        source, target = np.nonzero(work.splits)
+        source, target = work.flows()
         size = work.splits[source, target] * work.row_bytes
         flow_ns = array_to_ns(np.asarray(estimate_exchange_s(self._topology, self._profile, source, target, size)))
         column = np.zeros(len(work.splits), dtype=np.int64)
@@ -100,15 +100,14 @@ class NetworkCosts:
         return self._priced[key]
 
     def demands(self, work: Exchange | Collective) -> list[Demand | None]:
-        """What an exchange asks of the links, by sending rank; a collective, by group.
-
-        The flows of an all_to_all_v end one by one and are priced with what they take from each other: none asks.
-        """
+        """What an exchange asks of the links, by sending rank; a collective, by group; an all_to_all_v, by flow."""
         n_ranks = self._topology.n_ranks
         if isinstance(work, Exchange):
             return exchange_demands(self._topology, self._profile, np.arange(n_ranks), work.ring.to, work.bytes)
         if work.splits is not None:
-            return [None] * (int(group_numbers(work, n_ranks).max()) + 1)
+            source, target = work.flows()
+            sizes = work.splits[source, target] * work.row_bytes
+            return exchange_demands(self._topology, self._profile, source, target, sizes, together=True)
         if isinstance(work, Transfer) and work.arrived:
             return [None] * (int(group_numbers(work, n_ranks).max()) + 1)
         if isinstance(work, Transfer):

@@ -3,8 +3,9 @@
 A transfer alone takes ``overhead_s + moving_s``: nothing crosses a link during the overhead, and the data move at the
 ceiling for the rest. At rate x of each of its flows it takes ``weights[l] x`` of link l's capacity; x is at most
 ``ceiling_bytes_per_s``. One send is one flow, and its weight 1 / efficiency of its kind of link (1 on links of the
-host). A collective's flows depend on each other (a ring goes as fast as its slowest hop), so they are one transfer
-whose weight on a link is the number of flows that cross it over the efficiency.
+host). The flows of an all-to-all of uneven parts are flows by themselves; what they leave each other, while all run, is
+their rate alone. Another collective's flows depend on each other (a ring goes as fast as its slowest hop), so they are
+one transfer whose weight on a link is the number of flows that cross it over the efficiency.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cost_models.network.exchange import flow_terms, link_weights
+from cost_models.network.exchange import fair_rates, flow_terms, link_weights
 from cost_models.network.flows import route_flows
 from cost_models.network.loads import between_nodes
 from cost_models.topology import ClusterTopology
@@ -47,7 +48,13 @@ class Demand:
 
 
 def exchange_demands(
-    topology: ClusterTopology, profile: HardwareProfile, src: ArrayLike, dst: ArrayLike, n_bytes: ArrayLike
+    topology: ClusterTopology,
+    profile: HardwareProfile,
+    src: ArrayLike,
+    dst: ArrayLike,
+    n_bytes: ArrayLike,
+    *,
+    together: bool = False,
 ) -> list[Demand | None]:
     """A transfer for each flow src[i] -> dst[i]; None where nothing is sent.
 
@@ -55,6 +62,7 @@ def exchange_demands(
     ----------
     src, dst : ranks, one dimension; all flows of one grouped exchange.
     n_bytes : size of all flows or of each.
+    together : each flow's rate alone is what the others of the exchange leave it, as in an all-to-all.
 
     >>> from cost_models.hardware import load_hardware
     >>> from cost_models.topology import load_topology
@@ -73,6 +81,8 @@ def exchange_demands(
     overhead, ceilings, efficiency = flow_terms(
         topology, profile, routes, sources[moving], targets[moving], sizes[moving]
     )  # fmt: skip
+    if together:
+        ceilings = fair_rates(topology, routes, ceilings, efficiency)
     cuts = np.searchsorted(routes.flow, np.arange(1, len(moving)))
     links = np.split(routes.link, cuts)
     weights = np.split(link_weights(topology, routes.link, efficiency[routes.flow]), cuts)

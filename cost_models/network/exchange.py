@@ -76,9 +76,15 @@ def _moving(
 ) -> FloatArray:
     routes = route_flows(topology, src, dst)
     overhead, ceilings, efficiency = flow_terms(topology, profile, routes, src, dst, sizes)
+    return overhead + sizes / fair_rates(topology, routes, ceilings, efficiency)
+
+
+def fair_rates(
+    topology: ClusterTopology, routes: FlowRoutes, ceilings: FloatArray, efficiency: FloatArray
+) -> FloatArray:
+    """Max-min fair rate of each flow while all of them run."""
     weights = link_weights(topology, routes.link, efficiency[routes.flow])
-    rates = max_min_rates(routes.flow, routes.link, topology.link_capacities_bytes_per_s, ceilings, weights)
-    return overhead + sizes / rates
+    return max_min_rates(routes.flow, routes.link, topology.link_capacities_bytes_per_s, ceilings, weights)
 
 
 def link_weights(topology: ClusterTopology, link: IntArray, efficiency: ArrayLike) -> FloatArray:

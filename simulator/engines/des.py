@@ -5,7 +5,8 @@ having finished some operation, so each lane publishes how far it is, and an eve
 for it. The host's times are running sums, known before the run, from its last wait for the device on.
 
 An exchange holds its lane from its own start. Its data moves once both ends have started, and it ends when what it
-sends and what it receives have both arrived; a collective ends one duration after the last of its group has started.
+sends and what it receives have both arrived; a collective ends one duration after the last of its group has started, an
+all-to-all of uneven parts on each rank with the last that it sends or receives.
 Where transfers share links (`sharing`), a network of flows (`fluid`) says when they arrive; where kernels and
 communication interfere (`interference`), `devices` says how fast each may go, and when communication gets its SMs. Both
 are asked once per instant, after everything else that happens then. What happens at a time depends on what came before
@@ -32,7 +33,7 @@ from simulator.engines.planner import Planner, Task
 from simulator.engines.saturation import Saturation
 from simulator.engines.sharing import Sharing
 from simulator.engines.stalls import StalledError, find_stalls
-from simulator.program.operations import COMPUTE, HOST
+from simulator.program.operations import COMPUTE, HOST, Collective
 from simulator.program.program import Replayed
 
 Wait = Generator[simpy.Event, None, None]
@@ -220,6 +221,7 @@ class DiscreteEvents:
         self._progress: dict[str, list[_Progress]] = {}
         self._started: dict[int, list[_Flag]] = {}
         self._arrived: dict[int, list[_Flag]] = {}
+        self._flows: dict[int, list[list[simpy.Event]]] = {}
         self._observer, self._lost = observer, lost
 
     @property
@@ -375,9 +377,40 @@ class DiscreteEvents:
         if not sender.happened:
             yield sender.wait(self._env)
 
+    def _scatter(self, rank: int, task: Task, flows: tuple[Sequence[int], Sequence[int]]) -> Wait:
+        """An all-to-all of uneven parts: its flows share links one by one, and are never quicker than alone."""
+        group, number = task.group[rank], task.operation.id
+        met = self._arrived[number][group]
+        task.missing[group] -= 1
+        if task.missing[group]:
+            yield met.wait(self._env)
+        else:
+            self._flows[number] = self._send_all(flows, task.asks)
+            met.set()
+        if task.device_ns[rank]:
+            yield self._move(rank, task, None, (rank,))
+        yield from self._flows[number][rank]
+
+    def _send_all(
+        self, flows: tuple[Sequence[int], Sequence[int]], asks: Sequence[Ask | None]
+    ) -> list[list[simpy.Event]]:
+        """By rank, the arrivals of what it sends and receives over links that it may have to share."""
+        arrivals: list[list[simpy.Event]] = [[] for _ in range(self._n_ranks)]
+        for source, target, ask in zip(*flows, asks, strict=True):
+            if ask is not None:
+                arrived = self._links.send(ask)[1]
+                arrivals[source].append(arrived)
+                arrivals[target].append(arrived)
+        return arrivals
+
     def _collective(self, rank: int, task: Task) -> Wait:
+        work = task.operation.work
+        if isinstance(work, Collective) and work.splits is not None and any(task.asks):
+            source, target = work.flows()
+            yield from self._scatter(rank, task, (source.tolist(), target.tolist()))
+            return
         group, met = task.group[rank], self._arrived[task.operation.id]
-        ask = task.asks[group] if task.asks else None
+        ask = task.asks[group] if any(task.asks) else None
         members = self._members(task, group) if ask is not None or task.use is not None else []
         together = ask is not None or self._is_even(task, members)
         task.missing[group] -= 1

@@ -25,7 +25,7 @@ class DemandSource(Protocol):
     """What knows the demands of transfers."""
 
     def demands(self, operation: Operation) -> Sequence[Demand | None]:
-        """By sending rank, or by group of a collective; None where nothing is sent."""
+        """By sending rank, by group of a collective, or by flow of an all_to_all_v; None where nothing is sent."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,16 @@ class Sharing:
         demands = {key: list(source.demands(operation)) for key, operation in distinct.items()}
         most: dict[int, dict[tuple[str, int], float]] = {}
         for key, operation in distinct.items():
-            for rank, demand in zip(_users(operation), demands[key], strict=True):
-                for link, rate in _asked(demand):
-                    by = most.setdefault(link, {})
-                    by[operation.lane, rank] = max(by.get((operation.lane, rank), 0.0), rate)
+            for (link, rank), rate in _rates(operation, demands[key]).items():
+                by = most.setdefault(link, {})
+                by[operation.lane, rank] = max(by.get((operation.lane, rank), 0.0), rate)
         narrowest = narrowest_links([each for by_user in demands.values() for each in by_user], capacities)
         tight = frozenset(link for link in narrowest if sum(most[link].values()) > capacities[link] * (1 + SLACK))
         asks = {key: _asks(distinct[key], demands[key], tight) for key in distinct}
         return Sharing(capacities, tight, asks)
 
     def asks(self, operation: Operation) -> Sequence[Ask | None]:
-        """By sending rank or group, what it asks for; None where it takes its time alone in any case."""
+        """By sending rank, group or flow, what it asks for; None where it takes its time alone in any case."""
         return self._asks.get(demand_key(operation), ())
 
 
@@ -114,7 +113,18 @@ def _users(operation: Operation) -> Sequence[int]:
     if isinstance(work, Exchange):
         return range(len(work.ring.to))
     assert isinstance(work, Collective)
+    if work.splits is not None:
+        return [int(each) for each in work.flows()[0]]
     return [0] if work.groups is None else np.unique(work.groups, return_index=True)[1].tolist()
+
+
+def _rates(operation: Operation, demands: Sequence[Demand | None]) -> dict[tuple[int, int], float]:
+    """Capacity of each link that each rank takes in an operation; of an all_to_all_v with all of its flows."""
+    found: dict[tuple[int, int], float] = {}
+    for rank, demand in zip(_users(operation), demands, strict=True):
+        for link, rate in _asked(demand):
+            found[link, rank] = found.get((link, rank), 0.0) + rate
+    return found
 
 
 def _asked(demand: Demand | None) -> Iterator[tuple[int, float]]:
@@ -142,4 +152,8 @@ def _name(operation: Operation, number: int) -> str:
     work = operation.work
     if isinstance(work, Exchange):
         return f"{work.ring.name} {number}->{int(work.ring.to[number])}"
+    assert isinstance(work, Collective)
+    if work.splits is not None:
+        source, target = work.flows()
+        return f"{operation.kind} {source[number]}->{target[number]}"
     return f"{operation.kind} group {number}"

@@ -223,6 +223,12 @@ class Collective:
     splits: IntArray | None = None
     row_bytes: int = 0
 
+    def flows(self) -> tuple[IntArray, IntArray]:
+        """Source and target of everything that an all_to_all_v sends to other ranks."""
+        assert self.splits is not None
+        source, target = np.nonzero(self.splits)
+        return source[source != target], target[source != target]
+
 
 @dataclass(slots=True, eq=False)
 class Transfer(Collective):

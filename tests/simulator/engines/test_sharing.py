@@ -18,7 +18,7 @@ from simulator.engines.rows import Rows
 from simulator.engines.sharing import Sharing
 from simulator.program.operations import Buffer, Collective, Exchange, Operation
 from simulator.program.program import Program
-from simulator.program.rings import Ring
+from simulator.program.rings import Matching, Ring
 from simulator.program.setup import Setup
 from simulator.recording import build_program
 from simulator.replay.source import DATA
@@ -159,3 +159,69 @@ def test_two_jobs_halve_each_other_where_they_share_and_only_there() -> None:
     assert {name.split("->")[0].split(":")[0] for name in full} <= {"cpu", "pci"}
     assert one == other == pytest.approx(2 * alone, rel=0.06)  # what does not move data is not twice as long
     assert near == far == seconds_of_pairs(topology, "h100-sxm", [(0, 1)], 2**28)[0][0]
+
+
+def uneven(topology: ClusterTopology, splits: list[tuple[int, int, int]], row_bytes: int) -> Collective:
+    """An all-to-all of (source, target, rows)."""
+    matrix = np.zeros((topology.n_ranks,) * 2, np.int64)
+    for source, target, rows in splits:
+        matrix[source, target] = rows
+    sent = matrix.sum(axis=1) * row_bytes
+    return Collective("all_to_all_v", sent, sent, None, matrix, row_bytes)
+
+
+def side_by_side(topology: ClusterTopology, works: list[Exchange | Collective]) -> tuple[Program, CostModel, Sharing]:
+    """Transfers that start together, each on a lane of its own."""
+    program = Program(setup_on(topology))
+    for number, work in enumerate(works):
+        buffer = Buffer(number, f"b{number}", 1, 1, 1, 1, "fp32", 4)
+        program.allocate(buffer)
+        kind = "exchange" if isinstance(work, Exchange) else work.collective
+        program.operation(Operation(number, kind, f"comm:{number}", "forward", 0, (buffer,), (), work))
+    costs = costs_on(topology)
+    return program, costs, Sharing.find(program, costs, capacities(topology))
+
+
+def ends(timeline: Timeline, operation: int) -> list[int]:
+    here = timeline.operation == operation
+    return [int(each) for each in timeline.end_ns[here][np.argsort(timeline.rank[here])]]
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_an_uneven_all_to_all_alone_takes_its_price_even_through_the_network(rows: int) -> None:
+    topology = load_topology("pcie-8x", 8)
+    draw = np.random.default_rng(rows)
+    splits = [(r, s, int(draw.integers(0, 100 * rows))) for r in range(8) for s in range(8)]
+    program, costs, sharing = side_by_side(topology, [uneven(topology, splits, 2**14)])
+    expected = run_maxplus(program, costs)
+    assert not sharing.tight and expected.same_as(run_des(program, costs, sharing)[0])
+    in_the_network = Sharing.find(program, costs, [1.0] * len(topology.links))
+    assert any(in_the_network.asks(program.operations[0]))
+    through = replace(in_the_network, capacities=capacities(topology))  # what its flows leave each other is their rate
+    assert expected.same_as(run_des(program, costs, through)[0])
+
+
+def test_an_uneven_all_to_all_shares_a_link_over_time_and_is_alone_when_the_other_has_left() -> None:
+    """Ranks 0 and 1, on one PCIe switch, send to 4 and 5; the shorter exchange of 1 halves it while it lasts."""
+    topology = load_topology("pcie-8x", 8)
+    to = np.arange(8)
+    to[[1, 5]] = 5, 1
+    mib = 2**20
+    sizes = 512 * mib, 128 * mib
+    program, costs, sharing = side_by_side(
+        topology, [uneven(topology, [(0, 4, 512)], mib), Exchange(Matching("pair", to), sizes[1])]
+    )
+    timeline, engine = run_des(program, costs, sharing)
+    alone = [ends(run_maxplus(program, costs), number) for number in (0, 1)]
+    found = [ends(timeline, number) for number in (0, 1)]
+    assert found[0][0] > alone[0][0] and found[1][1] > alone[1][1]
+    assert found[0][0] == found[0][4] and found[0][1] == found[0][7] == alone[0][1], "ranks without a flow do not wait"
+    ask, asked = sharing.asks(program.operations[0])[0], sharing.asks(program.operations[1])[1]
+    assert ask is not None and asked is not None and len(sharing.tight) == 1, "the way up of their switch"
+    (link, weight), *_ = ask.crosses
+    both_ns = 2 * sizes[1] * weight / capacities(topology)[link] * 1e9  # each has half of the link
+    starts = [int(timeline.start_ns[timeline.operation == number].max()) for number in (0, 1)]
+    rest_ns = (sizes[0] - sizes[1]) / ask.ceiling * 1e9  # before the other came, and after it has left
+    assert found[1][1] == pytest.approx(starts[1] + both_ns + asked.overhead_ns, abs=2)
+    assert found[0][0] == pytest.approx(starts[0] + both_ns + rest_ns + ask.overhead_ns, abs=2)
+    assert {who for by in engine.saturation.slowed_ns.values() for who in by} >= {"all_to_all_v 0->4"}
