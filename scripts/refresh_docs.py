@@ -5,7 +5,8 @@
     (replaced by what it prints)
     ```
 
-``python scripts/refresh_docs.py`` rewrites the pages, ``--check`` only says which differ and exits with 1.
+``python scripts/refresh_docs.py`` rewrites the pages, and what `gather_evidence` gathers; ``--check`` only says which
+pages differ and exits with 1.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+import gather_evidence
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -48,6 +51,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page differs")
     check = parser.parse_args().check
     stale = []
+    if not check:
+        gather_evidence.write()
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         fresh = refresh(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 
 from cost_models.network.bandwidth import BandwidthReport, PatternBandwidth
 from cost_models.network.tables import describe_bandwidth
-from cost_models.topology import ClusterTopology, describe_topology
-from cost_models.topology.drawing import draw_node
+from cost_models.topology import ClusterTopology, describe_topology, spoken_device, spoken_link
+from cost_models.topology.drawing import DrawnLink, draw_node
 from cost_models.topology.links import GB_PER_S
+from cost_models.topology.spoken import short_device
 from traces.figures.topology import plot_topology
 from traces.report import Section, write_report
 
@@ -31,18 +33,30 @@ def draw_loads(topology: ClusterTopology, shares: NDArray[np.float64], title: st
     shares : by link of the topology.
     """
     drawing = draw_node(topology)
-    devices = [{"name": each.name, "kind": each.kind, "x": each.x, "y": each.y} for each in drawing.devices]
-    links = [
-        {
-            "source": link.source,
-            "target": link.target,
-            "load": float(shares[link.index]),
-            "text": f"{link.source} to {link.target}: {shares[link.index]:.1%} of "
-            f"{link.capacity_bytes_per_s / GB_PER_S:.4g} GB/s",
-        }
-        for link in drawing.links
+    devices = [
+        {**asdict(each), "label": short_device(each.name), "text": spoken_device(each.name, each.kind)}
+        for each in drawing.devices
     ]
+    links = [
+        {"source": link.source, "target": link.target, "load": float(shares[link.index]),
+         "text": _link_text(link, float(shares[link.index]))}
+        for link in drawing.links
+    ]  # fmt: skip
     return plot_topology(devices, links, title, note)
+
+
+def busiest_link(topology: ClusterTopology, shares: NDArray[np.float64]) -> str:
+    """The link with the largest share, in words."""
+    index = int(np.argmax(shares))
+    if not shares[index]:
+        return "no link is used"
+    return f"the busiest is {spoken_link(topology.links[index].name)}, {shares[index]:.1%}"
+
+
+def _link_text(link: DrawnLink, share: float) -> str:
+    """In words, and by the name that options such as ``--slow-link`` take."""
+    name = f"{link.source}->{link.target}"
+    return f"{spoken_link(name)}\n{share:.1%} of {link.capacity_bytes_per_s / GB_PER_S:.4g} GB/s\n{name}"
 
 
 def write_topology_report(
@@ -76,15 +90,26 @@ def _bandwidth_sections(topology: ClusterTopology, report: BandwidthReport | Non
     sections = [Section("", [figure]) for figure in figures]
     if report is not None:
         described = describe_bandwidth(report)
-        sections += [Section("All GPUs at once", [described["patterns"]]), Section("NCCL", [described["channels"]])]
+        patterns = [_pattern_row(each) for each in report.patterns]
+        sections += [Section("All GPUs at once", [patterns]), Section("NCCL", [described["channels"]])]
         sections.append(Section("One GPU to another, GB/s", [_matrix_rows(described)]))
     return sections
+
+
+def _pattern_row(pattern: PatternBandwidth) -> dict[str, str]:
+    return {
+        "pattern": pattern.pattern.replace("_", "-"),
+        "sent by each GPU": f"{pattern.bytes_per_s / GB_PER_S:.4g} GB/s",
+        "limited by": spoken_link(pattern.bottleneck),
+        "of its capacity": f"{pattern.share:.0%}",
+    }
 
 
 def _pattern_figure(topology: ClusterTopology, pattern: PatternBandwidth) -> Figure:
     name = pattern.pattern.replace("_", "-")
     note = (
-        f"{pattern.bytes_per_s / GB_PER_S:.3g} GB/s sent by each GPU, limited by {pattern.bottleneck}. The first node."
+        f"{pattern.bytes_per_s / GB_PER_S:.3g} GB/s sent by each GPU, limited by "
+        f"{spoken_link(pattern.bottleneck)}. The first node."
     )
     return draw_loads(topology, pattern.loads, f"Load of links: {name} over {topology.n_ranks} GPUs", note)
 

@@ -8,9 +8,10 @@ from io import StringIO
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from simulator.described import describe_inputs
 from simulator.output import join_warnings
 from simulator.result import Refused, SimulationResult
-from simulator.tables import compare_tables, describe_inputs, simulate_tables
+from simulator.tables import compare_tables, simulate_tables
 
 WIDTH = 110
 """Characters of a line."""

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from simulator.described import describe_inputs
 from simulator.folders import whole_folder
 from simulator.options import Outputs
 from simulator.result import Refused, SimulationResult
-from simulator.tables import compare_tables, describe_inputs, simulate_tables
+from simulator.tables import compare_tables, simulate_tables
 from traces.atomic import write_text_atomic
 from traces.errors import InputError
 

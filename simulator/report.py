@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from simulator.link_report import DRAWN_GPUS, draw_loads
+from cost_models.topology import spoken_link
+from simulator.described import describe_inputs
+from simulator.evidence import load_evidence, terms_of, unmeasured
+from simulator.link_report import DRAWN_GPUS, busiest_link, draw_loads
 from simulator.result import Refused, SimulationResult
 from simulator.roofline import Roofline
-from simulator.tables import LISTED_LINKS, LISTED_TRANSFERS, describe_inputs
+from simulator.tables import LISTED_LINKS, LISTED_TRANSFERS
 from traces.figures.breakdown import plot_breakdown
 from traces.figures.embed import Figure
 from traces.figures.holders import plot_holders
@@ -77,7 +80,7 @@ def _saturated(result: SimulationResult) -> list[Section]:
     """Links that were full, and the transfers that they slowed most."""
     rows = [
         {
-            "link": each.link,
+            "link": spoken_link(each.link),
             "full for (s)": each.saturated_s,
             "share of time": f"{each.saturated_s / (result.time_s or 1):.1%}",
             "slowed most": ", ".join(one.transfer for one in each.slowed[:LISTED_TRANSFERS]),
@@ -92,8 +95,11 @@ def loads_figure(shown: SimulationResult) -> list[Figure]:
     topology = shown.topology
     if topology is None or not shown.link_shares or topology.ranks_per_node > DRAWN_GPUS:
         return []
-    note = f"{shown.schedule}, the first node: share of the time for which each direction is in full use."
-    return [draw_loads(topology, np.array(shown.link_shares), "Load of links", note)]
+    shares = np.array(shown.link_shares)
+    note = (
+        f"The first node: share of the time for which each direction is in full use; {busiest_link(topology, shares)}."
+    )
+    return [draw_loads(topology, shares, f"Load of links, {shown.schedule.partition(':')[0]}", note)]
 
 
 def _context(results: Sequence[SimulationResult]) -> list[Section]:
@@ -103,8 +109,11 @@ def _context(results: Sequence[SimulationResult]) -> list[Section]:
     if len(results) > 1:
         inputs = {name: value for name, value in inputs.items() if name != "schedule"}
     warnings = list(dict.fromkeys(warning for result in results for warning in result.warnings))
-    terms = first.provenance.get("terms", {})
     others = {name: value for name, value in first.provenance.items() if name != "terms"}
-    provenance: list[Any] = [others, *([[{"term": term, **source} for term, source in terms.items()]] if terms else [])]
-    titled: dict[str, list[Any]] = {"Warnings": [warnings], "Inputs": [inputs], "Provenance": provenance}
+    provenance: list[Any] = [others, terms_of(first.provenance)]
+    evidence = [[each.row for each in load_evidence()], unmeasured()]
+    titled: dict[str, list[Any]] = {
+        "Warnings": [warnings], "Inputs": [inputs], "Provenance": provenance,
+        "How wrong predictions have been": evidence,
+    }  # fmt: skip
     return [Section(title, [block for block in blocks if block]) for title, blocks in titled.items() if any(blocks)]

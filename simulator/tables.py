@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cost_models.units import format_count
-from simulator.result import Json, Refused, SimulationResult, StepTimes
+from cost_models.topology import spoken_link
+from simulator.result import Refused, SimulationResult, StepTimes
 from traces.display import format_bytes, format_ns
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ LISTED_LINKS, LISTED_TRANSFERS = 8, 4
 
 WIDE = 100
 """Terminal columns from which there is room for wide gaps."""
-
-
-LONG_NAME = 60
-"""Characters up to which a mask is named in full."""
 
 
 def compare_tables(outcomes: Sequence[SimulationResult | Refused], width: int) -> list[Table]:
@@ -54,31 +50,6 @@ def simulate_tables(result: SimulationResult) -> list[Table]:
         summary.add_row(name, text)
     tables = [summary, *([_breakdown_table(result.breakdown)] if result.breakdown else [])]
     return [*tables, *([_saturated_table(result)] if result.saturated_links else [])]
-
-
-def describe_inputs(inputs: Json) -> str:
-    """What was asked for, in a line.
-
-    >>> describe_inputs({"model": "yi-34b", "seq_len": 131072, "gpus": 8, "nodes": 1, "topology": "dgx-h100",
-    ...                  "hardware": "h100-sxm", "batch": 1, "dtype": "bf16", "mask": "causal"})
-    'yi-34b, 128k tokens, causal, bf16, batch 1 on 8 h100-sxm of dgx-h100'
-    """
-    if "model" in inputs:
-        shape = str(inputs["model"])
-    else:
-        shape = f"{inputs['heads']} heads, {inputs['kv_heads']} kv heads, head dim {inputs['head_dim']}"
-    nodes = f" ({inputs['nodes']} nodes)" if inputs["nodes"] > 1 else ""
-    return (
-        f"{shape}, {format_count(inputs['seq_len'])} tokens, {_brief(inputs['mask'])}, {inputs['dtype']}, batch "
-        f"{inputs['batch']} on {inputs['gpus']} {inputs['hardware']} of {inputs['topology']}{nodes}"
-    )
-
-
-def _brief(mask: str) -> str:
-    """A mask's name, without a long list of documents."""
-    from cost_models.masks import parse_mask
-
-    return mask if len(mask) < LONG_NAME else parse_mask(mask).brief
 
 
 def new_table(title: str, gap: int = 2) -> Table:
@@ -184,7 +155,7 @@ def _saturated_table(result: SimulationResult) -> Table:
         slowed = ", ".join(one.transfer for one in each.slowed[:LISTED_TRANSFERS])
         more = f" and {len(each.slowed) - LISTED_TRANSFERS} more" if len(each.slowed) > LISTED_TRANSFERS else ""
         share = f"{each.saturated_s / (result.time_s or 1):.1%}"
-        table.add_row(escape(each.link), _time(each.saturated_s), share, escape(slowed + more))
+        table.add_row(escape(spoken_link(each.link)), _time(each.saturated_s), share, escape(slowed + more))
     return table
 
 

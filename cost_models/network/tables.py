@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cost_models.network.bandwidth import BandwidthReport, PairBandwidth
 from cost_models.topology.links import GB_PER_S
+from cost_models.topology.spoken import spoken_link
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -81,7 +82,7 @@ def _bottlenecks(report: BandwidthReport) -> Table:
         groups.setdefault((found.kind, f"{found.bytes_per_s / GB_PER_S:.3g}"), []).append((pair, found.bottleneck))
     for (kind, rate), pairs in groups.items():
         (one, other), link = pairs[0]
-        table.add_row(kind, rate, str(len(pairs)), f"{link} ({one} to {other})")
+        table.add_row(kind, rate, str(len(pairs)), f"{spoken_link(link)} ({one} to {other})")
     return table
 
 
@@ -89,7 +90,7 @@ def _patterns(report: BandwidthReport) -> Table:
     table = _table("All GPUs at once, GB/s that each sends", "pattern", "GB/s", "limited by", "of its capacity")
     for each in report.patterns:
         name = each.pattern.replace("_", "-")
-        table.add_row(name, f"{each.bytes_per_s / GB_PER_S:.3g}", each.bottleneck, f"{each.share:.0%}")
+        table.add_row(name, f"{each.bytes_per_s / GB_PER_S:.3g}", spoken_link(each.bottleneck), f"{each.share:.0%}")
     return table
 
 

@@ -14,6 +14,7 @@ from cost_models.topology.nccl_settings import NcclSettings, parse_nccl_assignme
 from cost_models.topology.paths import PathType
 from cost_models.topology.presets import PRESETS
 from cost_models.topology.routes import Route
+from cost_models.topology.spoken import spoken_device, spoken_link
 from cost_models.topology.tables import topology_tables
 
 PRESET_NAMES = tuple(PRESETS)
@@ -32,5 +33,7 @@ __all__ = [
     "parse_nccl_assignments",
     "parse_nccl_settings",
     "slow_links",
+    "spoken_device",
+    "spoken_link",
     "topology_tables",
 ]

@@ -1,6 +1,8 @@
 """The dashboard: a form, and the figures of `traces.figures` that follow it, in a browser on this machine.
 
-state      what the form holds; as a request, a link, a command line, Python
+state      what the form holds; as a request and a link
+reproduce  a state as a command line and as Python
+fields     what each field is called, and how it is filled in
 checks     which fields are wrong, and why
 answers    a state simulated: the ranking, and one schedule with its timeline (max-plus)
 crossings  the crossover map, in the background

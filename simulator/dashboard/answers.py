@@ -66,12 +66,23 @@ def find_answer(state: State) -> Answer:
     outcomes = _rank(replace(state, schedule="", measured=""))
     results = [each for each in outcomes if isinstance(each, SimulationResult)]
     if not results:
-        reasons = dict.fromkeys(each.reason for each in outcomes if isinstance(each, Refused))
-        raise InputError("no schedule can run: " + "; ".join(reasons))
+        raise InputError(_why_none(outcomes))
     best = next((each for each in results if each.exact), results[0])
     names = {each.schedule: each for each in results}
     chosen = state.schedule if state.schedule in names else best.schedule
     return Answer(state, outcomes, _look(state, chosen))
+
+
+def _why_none(outcomes: Outcomes) -> str:
+    """Each reason with the schedules that it is one against, a line each; a reason against all alone."""
+    against: dict[str, list[str]] = {}
+    for each in outcomes:
+        if isinstance(each, Refused):
+            against.setdefault(each.reason, []).append(each.schedule.partition(":")[0])
+    if len(against) == 1:
+        return next(iter(against))
+    lines = [f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in against.items()]
+    return "\n".join(["no schedule can run", *lines])
 
 
 @lru_cache(maxsize=64)

@@ -14,9 +14,10 @@ from flask import abort
 from flask import request as http_request
 
 from simulator.dashboard.answers import find_answer
-from simulator.dashboard.checks import Problem, find_problems
+from simulator.dashboard.checks import find_problems, place_problem
 from simulator.dashboard.crossings import Crossings
 from simulator.dashboard.exports import add_exports
+from simulator.dashboard.fields import GROUP_IDS
 from simulator.dashboard.form import FIELDS, HIDE_FIELDS, MARKED, fill_form, marks, read_form
 from simulator.dashboard.layout import build_layout
 from simulator.dashboard.panels import (
@@ -31,6 +32,8 @@ from simulator.dashboard.panels import (
     page_outputs,
     page_values,
     pareto_values,
+    sure_outputs,
+    sure_values,
     time_values,
 )
 from simulator.dashboard.state import STEP_FIELDS
@@ -79,7 +82,7 @@ def _add_form(app: Dash) -> None:
         Output("schedule", "value", allow_duplicate=True),
         Input("ranking", "clickData"), State("schedule", "options"), prevent_initial_call=True,
     )(look_at)  # fmt: skip
-    hidden = [*[Output(f"{name}-field", "hidden") for name in STEP_FIELDS], Output("split", "hidden")]
+    hidden = [Output(name, "hidden") for name in (*(f"{name}-field" for name in STEP_FIELDS), *GROUP_IDS.values())]
     app.clientside_callback(HIDE_FIELDS, hidden, Input("subject", "value"))  # type: ignore[no-untyped-call]
     panels = [Output(f"{view}-view", "hidden") for view in VIEWS]
     app.clientside_callback(SHOW_VIEW, panels, Input("view", "value"))  # type: ignore[no-untyped-call]
@@ -91,6 +94,7 @@ def _add_form(app: Dash) -> None:
 def _add_views(app: Dash, crossings: Crossings) -> None:
     views: list[tuple[str, list[Output], Callable[[Setup], list[Any]]]] = [
         ("time", graph_outputs(TIME_FIGURES), time_values),
+        ("sure", sure_outputs(), sure_values),
         ("links", graph_outputs(("link-loads",)), links_values),
         ("trade", graph_outputs(("pareto",)), pareto_values),
         ("trade", graph_outputs(("crossover",)), lambda state: crossover_values(crossings, state)),
@@ -121,7 +125,7 @@ def update_page(*values: Any) -> list[Any]:
             answer = find_answer(state)
             return [*marks(()), *page_values(answer, kept_answer(kept), kept)]
     except InputError as error:
-        problems = [Problem("", error.message)]
+        problems = [place_problem(error.message, state)]
     return [*marks(problems), *[no_update] * (len(page_outputs()) - 2 * len(MARKED) - 1)]
 
 

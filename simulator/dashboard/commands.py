@@ -38,7 +38,23 @@ def dashboard(
     _check_free(port)
     with open_runner(workers) as runner:
         typer.echo(f"attnsim dashboard: http://127.0.0.1:{port}/  (Ctrl-C ends it)")
-        create_app(runner).run(host="127.0.0.1", port=port, debug=False)
+        _serve(create_app(runner), port)
+
+
+def _serve(app: Dash, port: int) -> None:
+    """Until Ctrl-C, a thread per request, without a line for each."""
+    import logging
+
+    from werkzeug.serving import make_server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = make_server("127.0.0.1", port, app.server, threaded=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        typer.echo("")
+    finally:
+        server.server_close()
 
 
 def _import_app() -> Callable[[Runner], Dash]:

@@ -6,44 +6,13 @@ from typing import Any
 
 from dash import dcc, html
 
-from cost_models.hardware import HARDWARE_NAMES
-from cost_models.models import PRESET_NAMES
-from cost_models.topology.presets import PRESETS
-from simulator.dashboard.state import PARTS, STEP_FIELDS, SUBJECTS
+from simulator.dashboard.fields import ALL, GROUP_IDS, GROUPS, HELP, Field
+from simulator.dashboard.state import PARTS, SUBJECTS, State
 from simulator.dashboard.views import SIDE_FIGURES, VIEWS
-from simulator.layers.checkpoint import CHECKPOINTS
 from traces.figures.embed import CONFIG as FIGURE_CONFIG
 
-INTERFERENCE = "kernels and transfers slow each other (slower to compute)"
 CONFIG: Any = FIGURE_CONFIG
-MASKS = ("causal", "full", "sliding-window:window=4096", "document:lengths=64k+64k,causal=true")
-DEGREES = ("1", "2", "4", "8")
-TEXTS = {
-    "model": ("Model", "a name or a config.json", PRESET_NAMES),
-    "seq_len": ("Sequence length", "tokens, as 128k", ("32k", "64k", "128k", "256k", "512k", "1M")),
-    "batch": ("Sequences", "batch", DEGREES),
-    "mask": ("Mask", "NAME:key=value", MASKS),
-    "topology": ("Topology", "a preset or a file", tuple(PRESETS)),
-    "hardware": ("GPU", "its own", HARDWARE_NAMES),
-    "gpus": ("GPUs", "1 to 128", ("2", "4", "8", "16", "32", "64")),
-    "tp": ("Tensor", "ranks", DEGREES),
-    "dp": ("Data", "ranks", DEGREES),
-    "pp": ("Pipeline", "stages", DEGREES),
-    "zero": ("ZeRO", "0 to 3", ("0", "1", "2", "3")),
-    "microbatches": ("Microbatches", "of a data parallel rank", DEGREES),
-    "loss_chunks": ("Loss chunks", "whole logits", ("8", "16", "32")),
-    "checkpoint": ("Checkpoint", "what is recomputed", CHECKPOINTS),
-    "method": ("Method", "full, or of fine-tuning", ("full", "lora:rank=16", "qlora:rank=16")),
-    "measured": ("Timeline, validation or calibration", "a file or folder", ()),
-}
-"""Fields of text: label, what goes in, suggestions."""
-NARROW = ("seq_len", "batch", "hardware", "gpus", "tp", "dp", "pp", "zero", "microbatches", "loss_chunks",
-          "checkpoint", "method")  # fmt: skip
-GROUPS = {
-    "What": ("model", "seq_len", "batch", "mask"),
-    "Where": ("topology", "hardware", "gpus"),
-    "How it is split": STEP_FIELDS,
-}
+WORKING = "Simulating the map of lengths and bandwidths\u2026"
 MARKS = {-3: "⅛×", -2: "¼×", -1: "½×", 0: "1×", 1: "2×", 2: "4×", 3: "8×"}
 EXPORTS = {"command": "Ranking", "command-shown": "Schedule looked at", "python": "Schedule looked at, in Python"}
 BLANK = {"data": [], "layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}}}
@@ -62,9 +31,10 @@ def _form() -> html.Aside:
         [
             html.H1("attnsim"),
             html.Div(id="form-why", className="why", role="alert"),
-            _group("What", [_subject(), *_fields(GROUPS["What"])]),
-            _group("Where", _fields(GROUPS["Where"])),
-            _group("How it is split", _fields(GROUPS["How it is split"]), "split"),
+            *[
+                _group(title, [*([_subject()] if title == "What" else []), *_fields(names)], GROUP_IDS.get(title))
+                for title, names in GROUPS.items()
+            ],
             _group("What if faster or slower", [_sliders()]),
             _group("Beside it, measured", _fields(("measured",))),
             _buttons(),
@@ -90,36 +60,47 @@ def _subject() -> html.Div:
 
 
 def _fields(names: tuple[str, ...]) -> list[Any]:
-    return [_text_field(name, *TEXTS[name]) for name in names]
+    return [_field(name, ALL[name]) for name in names]
 
 
-def _text_field(name: str, label: str, hint: str, suggestions: tuple[str, ...]) -> html.Div:
-    return html.Div([
-        html.Label(label, htmlFor=name),
-        dcc.Input(id=name, type="text", debounce=True, list=f"{name}-list", placeholder=hint, spellCheck=False,
-                  autoComplete="off"),
-        html.Datalist([html.Option(value=each) for each in suggestions], id=f"{name}-list"),
-        html.Div(id=f"{name}-why", className="why", role="alert"),
-    ], id=f"{name}-field", className=field_class(name))  # fmt: skip
+def _field(name: str, shown: Field) -> html.Div:
+    """A field with its label, and a place to say what is wrong with it."""
+    label = [] if shown.kind == "flag" else [html.Label(shown.label, htmlFor=name)]
+    why = html.Div(id=f"{name}-why", className="why", role="alert")
+    parts = [*label, *_inputs(name, shown), why]
+    return html.Div(parts, id=f"{name}-field", className=field_class(name), title=HELP.get(name, ""))
+
+
+def _inputs(name: str, shown: Field) -> list[Any]:
+    """What is filled in or chosen."""
+    widgets: Any = dcc
+    if shown.kind == "flag":
+        options = [{"label": shown.label, "value": "on"}]
+        return [widgets.Checklist(id=name, options=options, value=[], className="check")]
+    if shown.kind == "choice":
+        empty = getattr(State(), name) == ""
+        return [widgets.Dropdown(id=name, options=list(shown.offers), placeholder=shown.hint, clearable=empty,
+                                 searchable=False)]  # fmt: skip
+    offers = html.Datalist([html.Option(value=each) for each in shown.offers], id=f"{name}-list")
+    entry = widgets.Input(id=name, type="text", debounce=True, list=f"{name}-list", placeholder=shown.hint,
+                          spellCheck=False, autoComplete="off")  # fmt: skip
+    return [entry, offers]
 
 
 def field_class(name: str) -> str:
     """Class of a field that is right."""
     if name == "what_if":
         return "sliders"
-    return "field narrow" if name in NARROW else "field"
+    return "field" if name == "subject" or ALL[name].wide else "field narrow"
 
 
 def _sliders() -> html.Div:
     sliders = [_slider(name, label) for name, label in PARTS.items()]
-    check: Any = dcc.Checklist(
-        id="interference", options=[{"label": INTERFERENCE, "value": "on"}], value=[], className="check"
-    )
     return html.Div(
         [
             html.Div(sliders, id="what_if-field", className="sliders"),
             html.Div(id="what_if-why", className="why", role="alert"),
-            check,
+            _field("interference", ALL["interference"]),
         ],
         className="wide",
     )
@@ -167,14 +148,32 @@ def _panel(view: str) -> list[Any]:
         return [*[_card(name) for name in ("ranking", "timeline", "memory", "holders")], refused]
     if view == "time":
         return [_card(name) for name in ("waterfall", "breakdown", "roofline")]
+    if view == "sure":
+        return [_sure()]
     if view == "links":
         return [_card("link-loads")]
     if view == "trade":
-        waiting = dcc.Loading(_graph("crossover"), delay_show=300, type="dot", color="#0072B2")
+        waiting: Any = dcc.Loading(
+            _graph("crossover"), delay_show=300, custom_spinner=html.P(WORKING, className="note")
+        )
         return [html.Section(waiting), _card("pareto")]
     if view == "compare":
         return [_side_by_side()]
     return [_measured()] if view == "measured" else [_exports()]
+
+
+def _sure() -> html.Div:
+    tables = {
+        "Terms of this prediction, and the 90 % band of each": [html.Div(id="sure-terms", className="scroll")],
+        "How wrong predictions have been": [
+            html.Div(id="sure-runs", className="scroll"),
+            html.P(id="sure-lacking", className="note"),
+        ],
+    }
+    text = html.Section([html.H2("How far to trust this"), html.P(id="sure-text", className="note")])
+    return html.Div(
+        [text, *[html.Section([html.H2(title), *blocks]) for title, blocks in tables.items()]], className="view"
+    )
 
 
 def _side_by_side() -> html.Div:

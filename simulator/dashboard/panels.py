@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -13,7 +13,8 @@ from simulator.dashboard.checks import find_problems
 from simulator.dashboard.crossings import Crossings, link_of
 from simulator.dashboard.form import MARKED
 from simulator.dashboard.measured import load_measured, price_samples
-from simulator.dashboard.state import State, command_line, python_code
+from simulator.dashboard.reproduce import command_line, python_code
+from simulator.dashboard.state import State
 from simulator.dashboard.views import (
     FIGURES,
     MOST_BARS,
@@ -29,6 +30,7 @@ from simulator.dashboard.views import (
     time_figures,
     title_of,
 )
+from simulator.evidence import describe_trust, load_evidence, terms_of, unmeasured
 from traces.differences import compare_timelines, describe
 from traces.display import format_ns, format_part
 from traces.errors import InputError
@@ -99,6 +101,22 @@ def time_values(state: State) -> list[Any]:
     """Waterfall, breakdown, roofline."""
     figures = time_figures(find_answer(state))
     return graphs([figures[name] for name in TIME_FIGURES])
+
+
+def sure_outputs() -> list[Output]:
+    """Of the view that says how far to trust the numbers."""
+    return [Output(f"sure-{name}", "children") for name in ("text", "terms", "runs", "lacking")]
+
+
+def sure_values(state: State) -> list[Any]:
+    """The interval and what it rests on; how wrong predictions have been."""
+    shown = find_answer(state).shown
+    terms, runs = terms_of(shown.provenance), [each.row for each in load_evidence()]
+    return [describe_trust(shown), _records(terms), _records(runs), unmeasured()]
+
+
+def _records(rows: Sequence[Mapping[str, str]]) -> Any:
+    return _table(list(rows[0]), [list(row.values()) for row in rows]) if rows else ""
 
 
 def links_values(state: State) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What the form holds, and everything that reproduces it: a request, a link, a command line, Python.
+"""What the form holds, as a request and as a link.
 
 A state is text as the user typed it, so that a wrong one can be shown and sent as a link too.
 """
@@ -6,13 +6,13 @@ A state is text as the user typed it, so that a wrong one can be shown and sent 
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from simulator.request import SimulationRequest
+from simulator.steps.serving import ONLY
 
 PARTS = {"flop": "tensor cores", "hbm": "GPU memory", "nvlink": "NVLink", "pcie": "PCIe", "net": "network"}
 """Parts of the cluster with a slider, and their names."""
@@ -27,11 +27,24 @@ SUBJECTS = {
     "model/decode": "model, decoding a token",
 }
 """What is simulated: ``layers/pass``, empty where both are the request's defaults."""
-LAYER_FIELDS = ("tp", "checkpoint")
-STEP_FIELDS = (*LAYER_FIELDS, "dp", "pp", "zero", "microbatches", "loss_chunks", "method")
-"""Options of layers, and of training steps; prefill and decoding have the first of them and data and pipeline ranks."""
-FIELDS_OF = {"attention": (), "layer": LAYER_FIELDS, "model/step": STEP_FIELDS,
-             "model/prefill": ("tp", "dp", "pp"), "model/decode": ("tp", "dp", "pp")}  # fmt: skip
+SPLIT = ("tp", "dp", "pp", "ep", "microbatches")
+TRAINED = ("zero", "checkpoint", "offload", "optimizer", "loss_chunks", "method")
+SERVED = ("weight_bits", "kv_dtype", "mla", "prefill_chunk", "cached_prefix", "kv_block", "new_tokens", "stage_link",
+          "cuda_graphs")  # fmt: skip
+"""Options of how a model is spread over ranks, of training, and of inference."""
+STEP_FIELDS = (*SPLIT, *TRAINED, *SERVED)
+FIELDS_OF = {
+    "attention": (),
+    "layer": ("tp", "ep", "checkpoint"),
+    "model/step": (*SPLIT, *TRAINED),
+    "model/prefill": (*SPLIT, "method", *(name for name in SERVED if "prefill" in ONLY[name])),
+    "model/decode": (*SPLIT, "method", *(name for name in SERVED if "decode" in ONLY[name])),
+}
+"""Of `STEP_FIELDS` those that count, by subject."""
+WHOLE_NUMBERS = ("tp", "dp", "pp", "ep", "microbatches", "zero", "loss_chunks", "kv_block", "new_tokens")
+FLAGS = ("cuda_graphs", "interference")
+MOST_FIELDS = 100
+"""Of a link."""
 MOST_CHARACTERS = 400
 """Of a field: documents of a mask can be many."""
 
@@ -45,17 +58,31 @@ class State:
     topology: str = "dgx-h100"
     hardware: str = ""
     gpus: str = "8"
+    nodes: str = ""
+    kernel: str = ""
     seq_len: str = "128k"
     batch: str = "1"
     mask: str = "causal"
     tp: str = "1"
     dp: str = "1"
     pp: str = "1"
+    ep: str = "1"
+    microbatches: str = "1"
     zero: str = "0"
     checkpoint: str = "none"
-    microbatches: str = "1"
+    offload: str = "none"
+    optimizer: str = "adamw"
     loss_chunks: str = ""
     method: str = "full"
+    weight_bits: str = ""
+    kv_dtype: str = ""
+    mla: str = ""
+    prefill_chunk: str = ""
+    cached_prefix: str = ""
+    kv_block: str = ""
+    new_tokens: str = "1"
+    stage_link: str = ""
+    cuda_graphs: str = "off"
     interference: str = "off"
     flop: str = "1"
     hbm: str = "1"
@@ -93,6 +120,8 @@ class State:
         given |= {"model": self.model, "topology": self.topology}
         given |= {"hardware": self.hardware} if self.hardware else {}
         given |= {"seq_len": self.seq_len, "gpus": _number(self.gpus)}
+        given |= {"nodes": _number(self.nodes)} if self.nodes else {}
+        given |= {"kernel": self.kernel} if self.kernel else {}
         given |= {"batch": _number(self.batch)} if self.batch != "1" else {}
         given |= {"mask": self.mask} if self.mask != "causal" else {}
         given |= self.step_options
@@ -109,7 +138,7 @@ class State:
         """
         start = State()
         return {
-            name: _number(getattr(self, name))
+            name: _value(name, getattr(self, name))
             for name in self.step_fields
             if getattr(self, name) != getattr(start, name)
         }
@@ -132,7 +161,7 @@ class State:
     @staticmethod
     def from_query(query: str) -> State:
         """Read a link; names that no field has are passed over."""
-        pairs = parse_qsl(query.lstrip("?"), max_num_fields=50)
+        pairs = parse_qsl(query.lstrip("?"), max_num_fields=MOST_FIELDS)
         return State.of(dict(pairs))
 
     @staticmethod
@@ -145,39 +174,20 @@ class State:
         })  # fmt: skip
 
 
-def command_line(state: State, schedule: str | None) -> str:
-    """The command that prints the ranking, or one schedule's numbers.
-
-    >>> command_line(State(model="yi-34b"), None)
-    'attnsim compare --model yi-34b --topology dgx-h100 --seq-len 128k --gpus 8 --engine maxplus --no-interference'
-    """
-    words = ["attnsim", "simulate" if schedule else "compare", *(["--schedule", schedule] if schedule else [])]
-    for name, value in state.options.items():
-        option = f"--{name.replace('_', '-')}"
-        words += ["--no-interference"] if name == "interference" else [option.rstrip("-"), str(value)]
-    return shlex.join(words)
+def _value(name: str, text: str) -> Any:
+    """An option of a step, as its type is; text where it is not."""
+    if name in FLAGS:
+        return text == "on"
+    if name == "weight_bits":
+        return _decimal(text)
+    return _number(text) if name in WHOLE_NUMBERS else text
 
 
-def python_code(state: State, schedule: str | None) -> str:
-    """Python that computes the same.
-
-    >>> print(python_code(State(), "ring"))
-    import attnsim
-    <BLANKLINE>
-    result = attnsim.simulate(
-        schedule='ring',
-        model='llama-3.1-8b',
-        topology='dgx-h100',
-        seq_len='128k',
-        gpus=8,
-        engine='maxplus',
-        interference=False,
-    )
-    """
-    options = ({"schedule": schedule} if schedule else {}) | state.options
-    lines = "".join(f"    {name}={value!r},\n" for name, value in options.items())
-    name, function = ("result", "simulate") if schedule else ("outcomes", "compare")
-    return f"import attnsim\n\n{name} = attnsim.{function}(\n{lines})"
+def _decimal(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _number(text: str) -> int | str:

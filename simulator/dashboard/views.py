@@ -7,9 +7,9 @@ from typing import Any
 
 from simulator.dashboard.answers import Answer
 from simulator.dashboard.state import PARTS, SUBJECTS, State
+from simulator.described import describe_inputs
 from simulator.report import draw_roofline, loads_figure
 from simulator.result import Refused, SimulationResult
-from simulator.tables import describe_inputs
 from traces.display import format_bytes, format_ns
 from traces.figures.breakdown import plot_breakdown
 from traces.figures.embed import Figure
@@ -26,6 +26,7 @@ from traces.metrics import critical_rank
 VIEWS = {
     "ranking": "Ranking and timeline",
     "time": "Where time goes",
+    "sure": "How sure",
     "links": "Links",
     "trade": "Trade-offs",
     "compare": "Side by side",
@@ -40,11 +41,12 @@ TIME_FIGURES = ("waterfall", "breakdown", "roofline")
 SIDE_FIGURES = ("now-timeline", "now-memory", "kept-timeline", "kept-memory", "both")
 MEASURES = {
     "time": "time_s",
+    "90 % interval": "",
     "forward": "forward_s",
     "backward": "backward_s",
     "exposed communication": "exposed_communication_s",
     "peak memory": "peak_memory_bytes",
-    "sent per GPU": "",
+    "sent per GPU": "sent",
 }
 FIELD_NAMES = {"subject": "simulated", "seq_len": "sequence length", "gpus": "GPUs", "hardware": "GPU",
                "interference": "kernels and transfers slow each other", "schedule": "schedule looked at",
@@ -56,8 +58,7 @@ Line = tuple[str, str, str, str]
 
 def title_of(answer: Answer) -> str:
     """What is looked at, in a line."""
-    subject = f"{SUBJECTS[answer.state.subject]}, " if answer.state.subject else ""
-    return f"{answer.shown.schedule}: {subject}{describe_inputs(answer.shown.inputs)}"
+    return f"{answer.shown.schedule}: {describe_inputs(answer.shown.inputs)}"
 
 
 def page_figures(answer: Answer) -> Figures:
@@ -132,6 +133,9 @@ def comparison(now: SimulationResult, kept: SimulationResult | None) -> list[Lin
     """(measure, now, kept, change) of each measure; the last two empty where nothing was kept."""
     lines: list[Line] = []
     for name, field in MEASURES.items():
+        if not field:
+            lines.append((name, _interval(now), "" if kept is None else _interval(kept), ""))
+            continue
         value, other = _measure(now, field), None if kept is None else _measure(kept, field)
         change = f"{value / other - 1:+.1%}" if other else ""
         show = format_bytes if "memory" in name or "sent" in name else _seconds
@@ -155,7 +159,11 @@ def _shown(name: str, value: str) -> str:
 
 
 def _measure(result: SimulationResult, field: str) -> float:
-    return float(getattr(result, field)) if field else float(max(result.bytes_sent_per_rank, default=0))
+    return float(max(result.bytes_sent_per_rank, default=0)) if field == "sent" else float(getattr(result, field))
+
+
+def _interval(result: SimulationResult) -> str:
+    return f"{_seconds(result.uncertainty.low_s)} to {_seconds(result.uncertainty.high_s)}"
 
 
 def _seconds(time_s: float) -> str:

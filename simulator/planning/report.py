@@ -6,11 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from simulator.described import describe_inputs
+from simulator.evidence import load_evidence, unmeasured
 from simulator.planning.plan import PlanResult
+from simulator.planning.reasons import kinds_of
 from simulator.planning.sweep import Row
+from simulator.planning.tables import PART_NAMES
 from simulator.request import SimulationRequest
 from simulator.simulate import memory_bytes
-from simulator.tables import describe_inputs
 from traces.figures.crossover import plot_crossover
 from traces.figures.embed import Figure
 from traces.figures.pareto import plot_pareto
@@ -24,13 +27,15 @@ CURVES = ("gpus", "seq_len")
 def write_plan_report(path: str | os.PathLike[str], found: PlanResult, request: SimulationRequest) -> None:
     """Write the report of a plan, whole or not at all."""
     rows = [{name: each[name] for name in LISTED if each.get(name) is not None} for each in found.candidates]
+    evidence = [[each.row for each in load_evidence()], unmeasured()]
     limits = [{"candidate": each["candidate"], **_limits(each["limits"])} for each in found.candidates]
     sections = [
         Section(f"Best by {found.objective}", [rows]),
         Section("", [_front(found, memory_bytes(request.resolve()))]),
         Section("Limited by", [limits]),
-        *([Section("Elasticity of the best one's time", [found.sensitivity])] if found.sensitivity else []),
+        *([Section("What would help the best one", [_helps(found.sensitivity)])] if found.sensitivity else []),
         *([Section("Dropped", [_by_reason(found.dropped)])] if found.dropped else []),
+        Section("How wrong predictions have been", [block for block in evidence if block]),
     ]
     inputs = {**request.resolve().inputs, "nodes": request.resolve().topology.n_nodes}
     write_report(path, f"Plan for {describe_inputs(inputs)}", sections)
@@ -50,11 +55,20 @@ def write_sweep_report(
 
 
 def _by_reason(dropped: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Candidates that have a reason in common, by an example; the JSON has all."""
-    groups: dict[str, list[str]] = {}
-    for each in dropped:
-        groups.setdefault(str(each["reason"]), []).append(str(each["candidate"]))
-    return [{"reason": reason, "candidates": len(names), "for example": names[0]} for reason, names in groups.items()]
+    """Kinds of reasons, the first of each with its candidate; the JSON has all."""
+    return [
+        {"candidates": kind.number, "reason of the first": kind.reason, "candidate": kind.candidate}
+        for kind in kinds_of(dropped)
+    ]
+
+
+def _helps(sensitivity: Mapping[str, float]) -> list[dict[str, Any]]:
+    """What a part that is a tenth faster saves of the time: 1 - 1.1^-elasticity."""
+    return [
+        {"a tenth more of": PART_NAMES[part], "saves of the time": f"{1 - 1.1**-elasticity:.1%}",
+         "elasticity": elasticity}
+        for part, elasticity in sensitivity.items()
+    ]  # fmt: skip
 
 
 def _front(found: PlanResult, capacity_bytes: int) -> Figure:

@@ -72,7 +72,7 @@ def check_pass(plan: Plan, pass_: str) -> None:
         if value != defaults[name] and pass_ not in passes:
             raise InputError(f"{name} does not go with pass {pass_}", got=value, expected=" or ".join(passes))
     if plan.options.mla and plan.shape.mla is None:
-        raise InputError(f"{plan.shape.name} has no latent attention", got=f"mla {plan.options.mla}")
+        raise InputError(f"mla is about latent attention, and {plan.shape.name} has none", got=plan.options.mla)
     if plan.options.stage_link and plan.grid.pp == 1:
         raise InputError("stage_link needs pipeline stages", got="pp 1", remedy="use pp 2 or more")
     if plan.options.new_tokens > plan.seq_len // plan.grid.cp:

@@ -115,7 +115,7 @@ def test_peers_are_listed_on_demand(simulator: Simulator, run: Run) -> None:
 def test_simulate_prints_a_summary_and_warns_on_standard_error(simulator: Simulator, run: Run) -> None:
     status, out, err = run(*SIMULATE)
     assert status == 0
-    assert "llama-3.1-8b, 128k tokens, causal, bf16, batch 1 on 2 h200-sxm of h200-nvlink-pair" in out
+    assert "attention of llama-3.1-8b, 128k tokens, causal, bf16, batch 1 on 2 h200-sxm of h200-nvlink-pair" in out
     assert "12 ms  (90%: 11.4 ms to 12.6 ms)" in out
     assert err == "warning: links are not shared\n"
 

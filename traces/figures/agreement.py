@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from traces.figures.style import MUTED, make_room_for_legend, new_figure, safe
+from traces.figures.style import MUTED, log_axis, make_room_for_legend, new_figure, safe
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6D31", "#525252")
 SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up")
@@ -26,9 +26,11 @@ def plot_agreement(points: Sequence[Mapping[str, object]]) -> go.Figure:
         own = [point for point in points if point["schedule"] == name]
         figure.add_trace(_markers(name, number, own))
     if points:
-        figure.add_trace(_diagonal([_ms(point, key) for point in points for key in ("measured_s", "predicted_s")]))
-    figure.update_xaxes(type="log", dtick=1, title_text="measured (ms)")
-    figure.update_yaxes(type="log", dtick=1, title_text="predicted (ms)")
+        times = [_ms(point, key) for point in points for key in ("measured_s", "predicted_s")]
+        figure.add_trace(_diagonal(times))
+        figure.update_layout(xaxis=log_axis(times), yaxis=log_axis(times))
+    figure.update_xaxes(title_text="measured (ms)")
+    figure.update_yaxes(title_text="predicted (ms)")
     figure.update_layout(showlegend=True)
     make_room_for_legend(figure)
     return figure

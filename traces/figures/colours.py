@@ -23,6 +23,8 @@ COMPUTE = {
     "row_dot": "#332288",
     "gemm": "#3B4CC0",
     "elementwise": "#99DDFF",
+    "pack": "#A6BDDB",
+    "score": "#7B68EE",
 }
 COMMUNICATION = {
     "exchange": "#E69F00",
@@ -36,7 +38,13 @@ GROUPS = {
         "matrix products",
         ("linear", "linear_dx", "linear_dw", "experts", "experts_dx", "experts_dw", "absorb", "latent_values"),
     ),
-    "attention_forward": ("attention forward", ("attention_forward", "attention_cached")),
+    "attention_forward": ("attention forward", ("attention_forward", "attention_cached", "attention_sparse")),
+    "merge": ("merge", ("merge", "combine")),
+    "pack": ("packing and reordering", ("pack", "unpack", "reorder", "cast", "concat", "select", "place", "clear",
+                                        "reduce_replicas")),
+    "score": ("scores and softmax", ("score", "scores", "softmax", "softmax_backward", "weigh", "weigh_transposed",
+                                     "vertical_slash_scores", "vertical_slash_select")),
+    "all_to_all": ("all-to-all", ("all_to_all", "all_to_all_v")),
     "elementwise": (
         "norms and pointwise",
         (
@@ -48,7 +56,7 @@ GROUPS = {
         ),
     ),
 }  # fmt: skip
-"""Kinds of a layer by the kind whose colour they have, and what these are called together."""
+"""Kinds by the kind whose colour they have, and what these are called together."""
 OTHER_KINDS = {
     "compute": ("#1965B0", "#1B7A9C", "#4477AA", "#004488", "#6699CC", "#88CCEE", "#222255", "#00A5A8"),
     "communication": ("#FFB000", "#DDAA33", "#AAAA00", "#997700", "#E08214", "#8C510A"),
@@ -56,7 +64,8 @@ OTHER_KINDS = {
     "host": ("#B4BDC9",),
 }
 _GROUP_OF = {kind: group for group, (_, kinds) in GROUPS.items() for kind in kinds}
-_KNOWN = COMPUTE | COMMUNICATION | {kind: COMPUTE[group] for kind, group in _GROUP_OF.items()}
+_KNOWN = COMPUTE | COMMUNICATION
+_KNOWN |= {kind: _KNOWN[group] for kind, group in _GROUP_OF.items()}
 
 
 def colour_of(kind: str, category: str) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
 from traces.display import byte_unit, format_bytes, format_ns, time_unit
 from traces.figures.palette import Look, looks_of, short_names
-from traces.figures.style import MUTED, make_room_for_legend, new_figure, safe
+from traces.figures.style import MUTED, log_axis, make_room_for_legend, new_figure, safe
 
 PLOT_PIXELS = 340
+WIDE = 10.0
+"""Largest over smallest value from which an axis is logarithmic."""
 
 Row = Mapping[str, object]
 
@@ -35,14 +38,31 @@ def plot_pareto(rows: Sequence[Row], front: Sequence[int], capacity_bytes: int |
     for name, look in looks_of(names).items():
         own = [(row, i in front) for i, row in enumerate(rows) if row["schedule"] == name]
         figure.add_trace(_points(labels[name], look, own, time_size, byte_size))
+    times = [_value(row, "time_s") * 1e9 / time_size for row in rows]
+    sizes = [_value(row, "peak_memory_bytes") / byte_size for row in rows]
+    figure.update_xaxes(title_text=f"time ({time_name})", **_axis(times, "normal"))
+    figure.update_yaxes(title_text=f"peak memory ({byte_name})", **_axis(sizes, "tozero"))
     if capacity_bytes is not None and largest > capacity_bytes / 2:
-        text = f"device {format_bytes(capacity_bytes)}"
-        figure.add_hline(capacity_bytes / byte_size, line={"color": MUTED, "dash": "dash"}, annotation_text=text)
-    figure.update_xaxes(title_text=f"time ({time_name})")
-    figure.update_yaxes(title_text=f"peak memory ({byte_name})", rangemode="tozero")
+        _add_capacity(figure, capacity_bytes, byte_size)
     figure.update_layout(showlegend=True)
     make_room_for_legend(figure)
     return figure
+
+
+def _add_capacity(figure: go.Figure, capacity_bytes: int, byte_size: float) -> None:
+    """A line where memory ends; an annotation's place on a logarithmic axis is its logarithm."""
+    height = capacity_bytes / byte_size
+    place = math.log10(height) if figure.layout.yaxis.type == "log" else height
+    figure.add_hline(height, line={"color": MUTED, "dash": "dash"})
+    figure.add_annotation(x=1, xref="paper", xanchor="right", y=place, yanchor="bottom", showarrow=False,
+                          text=f"device {format_bytes(capacity_bytes)}")  # fmt: skip
+
+
+def _axis(values: Sequence[float], rangemode: str) -> dict[str, object]:
+    """Linear; logarithmic where the largest would press all others against it."""
+    if min(values, default=0.0) > 0 and max(values) > WIDE * min(values):
+        return log_axis(values)
+    return {"rangemode": rangemode}
 
 
 def _note(rows: Sequence[Row], front: Sequence[int]) -> str:
@@ -74,7 +94,8 @@ def _points(
         marker={
             "color": look.colour,
             "symbol": [look.symbol if row.get("exact", True) else f"{look.symbol}-open" for row, _ in own],
-            "size": [13 if best else 8 for _, best in own],
+            "size": [15 if best else 10 for _, best in own],
+            "opacity": 0.9,
         },
         hovertext=[_story(row, best) for row, best in own],
         hoverinfo="text",

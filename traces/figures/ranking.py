@@ -12,6 +12,8 @@ from traces.display import Unit, format_ns, time_unit
 from traces.figures.style import BAR_HEIGHT, TEXT, add_lengths, label_rows, new_figure, row_pixels, safe, wrapped_name
 
 REASON_CHARACTERS = 60
+ALIKE = 0.02
+"""Share by which times may differ that are called alike."""
 EXACT, APPROXIMATE = "#0072B2", "#E69F00"
 
 
@@ -65,7 +67,12 @@ def plot_ranking(rows: Sequence[Mapping[str, object]]) -> go.Figure:
 
 def _note(entries: Sequence[Entry]) -> str:
     whiskers = any(entry.high_ns > entry.low_ns for entry in entries)
-    return "Time of one call" + ("; the whisker is the interval that holds it." if whiskers else ".")
+    note = "Time of one call"
+    note += "; the whisker is its 90 % interval, most of which schedules share." if whiskers else "."
+    exact = [entry.time_ns for entry in entries if entry.group is not None and entry.group.exact]
+    alike = sum(time_ns <= (1 + ALIKE) * min(exact) for time_ns in exact)
+    return f"{note} {alike} exact ones are within {ALIKE:.0%} of the quickest: choose among them by memory." \
+        if alike > 1 else note  # fmt: skip
 
 
 def _entry(row: int, result: Mapping[str, object]) -> Entry:

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from traces.display import format_bytes, format_ns
 from traces.figures.colours import colour_of, group_of, readable
-from traces.figures.style import MUTED, make_room_for_legend, new_figure, safe
+from traces.figures.style import MUTED, log_axis, make_room_for_legend, new_figure, safe
 
 PLOT_PIXELS = 380
 LEAST_PIXELS, MOST_PIXELS = 8, 30
@@ -44,11 +44,11 @@ def plot_roofline(rows: Sequence[Row], peak_flop_per_s: float, memory_bytes_per_
     for number, group in enumerate(dict.fromkeys(_group(row) for row in drawn)):
         own = [row for row in drawn if _group(row) == group]
         figure.add_trace(_points(group, SYMBOLS[number % len(SYMBOLS)], own, left, total_ns))
-    log = {"type": "log", "dtick": 1, "rangemode": "normal"}
+    rates = [left * memory_bytes_per_s, peak_flop_per_s, *(_rate(row, left) for row in drawn)]
     figure.update_layout(
         showlegend=True,
-        xaxis={"title_text": "arithmetic intensity (FLOP per byte)", **log},
-        yaxis={"title_text": "rate (TFLOP/s)", **log},
+        xaxis={"title_text": "arithmetic intensity (FLOP per byte)", **log_axis([left, right])},
+        yaxis={"title_text": "rate (TFLOP/s)", **log_axis([rate / 1e12 for rate in rates])},
     )
     make_room_for_legend(figure)
     return figure

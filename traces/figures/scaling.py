@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from traces.display import format_bytes, format_ns, format_tokens, time_unit
 from traces.figures.palette import Look, looks_of, short_names
-from traces.figures.style import MUTED, make_room_for_legend, new_figure, safe
+from traces.figures.style import MUTED, log_axis, make_room_for_legend, new_figure, safe
 
 PLOT_PIXELS = 340
 AXES = {"gpus": "GPUs", "seq_len": "sequence length (tokens)"}
@@ -40,7 +40,8 @@ def plot_scaling(rows: Sequence[Row], over: str = "gpus") -> go.Figure:
     ticks = sorted({_at(row, over) for row in ran})
     figure.update_xaxes(type="log", title_text=AXES[over], rangemode="normal")
     figure.update_xaxes(tickvals=ticks, ticktext=[_tick(tick, over) for tick in ticks])
-    figure.update_yaxes(type="log", dtick="D2", title_text=f"time ({unit})")
+    times = [_time_ns(row) / size for row in ran]
+    figure.update_yaxes(title_text=f"time ({unit})", **(log_axis(times) if times else {}))
     figure.update_layout(showlegend=True)
     make_room_for_legend(figure)
     return figure

@@ -6,6 +6,7 @@ cut at any width.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from html import escape
@@ -19,6 +20,8 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 NOTE_CHARACTERS, NAME_CHARACTERS = 72, 30
 NAME_LINE_PIXELS, ROW_PADDING_PIXELS, BAR_HEIGHT = 17, 16, 0.56
 TITLE_PIXELS, NOTE_LINE_PIXELS, FOOT_PIXELS = 46, 18, 96
+FEW_DECADES = 3
+"""Decades up to which a logarithmic axis has ticks between its powers of ten."""
 NARROW_PIXELS, LEGEND_LINE_PIXELS, LEGEND_MARK_PIXELS, LEGEND_CHARACTER_PIXELS = 660, 20, 46, 7
 """Width of a figure on a screen of 800 pixels, and what a legend takes."""
 
@@ -128,6 +131,25 @@ def add_lengths(figure: go.Figure, lengths_ns: Sequence[float], texts: Sequence[
     )
     longest = max(lengths_ns, default=0) or 1
     figure.update_xaxes(title_text=f"time ({unit[0]})", range=[0, 1.16 * longest / unit[1]])
+
+
+def log_axis(values: Sequence[float]) -> dict[str, object]:
+    """A logarithmic axis for positive values, every tick with its whole number: 1, 2 and 5 of up to three decades.
+
+    >>> log_axis([0.4, 7])["ticktext"], log_axis([3, 50_000])["ticktext"]
+    (['0.2', '0.5', '1', '2', '5', '10'], ['1', '10', '100', '1000', '10,000', '100,000'])
+    """
+    lowest, highest = math.log10(min(values)), math.log10(max(values))
+    steps = (1, 2, 5) if highest - lowest < FEW_DECADES else (1,)
+    decades = range(math.floor(lowest), math.ceil(highest) + 1)
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    first = max((i for i, tick in enumerate(ticks) if math.log10(tick) <= lowest), default=0)
+    last = min((i for i, tick in enumerate(ticks) if math.log10(tick) >= highest), default=len(ticks) - 1)
+    shown = ticks[first : last + 1]
+    return {
+        "type": "log", "rangemode": "normal", "tickmode": "array", "tickvals": shown,
+        "ticktext": [f"{tick:,.0f}" if tick >= 10_000 else f"{tick:g}" for tick in shown],
+    }  # fmt: skip
 
 
 def _title(title: str, note_lines: list[str]) -> dict[str, object]:

@@ -5,30 +5,40 @@ The two directions of a connection are two parallel lines. Places, loads and nam
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from traces.figures.style import GRID, MUTED, TEXT, new_figure, safe
+from traces.figures.style import GRID, MUTED, TEXT, make_room_for_legend, new_figure, safe
 
-HEIGHT = 420
+HEIGHT = 460
 APART = 0.004
-IDLE_COLOUR = "#C9CFD6"
+IDLE_COLOUR = "#D5DADF"
+LEAST = 1e-6
+"""Least load of a link that is in use at all."""
 STEPS = (
     (0.0, IDLE_COLOUR),
-    (0.02, "#C6DBEF"),
+    (LEAST, "#C6DBEF"),
+    (0.02, "#9ECAE1"),
     (0.25, "#6BAED6"),
     (0.5, "#2171B5"),
     (0.75, "#F16913"),
     (0.95, "#B30000"),
 )
 """Least load of each colour."""
+STEP_NAMES = {0.0: "idle", LEAST: "in use", **{least: f"from {least:.0%}" for least, _ in STEPS[2:]}}
 
 MARKERS = {
     "gpu": ("square", "#56B4E9"), "nvs": ("hexagon2", "#009E73"), "cpu": ("diamond", "#F0E442"),
     "switch": ("triangle-up", "#B4BDC9"), "nic": ("circle", "#D55E00"), "port": ("circle-open", "#D55E00"),
     "mem": ("square-open", "#52606D"), "leaf": ("hexagon", "#7F8B99"), "spine": ("hexagon", "#52606D"),
 }  # fmt: skip
+KINDS = {"gpu": "GPU", "nvs": "NVSwitch", "cpu": "CPU", "switch": "PCIe switch", "nic": "network card", "port": "NIC",
+         "mem": "host memory", "leaf": "leaf switch", "spine": "spine switch"}  # fmt: skip
+"""Kinds as a legend calls them."""
+NAMED_DEVICES = 16
+"""Devices of a kind up to which each has its name beside it."""
 OTHER = ("circle-open", "#52606D")
 
 
@@ -39,8 +49,10 @@ def plot_topology(
 
     Parameters
     ----------
-    devices : ``name``, ``kind`` (best a key of ``MARKERS``), ``x`` and ``y`` from 0 to 1.
-    links : ``source`` and ``target`` (names of devices), ``load`` (share of capacity, 0 to 1), ``text`` to hover over.
+    devices : ``name``, ``kind`` (best a key of ``MARKERS``), ``label`` (a few characters beside it), ``text`` to hover
+        over, ``x`` and ``y`` from 0 to 1.
+    links : ``source`` and ``target`` (names of devices), ``load`` (share of capacity, 0 to 1), ``text`` (lines
+        to hover over).
     title, note : what it shows.
     """
     figure = new_figure(title, note, HEIGHT)
@@ -53,7 +65,10 @@ def plot_topology(
     for kind in dict.fromkeys(str(device["kind"]) for device in devices):
         figure.add_trace(_markers(kind, [device for device in devices if device["kind"] == kind]))
     hidden = {"visible": False, "range": [-0.06, 1.06], "fixedrange": True}
-    figure.update_layout(xaxis=hidden, yaxis=hidden | {"range": [-0.1, 1.1]}, hovermode="closest")
+    figure.update_layout(
+        xaxis=hidden, yaxis=hidden | {"range": [-0.1, 1.1]}, hovermode="closest", annotations=_labels(devices)
+    )
+    make_room_for_legend(figure)
     return figure
 
 
@@ -82,10 +97,9 @@ def _lines(
         x0, y0, x1, y1 = _ends(link, places)
         xs += [x0, x1, None]
         ys += [y0, y1, None]
-    name = "idle" if least == 0 else f"from {least:.0%} of capacity"
     width = 1 if least == 0 else 2 + 2 * least
     return go.Scatter(
-        x=xs, y=ys, mode="lines", name=name, line={"color": colour, "width": width}, hoverinfo="skip",
+        x=xs, y=ys, mode="lines", name=STEP_NAMES[least], line={"color": colour, "width": width}, hoverinfo="skip",
         showlegend=bool(links),
     )  # fmt: skip
 
@@ -98,7 +112,7 @@ def _hover_points(links: Sequence[Mapping[str, object]], places: Mapping[str, tu
         y=[y0 + (y1 - y0) / 3 for _, y0, _, y1 in ends],
         mode="markers",
         marker={"size": 9, "color": GRID, "opacity": 0.01},
-        text=[safe(link["text"]) for link in links],
+        text=[safe(link["text"]).replace("\n", "<br>") for link in links],
         hovertemplate="%{text}<extra></extra>",
         showlegend=False,
     )
@@ -106,29 +120,23 @@ def _hover_points(links: Sequence[Mapping[str, object]], places: Mapping[str, tu
 
 def _markers(kind: str, devices: Sequence[Mapping[str, object]]) -> go.Scatter:
     symbol, colour = MARKERS.get(kind, OTHER)
-    named = kind in ("gpu", "cpu", "leaf", "spine") or len(devices) <= 16
     return go.Scatter(
         x=[_number(device["x"]) for device in devices],
         y=[_number(device["y"]) for device in devices],
-        mode="markers+text" if named else "markers",
-        text=[safe(_short(str(device["name"]))) for device in devices],
-        customdata=[safe(device["name"]) for device in devices],
-        hovertemplate="%{customdata}<extra></extra>",
-        textposition="top center",
-        textfont={"size": 10, "color": MUTED},
+        mode="markers",
+        text=[safe(device["text"]) for device in devices],
+        hovertemplate="%{text}<extra></extra>",
         marker={"symbol": symbol, "size": 15, "color": colour, "line": {"width": 1, "color": TEXT}},
-        name=kind,
-        showlegend=False,
+        name=safe(KINDS.get(kind, kind)),
     )
 
 
-def _short(name: str) -> str:
-    """Without the node and the PCI domain.
-
-    >>> _short("pci:0000:a1:00.0@0"), _short("gpu:3")
-    ('a1:00', 'gpu 3')
-    """
-    kind, _, rest = name.partition(":")
-    if kind == "pci":
-        return rest.partition("@")[0].removeprefix("0000:").removesuffix(".0")
-    return f"{kind} {rest}" if rest else kind
+def _labels(devices: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """Names on white, so that lines behind them do not cross them out; of kinds with too many, none."""
+    count = Counter(str(device["kind"]) for device in devices)
+    look = {"showarrow": False, "yshift": 17, "font": {"size": 11, "color": MUTED}, "bgcolor": "white", "borderpad": 0}
+    return [
+        {"x": _number(device["x"]), "y": _number(device["y"]), "text": safe(device["label"]), **look}
+        for device in devices
+        if count[str(device["kind"])] <= NAMED_DEVICES
+    ]

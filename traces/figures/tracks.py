@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from traces.figures.thinning import Bars
 from traces.intervals import Intervals, subtract
@@ -42,8 +43,8 @@ def lay_out(timeline: Timeline, ranks: Sequence[int]) -> Chart:
     """Tracks and bars of some ranks, and the kinds: (category, kind) as the schedule uses them, last the shading."""
     rows = np.flatnonzero(np.isin(timeline.rank, ranks))
     queue = timeline.rank[rows].astype(np.int64) * len(timeline.lanes) + timeline.lane[rows]
-    queues, track = np.unique(queue, return_inverse=True)
-    tracks = _tracks(queues.tolist(), len(timeline.lanes))
+    queues, track = _in_order(timeline, rows, queue)
+    tracks = _tracks(queues, len(timeline.lanes))
     kinds = list(dict.fromkeys((info.category, info.kind) for info in timeline.operations))
     number = {kind: i for i, kind in enumerate(kinds)}
     kind_of = np.array([number[info.category, info.kind] for info in timeline.operations], dtype=np.int64)
@@ -59,6 +60,20 @@ def lay_out(timeline: Timeline, ranks: Sequence[int]) -> Chart:
     shading = [_shading(timeline, tracks, bars, track, len(kinds)) for track in _compute_tracks(timeline, tracks)]
     joined = Bars(*(np.concatenate(columns) for columns in zip(bars, *shading, strict=True)))
     return Chart(tracks, [*kinds, EXPOSED_KIND], joined)
+
+
+def _in_order(
+    timeline: Timeline, rows: NDArray[np.int64], queue: NDArray[np.int64]
+) -> tuple[list[int], NDArray[np.int64]]:
+    """Queues rank by rank, lanes that compute first; and of each row, which it is in."""
+    queues, track = np.unique(queue, return_inverse=True)
+    computes = np.array([info.category == "compute" for info in timeline.operations], dtype=bool)
+    lanes = np.unique(timeline.lane[computes[timeline.operation]])
+    rank, lane = np.divmod(queues, len(timeline.lanes))
+    order = np.lexsort((lane, ~np.isin(lane, lanes), rank))
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    return queues[order].tolist(), place[track]
 
 
 def _tracks(queues: list[int], n_lanes: int) -> list[Track]:

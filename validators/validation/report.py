@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from traces.figures.agreement import plot_agreement
+from traces.figures.colours import readable
+from traces.figures.embed import Figure
 from traces.figures.timeline import plot_timeline
 from traces.report import Section, write_report
 from traces.timeline import Timeline
@@ -109,9 +111,8 @@ def write_html(
     """
     worst = sorted(agreements, key=lambda each: -abs(each.error))[:WORST]
     failed = [run for run in runs if run.outcome != "measured"]
-    figures: Mapping[str, Any] = summarise(agreements)
     sections = [
-        Section("Agreement", [figures]),
+        Section("Agreement", [_facts(summarise(agreements))]),
         Section("", [plot_agreement([_point(each) for each in agreements])]),
         Section("By schedule", [summary_rows(agreements)]),
         Section("Worst runs", [[_row(each) for each in worst]]),
@@ -120,16 +121,37 @@ def write_html(
     if timelines is not None:
         chosen, predicted, measured = timelines
         where = f"{chosen.run.schedule} on {chosen.run.configuration.label}"
-        sections += [
-            Section(f"Predicted: {where}", [plot_timeline(predicted)]),
-            Section(f"Measured: {where}", [plot_timeline(measured)]),
-        ]
+        span_ns = max(predicted.makespan_ns, measured.makespan_ns)
+        shown = {"Predicted": predicted, "Measured": measured}
+        figures = [_titled(name, plot_timeline(each, span_ns=span_ns)) for name, each in shown.items()]
+        sections.append(Section(f"The run that is most off: {where}", figures))
     if failed:
         sections.append(Section("Not timed", [[_failure(run) for run in failed]]))
     sections.append(Section("Independent evidence", [list_evidence(runs)]))
     if runs:
         sections.append(Section("Machine", [dict(runs[-1].machine)]))
     write_report(path, title, sections)
+
+
+def _titled(title: str, figure: Figure) -> Figure:
+    figure.update_layout(title_text=f"<b>{title}</b>")
+    return figure
+
+
+def _facts(figures: Mapping[str, Any]) -> dict[str, object]:
+    """A summary in per cent; what was not asked is left out."""
+    errors = {
+        name: each for name, each in figures.items() if isinstance(each, Mapping) and "median_size" in each
+    }  # fmt: skip
+    facts: dict[str, object] = {"runs": figures["runs"], "configurations": figures["configurations"]}
+    for name, each in errors.items():
+        text = f"median {_percent(each['median_size'])}, 95th percentile {_percent(each['p95_size'])}"
+        facts[name] = f"{text}, signed median {_percent(each['median'])}" if name.endswith("error") else text
+    if figures["ordered_right"] is not None:
+        facts["pairs ordered right"] = f"{figures['ordered_right']:.0%} of {figures['ordered_pairs']}"
+    chance = f"{figures['probability_of_so_few']:.2g}"
+    facts["within the 90 % interval"] = f"{figures['in_90_percent_interval']:.0%}; so few or fewer by chance: {chance}"
+    return facts
 
 
 def _point(each: Agreement) -> dict[str, object]:
@@ -152,7 +174,7 @@ def _row(each: Agreement) -> dict[str, object]:
 
 def _kind_rows(worst: Sequence[Agreement]) -> list[dict[str, object]]:
     return [
-        {"schedule": each.run.schedule.split(":")[0], "operations": kind.operations, "kind": kind.kind,
+        {"schedule": each.run.schedule.split(":")[0], "operations": kind.operations, "kind": readable(kind.kind),
          "phase": kind.phase, "predicted_s": kind.predicted_s, "measured_s": kind.measured_s}
         for each in worst
         for kind in each.kinds[:3]
@@ -160,7 +182,11 @@ def _kind_rows(worst: Sequence[Agreement]) -> list[dict[str, object]]:
 
 
 def _most_off(kinds: Sequence[KindAgreement]) -> str:
-    return f"{kinds[0].kind} {kinds[0].phase}: {kinds[0].difference_s * 1e3:+.3g} ms" if kinds else ""
+    return f"{_named(kinds[0])}: {kinds[0].difference_s * 1e3:+.3g} ms" if kinds else ""
+
+
+def _named(kind: KindAgreement) -> str:
+    return readable(kind.kind) + ("" if kind.phase in kind.kind else f", {kind.phase}")
 
 
 def _failure(run: MeasuredRun) -> dict[str, object]:

@@ -27,12 +27,17 @@ from simulator.dashboard.panels import (
     measured_values,
     page_outputs,
     pareto_values,
+    sure_outputs,
+    sure_values,
     time_values,
 )
-from simulator.dashboard.state import SUBJECTS, State
+from simulator.dashboard.state import State
 from simulator.dashboard.views import MOST_BARS, TIME_FIGURES, VIEWS, comparison, differences
+from simulator.described import describe_inputs
+from simulator.evidence import load_evidence
 from simulator.planning.runners import Here
 from tests.traces.synthetic import ring_timeline
+from traces.display import format_ns
 from traces.errors import InputError
 from traces.figures.ranking import plot_ranking
 from traces.storage import save_timeline
@@ -127,7 +132,7 @@ def test_layers_and_models_have_the_numbers_of_their_command(subject: str, tiny:
     state = State(subject=subject, model=tiny, gpus="4", seq_len="4k", schedule="ring", tp="2")
     shown = page(state)
     assert shown["form-why.children"] == ""
-    assert SUBJECTS[subject] in shown["title.children"]
+    assert describe_inputs(find_answer(state).shown.inputs) in shown["title.children"]
     layers, _, pass_ = subject.partition("/")
     alone = attnsim.simulate(attnsim.SimulationRequest(
         schedule="ring", model=tiny, gpus=4, seq_len="4k", topology="dgx-h100", layers=layers, pass_=pass_, tp=2,
@@ -169,11 +174,26 @@ def test_wrong_fields_are_marked_all_at_once_and_the_figures_stay() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value", "why"),
-    [("tp", "x", "positive whole number"), ("zero", "7", "unknown zero"), ("checkpoint", "some", "unknown checkpoint"),
+    [("ep", "2", "ep is about experts"), ("offload", "activations", "needs checkpointing"),
+     ("tp", "x", "positive whole number"), ("zero", "7", "unknown zero"), ("checkpoint", "some", "unknown checkpoint"),
      ("method", "magic", "magic"), ("batch", "-1", "number of sequences"), ("pp", "0", "positive whole number")],
 )  # fmt: skip
 def test_wrong_options_of_a_step_are_marked(field: str, value: str, why: str) -> None:
     shown = page(State(subject="model/step", **{field: value}))
+    assert shown[f"{field}-field.className"].endswith("wrong") and why in shown[f"{field}-why.children"]
+
+
+@pytest.mark.parametrize(
+    ("subject", "field", "value", "why"),
+    [("model/decode", "stage_link", "5ms,1Gbit/s", "needs pipeline stages"), ("model/decode", "kv_dtype", "x", "int8"),
+     ("model/prefill", "prefill_chunk", "x", "prefill_chunk"), ("model/decode", "weight_bits", "x", "no number"),
+     ("model/prefill", "mla", "absorbed", "about latent attention"), ("", "kernel", "x", "no kernel x"),
+     ("", "nodes", "3", "does not divide"), ("", "nodes", "x", "whole number")],
+)  # fmt: skip
+def test_wrong_options_of_inference_and_clusters_are_marked(
+    subject: str, field: str, value: str, why: str, tiny: str
+) -> None:
+    shown = page(State(subject=subject, model=tiny, gpus="4", seq_len="4k", **{field: value}))
     assert shown[f"{field}-field.className"].endswith("wrong") and why in shown[f"{field}-why.children"]
 
 
@@ -199,9 +219,21 @@ def test_where_time_goes() -> None:
     assert points and answer.shown.roofline is not None
 
 
+def test_how_sure_says_interval_terms_and_earlier_errors() -> None:
+    shown = named(sure_outputs(), sure_values(SMALL))
+    result = find_answer(SMALL).shown
+    assert format_ns(result.uncertainty.high_s * 1e9) in shown["sure-text.children"]
+    assert set(result.provenance["terms"]) & set(texts(shown["sure-terms.children"]))
+    assert all(each.what in texts(shown["sure-runs.children"]) for each in load_evidence())
+    interval = next(line for line in comparison(result, None) if "interval" in line[0])
+    assert format_ns(result.uncertainty.low_s * 1e9) in interval[1]
+
+
 def test_links_and_trade_offs() -> None:
     links = named(graph_outputs(("link-loads",)), links_values(SMALL))["link-loads.figure"]
-    assert any("of capacity" in str(trace.name) for trace in links.data)
+    lines = {trace.name: len(trace.x) for trace in links.data if trace.mode == "lines"}
+    assert lines["idle"] and sum(lines.values()) > lines["idle"]
+    assert any("GPU 0 → NVSwitch of node 0" in text for trace in links.data for text in trace.text or ())
     pareto = named(graph_outputs(("pareto",)), pareto_values(SMALL))["pareto.figure"]
     assert sum(len(trace.x) for trace in pareto.data if trace.mode == "markers") == len(find_answer(SMALL).results)
 
@@ -329,7 +361,47 @@ def test_exports_are_the_commands_json_and_a_report(client: Any) -> None:
     assert wrong.status_code == 400 and "whole number" in wrong.text and "unknown mask" in wrong.text
 
 
-@pytest.mark.parametrize("state", [SLOW, State(subject="model/prefill", gpus="4", seq_len="4k", tp="2", batch="2")])
+@pytest.mark.parametrize(
+    "state",
+    [
+        SLOW,
+        State(gpus="16", nodes="4", seq_len="8k", kernel="flash2", interference="on"),
+        State(
+            subject="model/step",
+            gpus="4",
+            seq_len="4k",
+            tp="2",
+            checkpoint="full",
+            offload="activations",
+            zero="1",
+            optimizer="adamw-8bit",
+            method="lora:rank=8",
+            loss_chunks="2",
+        ),
+        State(
+            subject="model/prefill",
+            gpus="4",
+            seq_len="4k",
+            tp="2",
+            batch="2",
+            prefill_chunk="1k",
+            cached_prefix="2k",
+            kv_dtype="int8",
+            weight_bits="4.5",
+        ),
+        State(
+            subject="model/decode",
+            gpus="4",
+            seq_len="4k",
+            pp="2",
+            new_tokens="3",
+            cuda_graphs="on",
+            kv_block="256",
+            stage_link="5ms,1Gbit/s",
+        ),
+    ],
+    ids=["attention", "nodes", "step", "prefill", "decode"],
+)
 def test_python_command_and_link_reproduce_the_number(state: State, tiny: str, tmp_path: Path) -> None:
     state = replace(state, model=tiny)
     shown, expected = page(state), find_answer(state).shown.time_s

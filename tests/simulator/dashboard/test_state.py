@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 
 import attnsim
 from simulator.dashboard.checks import find_problems
-from simulator.dashboard.state import PARTS, State, command_line, exponent_of, factor_of, python_code
+from simulator.dashboard.reproduce import command_line, python_code
+from simulator.dashboard.state import FLAGS, PARTS, STEP_FIELDS, SUBJECTS, State, exponent_of, factor_of
+from simulator.request import SimulationRequest
 
 OTHER = State(model="yi-34b", gpus="4", seq_len="16k", mask="document:lengths=8k+8k,causal=true", net="0.5",
               schedule="ring", interference="on")  # fmt: skip
@@ -79,6 +82,24 @@ def test_no_slider_for_what_is_no_factor(text: str) -> None:
 def test_a_wrong_field_is_named(changes: dict[str, str], field: str, words: str) -> None:
     (problem,) = find_problems(State(**changes))
     assert problem.field == field and words in problem.message
+
+
+def test_fields_start_where_the_options_do() -> None:
+    """A field left alone is the option left out, and each is on the command line."""
+    defaults = {each.name: each.default for each in dataclasses.fields(SimulationRequest)}
+    for name in (*STEP_FIELDS, "nodes", "kernel"):
+        value = defaults[name]
+        text = {None: "", False: "off"}.get(value, str(value)) if value != 0 or value is False else "0"
+        assert getattr(State(), name) == text, name
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_every_field_of_a_subject_becomes_its_option(subject: str) -> None:
+    state = State(subject=subject)
+    for name in state.step_fields:
+        changed = dataclasses.replace(state, **{name: "on" if name in FLAGS else "7"})
+        assert getattr(changed.request(), name) not in (None, getattr(SimulationRequest(seq_len=1, gpus=1), name))
+        assert f"--{name.replace('_', '-')}" in command_line(changed, None)
 
 
 def test_nothing_is_wrong_with_the_start() -> None:

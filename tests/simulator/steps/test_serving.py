@@ -215,7 +215,7 @@ def test_every_rank_reads_all_experts_that_tokens_visit() -> None:
         ("prefill", {"cuda_graphs": True}, "cuda_graphs does not go with pass prefill"),
         ("decode", {"prefill_chunk": "8k"}, "prefill_chunk does not go with pass decode"),
         ("decode", {"kv_dtype": "int2"}, "unknown kv_dtype"),
-        ("decode", {"mla": "absorbed"}, "has no latent attention"),
+        ("decode", {"mla": "absorbed"}, "about latent attention"),
         ("decode", {"stage_link": "1ms,1Gbit/s"}, "stage_link needs pipeline stages"),
         ("decode", {"stage_link": "fast", "pp": 2}, "stage_link is not a link"),
         ("decode", {"new_tokens": 0}, "new_tokens is not a number of tokens"),

@@ -149,3 +149,9 @@ def test_limit_that_is_exceeded_is_drawn_below_the_peak():
 
 def test_memory_of_nothing():
     assert plot_memory([]).layout.title.subtitle.text == "No operation allocates memory."
+
+
+def test_times_that_cannot_be_told_apart_are_said_to_be_alike():
+    rows = [{"schedule": name, "time_s": time} for name, time in (("a", 1.0), ("b", 1.01), ("c", 1.1))]
+    assert "2 exact ones are within 2%" in plot_ranking(rows).layout.title.subtitle.text.replace("<br>", " ")
+    assert "within" not in plot_ranking(rows[1:]).layout.title.subtitle.text

@@ -128,3 +128,9 @@ def test_schedules_have_looks_of_their_own():
     first, second = looks_of(["burst", "burst:ring=flat"]).values()
     assert first.colour == second.colour and (first.symbol, first.dash) != (second.symbol, second.dash)
     assert look_of("unheard-of") == look_of("unheard-of")
+
+
+def test_a_wide_range_is_drawn_on_a_logarithmic_axis():
+    rows = [{"schedule": name, "time_s": time, "peak_memory_bytes": 2**30} for name, time in (("a", 1.0), ("b", 50.0))]
+    figure = plot_pareto(rows, [0])
+    assert figure.layout.xaxis.type == "log" and figure.layout.yaxis.rangemode == "tozero"

@@ -34,7 +34,7 @@ def test_ceilings_meet_at_the_ridge():
 def test_without_products_the_distance_to_the_slope_is_that_of_the_bandwidth():
     """1e9 bytes in 1 ms are half of 2 TB/s."""
     figure = plot_roofline(KERNELS, PEAK, MEMORY)
-    cast = next(trace for trace in figure.data if trace.name == "cast, forward")
+    cast = next(trace for trace in figure.data if trace.name == "packing and reordering, forward")
     assert cast.x[0] == pytest.approx(100 / EDGE)
     assert cast.y[0] / (cast.x[0] * MEMORY / 1e12) == pytest.approx(0.5)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import plotly.graph_objects as go
 import pytest
@@ -133,3 +135,11 @@ def test_names_are_text():
 def test_rank_that_is_not_there():
     with pytest.raises(InputError, match="ranks to draw"):
         plot_timeline(ring_timeline(2), ranks=[7])
+
+
+def test_of_each_rank_the_lane_that_computes_comes_first():
+    timeline = ring_timeline(3)
+    turned = replace(timeline, lanes=timeline.lanes[::-1], lane=len(timeline.lanes) - 1 - timeline.lane)
+    labels = plot_timeline(turned).layout.yaxis.ticktext
+    firsts = [label for label in labels if "<b>rank" in label]
+    assert len(firsts) == 3 and all("compute" in label for label in firsts)

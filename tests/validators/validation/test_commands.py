@@ -53,7 +53,8 @@ def test_the_report_shows_both_timelines(folder: Path) -> None:
     html = folder / "report.html"
     assert run(str(folder), "--backend", "gloo", "--tolerance", "10", "--html", str(html)) == 0
     text = html.read_text()
-    assert "Predicted: " in text and "Measured: " in text and "Worst runs" in text
+    assert "The run that is most off" in text and "Worst runs" in text
+    assert all(f'aria-label="{name}"' in text for name in ("Predicted", "Measured"))
 
 
 def test_bad_input_is_one_message(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
