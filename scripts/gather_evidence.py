@@ -17,7 +17,7 @@ RUNS = (
     ("attention on one H100, limited by the device", "h100-single/runs", "device"),
     ("attention on one H100, limited by its host", "h100-single/runs", "host"),
     ("training steps on one H100, held out", "h100-steps-heldout", None),
-    ("4 and 8 processes over gloo on CPU cores", "h100-gloo-fresh", None),
+    ("4 and 8 processes over gloo on CPU cores", "h100-gloo-14", None),
 )
 PUBLISHED = (
     ("8 mechanisms on 8 and 32 H100 (MagiAttention)", "magi-distributed"),

@@ -163,7 +163,7 @@ def _panel(view: str) -> list[Any]:
 
 
 def _sure() -> html.Div:
-    tables = {
+    tables: dict[str, list[Any]] = {
         "Terms of this prediction, and the 90 % band of each": [html.Div(id="sure-terms", className="scroll")],
         "How wrong predictions have been": [
             html.Div(id="sure-runs", className="scroll"),
@@ -171,9 +171,8 @@ def _sure() -> html.Div:
         ],
     }
     text = html.Section([html.H2("How far to trust this"), html.P(id="sure-text", className="note")])
-    return html.Div(
-        [text, *[html.Section([html.H2(title), *blocks]) for title, blocks in tables.items()]], className="view"
-    )
+    sections: list[Any] = [text, *[html.Section([html.H2(title), *blocks]) for title, blocks in tables.items()]]
+    return html.Div(sections, className="view")
 
 
 def _side_by_side() -> html.Div:
