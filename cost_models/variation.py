@@ -48,6 +48,11 @@ class Variation:
     def __str__(self) -> str:
         return ",".join(f"{part}={factor:g}" for part, factor in self.factors.items())
 
+    @property
+    def of_links(self) -> tuple[tuple[str, float], ...]:
+        """Factors of links alone: all that a topology depends on."""
+        return tuple((part, factor) for part, factor in sorted(self.factors.items()) if part in LINKS)
+
     def profile(self, profile: HardwareProfile) -> HardwareProfile:
         """The GPU and host with these factors."""
         factor = self.factors.get

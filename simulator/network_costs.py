@@ -8,6 +8,7 @@ Every distinct ring and size, and every kind of group that NCCL sets up alike, i
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import partial
 
 import numpy as np
 
@@ -38,7 +39,8 @@ class NetworkCosts:
     """
 
     def __init__(self, topology: ClusterTopology, profile: HardwareProfile, prices: Prices) -> None:
-        self._topology, self._profile, self._priced = topology, profile, prices.of
+        self._topology, self._profile, self._priced = topology, profile, prices.network.times
+        self._prices = prices.network
         self._of_splits: dict[Hashable, tuple[IntArray, Column]] = {}  # with the matrix, so that an id names one only
 
     def exchange_ns(self, work: Exchange) -> Column:
@@ -101,6 +103,20 @@ class NetworkCosts:
 
     def demands(self, work: Exchange | Collective) -> list[Demand | None]:
         """What an exchange asks of the links, by sending rank; a collective, by group; an all_to_all_v, by flow."""
+        key, find = self._demand_key(work), partial(self._find_demands, work)
+        return find() if key is None else self._prices.demands(key, find)
+
+    def _demand_key(self, work: Exchange | Collective) -> Hashable:
+        if isinstance(work, Exchange):
+            return _exchange_key(work)
+        if work.splits is not None:
+            return None
+        groups = None if work.groups is None else work.groups.tobytes()
+        if isinstance(work, Transfer):
+            return "send", np.asarray(work.bytes).tobytes(), work.to.tobytes(), groups, work.arrived
+        return work.collective, int(np.max(work.bytes)), groups
+
+    def _find_demands(self, work: Exchange | Collective) -> list[Demand | None]:
         n_ranks = self._topology.n_ranks
         if isinstance(work, Exchange):
             return exchange_demands(self._topology, self._profile, np.arange(n_ranks), work.ring.to, work.bytes)
@@ -110,11 +126,17 @@ class NetworkCosts:
             return exchange_demands(self._topology, self._profile, source, target, sizes, together=True)
         if isinstance(work, Transfer) and work.arrived:
             return [None] * (int(group_numbers(work, n_ranks).max()) + 1)
-        if isinstance(work, Transfer):
-            sent = exchange_demands(self._topology, self._profile, np.arange(n_ranks), work.to, work.bytes)
-            groups = group_numbers(work, n_ranks).tolist()
-            senders = {group: rank for rank, group in enumerate(groups) if sent[rank]}
-            return [sent[senders[group]] if group in senders else None for group in range(max(groups) + 1)]
+        return self._transfer_demands(work) if isinstance(work, Transfer) else self._collective_demands(work)
+
+    def _transfer_demands(self, work: Transfer) -> list[Demand | None]:
+        n_ranks = self._topology.n_ranks
+        sent = exchange_demands(self._topology, self._profile, np.arange(n_ranks), work.to, work.bytes)
+        groups = group_numbers(work, n_ranks).tolist()
+        senders = {group: rank for rank, group in enumerate(groups) if sent[rank]}
+        return [sent[senders[group]] if group in senders else None for group in range(max(groups) + 1)]
+
+    def _collective_demands(self, work: Collective) -> list[Demand | None]:
+        n_ranks = self._topology.n_ranks
         size, groups = int(np.max(work.bytes)), group_numbers(work, n_ranks)
         seconds = np.broadcast_to(np.asarray(self.collective_ns(work)), n_ranks) / 1e9
         members = [np.flatnonzero(groups == group) for group in range(int(groups.max()) + 1)]

@@ -19,7 +19,7 @@ from cost_models.topology import ClusterTopology, load_topology, parse_nccl_assi
 from cost_models.topology.gpus import model_of_hardware
 from cost_models.topology.presets import PRESETS
 from cost_models.units import parse_count
-from cost_models.variation import parse_variation
+from cost_models.variation import Variation, parse_variation
 from cost_models.workload import AttentionWorkload
 from simulator.asked import RequestFields
 from simulator.faults import FaultOptions
@@ -75,8 +75,9 @@ class SimulationRequest(RequestFields):
         self.faults.check(topology.n_ranks)
         hardware = _hardware(self, topology)
         if self.what_if:
-            hardware = parse_variation(self.what_if).profile(_load_profile(hardware))
-            topology = _vary_topology(topology, self.what_if)
+            variation = parse_variation(self.what_if)
+            hardware = variation.profile(_load_profile(hardware))
+            topology = _vary_topology(topology, variation.of_links)
         return ResolvedRequest(
             request=self,
             schedule=None if self.schedule is None else parse_spec(self.schedule, "schedule"),
@@ -276,8 +277,8 @@ def _find_topology(
 
 
 @lru_cache(maxsize=KEPT_TOPOLOGIES)
-def _vary_topology(topology: ClusterTopology, what_if: str) -> ClusterTopology:
-    return parse_variation(what_if).topology(topology)
+def _vary_topology(topology: ClusterTopology, factors: tuple[tuple[str, float], ...]) -> ClusterTopology:
+    return Variation(dict(factors)).topology(topology)
 
 
 def file_stamp(name: str) -> Stamp:

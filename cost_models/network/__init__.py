@@ -13,6 +13,7 @@ from cost_models.network.exchange import estimate_exchange_s
 from cost_models.network.fairness import max_min_rates
 from cost_models.network.flows import FlowRoutes, route_flows
 from cost_models.network.host_copies import estimate_host_copy_s
+from cost_models.network.terms import network_part
 from cost_models.network.tuner import COLLECTIVES
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "estimate_host_copy_s",
     "exchange_demands",
     "max_min_rates",
+    "network_part",
     "route_flows",
 ]

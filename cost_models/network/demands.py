@@ -11,7 +11,7 @@ one transfer whose weight on a link is the number of flows that cross it over th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -83,15 +83,12 @@ def exchange_demands(
     )  # fmt: skip
     if together:
         ceilings = fair_rates(topology, routes, ceilings, efficiency)
-    cuts = np.searchsorted(routes.flow, np.arange(1, len(moving)))
-    links = np.split(routes.link, cuts)
-    weights = np.split(link_weights(topology, routes.link, efficiency[routes.flow]), cuts)
-    for number, flow in enumerate(moving.tolist()):
-        ceiling = float(ceilings[number])
-        demands[flow] = Demand(
-            float(overhead[number]), sizes[flow] / ceiling, ceiling,
-            tuple(links[number].tolist()), tuple(weights[number].tolist()),
-        )  # fmt: skip
+    weights = link_weights(topology, routes.link, efficiency[routes.flow]).tolist()
+    terms = zip(
+        moving.tolist(), overhead.tolist(), ceilings.tolist(), routes.links, pairwise(routes.bounds), strict=True
+    )
+    for flow, overhead_s, ceiling, links, (begin, end) in terms:
+        demands[flow] = Demand(overhead_s, float(sizes[flow]) / ceiling, ceiling, links, tuple(weights[begin:end]))
     return demands
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,6 +40,18 @@ class FlowRoutes:
     def n_flows(self) -> int:
         """Number of flows."""
         return len(self.route_class)
+
+    @cached_property
+    def bounds(self) -> list[int]:
+        """Where the entries of each flow begin, and where the last one's end."""
+        bounds: list[int] = np.searchsorted(self.flow, np.arange(self.n_flows + 1)).tolist()
+        return bounds
+
+    @cached_property
+    def links(self) -> list[tuple[int, ...]]:
+        """Links that each flow crosses."""
+        links = self.link.tolist()
+        return [tuple(links[begin:end]) for begin, end in pairwise(self.bounds)]
 
 
 def route_flows(topology: ClusterTopology, src: ArrayLike, dst: ArrayLike) -> FlowRoutes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -87,6 +87,12 @@ def _terms_of_link(profile: HardwareProfile, kind: str) -> NetworkTerms:
     curve = profile.links[kind]
     start_s = max(curve.latency_s - RING_BASE_US[0] * _US - known.step_s, 0.0)
     return NetworkTerms(start_s, known.step_s, curve.efficiency, source.reference)
+
+
+def network_part(profile: HardwareProfile) -> Hashable:
+    """All of a profile on which times of transfers and collectives depend: equal parts, equal times."""
+    calibrated = tuple(profile.sources.get(f"links.{kind}.latency_s") for kind in profile.links)
+    return profile.base or profile.name, tuple(profile.links.items()), calibrated
 
 
 def fitted(hardware: str, kind: str) -> NetworkTerms | None:

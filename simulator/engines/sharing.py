@@ -8,8 +8,8 @@ alone, whatever else happens.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -40,26 +40,52 @@ class Sharing:
 
     capacities: Sequence[float]
     tight: frozenset[int]
-    _asks: dict[Hashable, list[Ask | None]]
+    _moving: Mapping[Hashable, tuple[Operation, Sequence[Demand | None]]]
+    _asks: dict[Hashable, list[Ask | None]] = field(default_factory=dict)
 
     @staticmethod
     def find(program: Program, source: DemandSource, capacities: Sequence[float]) -> Sharing:
         """Look through all exchanges and collectives of a Program."""
         distinct = {demand_key(operation): operation for operation in program.operations if _moves(operation)}
-        demands = {key: list(source.demands(operation)) for key, operation in distinct.items()}
-        most: dict[int, dict[tuple[str, int], float]] = {}
-        for key, operation in distinct.items():
-            for (link, rank), rate in _rates(operation, demands[key]).items():
-                by = most.setdefault(link, {})
-                by[operation.lane, rank] = max(by.get((operation.lane, rank), 0.0), rate)
-        narrowest = narrowest_links([each for by_user in demands.values() for each in by_user], capacities)
+        moving = {key: (operation, source.demands(operation)) for key, operation in distinct.items()}
+        most, ways = _most_asked(moving.values())
+        narrowest = narrowest_links(ways, capacities)
         tight = frozenset(link for link in narrowest if sum(most[link].values()) > capacities[link] * (1 + SLACK))
-        asks = {key: _asks(distinct[key], demands[key], tight) for key in distinct}
-        return Sharing(capacities, tight, asks)
+        return Sharing(capacities, tight, moving)
 
     def asks(self, operation: Operation) -> Sequence[Ask | None]:
         """By sending rank, group or flow, what it asks for; None where it takes its time alone in any case."""
-        return self._asks.get(demand_key(operation), ())
+        key = demand_key(operation)
+        if key not in self._moving:
+            return ()
+        if key not in self._asks:
+            self._asks[key] = _asks(*self._moving[key], self.tight)
+        return self._asks[key]
+
+
+def _most_asked(
+    moving: Iterable[tuple[Operation, Sequence[Demand | None]]],
+) -> tuple[dict[int, dict[tuple[str, int], float]], list[Demand]]:
+    """By link, the most that each (lane, rank) ever asks of it; and a demand of each way that any takes."""
+    most: dict[int, dict[tuple[str, int], float]] = {}
+    ceilings: dict[Hashable, float] = {}
+    ways: dict[Hashable, Demand] = {}
+    for operation, demands in moving:
+        rates: dict[tuple[int, int], float] = {}
+        several = _sends_several(operation)
+        for rank, demand in zip(_users(operation), demands, strict=True):
+            if demand is None:
+                continue
+            way, ceiling = (demand.links, demand.weights), demand.ceiling_bytes_per_s
+            ways.setdefault(way, demand)
+            if several or ceiling > ceilings.get((operation.lane, rank, way), 0.0):
+                ceilings[operation.lane, rank, way] = ceiling
+                for link, weight in zip(*way, strict=True):
+                    rates[link, rank] = rates.get((link, rank), 0.0) + weight * ceiling
+        for (link, rank), rate in rates.items():
+            by = most.setdefault(link, {})
+            by[operation.lane, rank] = max(by.get((operation.lane, rank), 0.0), rate)
+    return most, list(ways.values())
 
 
 def narrowest_links(demands: Iterable[Demand | None], capacities: Sequence[float]) -> list[int]:
@@ -118,20 +144,9 @@ def _users(operation: Operation) -> Sequence[int]:
     return [0] if work.groups is None else np.unique(work.groups, return_index=True)[1].tolist()
 
 
-def _rates(operation: Operation, demands: Sequence[Demand | None]) -> dict[tuple[int, int], float]:
-    """Capacity of each link that each rank takes in an operation; of an all_to_all_v with all of its flows."""
-    found: dict[tuple[int, int], float] = {}
-    for rank, demand in zip(_users(operation), demands, strict=True):
-        for link, rate in _asked(demand):
-            found[link, rank] = found.get((link, rank), 0.0) + rate
-    return found
-
-
-def _asked(demand: Demand | None) -> Iterator[tuple[int, float]]:
-    """Capacity that a transfer alone takes of its links."""
-    if demand is not None:
-        for link, weight in zip(demand.links, demand.weights, strict=True):
-            yield link, weight * demand.ceiling_bytes_per_s
+def _sends_several(operation: Operation) -> bool:
+    """Whether a rank has several transfers at once, which ask together."""
+    return isinstance(operation.work, Collective) and operation.work.splits is not None
 
 
 def _asks(operation: Operation, demands: Sequence[Demand | None], tight: frozenset[int]) -> list[Ask | None]:

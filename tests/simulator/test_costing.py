@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 from cost_models.hardware import load_hardware
 from cost_models.masks import Lowering, TokenRange, lower, parse_mask
 from cost_models.topology import load_topology
+from cost_models.variation import parse_variation
 from simulator import network_costs
 from simulator.costing import CostModel
-from simulator.prices import Prices
+from simulator.prices import NetworkPrices, Prices, shared_prices
 from simulator.program.lowered import LoweringColumn, column_of
-from simulator.program.operations import Exchange, Gemm
+from simulator.program.operations import Collective, Exchange, Gemm
 from simulator.recording import build_program
 from simulator.schedules import parse_schedule
 from tests.simulator.workloads import small_setup
@@ -73,3 +75,34 @@ def test_of_a_shared_table_only_what_ranks_have_is_priced_and_that_once() -> Non
     both = LoweringColumn(table, np.array([unused, 0]))
     assert np.asarray(prices.per_lowering("pairs", both, price)).tolist() == [136, 36]
     assert asked[2:] == [unused]
+
+
+def test_what_is_kept_of_the_network_holds_for_gpus_that_differ_in_kernels_only() -> None:
+    topology, profile = load_topology("dgx-h100", 16), load_hardware("h100-sxm")
+    late = {kind: curve.model_copy(update={"latency_s": 2 * curve.latency_s}) for kind, curve in profile.links.items()}
+    elsewhere = profile.model_copy(update={"links": late})
+    faster = parse_variation("flop=3,hbm=0.4,host=2").profile(profile).with_fewer_sms(20)
+    assert shared_prices(topology, faster, "cudnn").network is shared_prices(topology, profile, "cudnn").network
+    assert shared_prices(topology, elsewhere, "cudnn").network is not shared_prices(topology, profile, "cudnn").network
+    program = build_program(parse_schedule("usp:ulysses=8,ring=2"), small_setup(16))
+    asked = [each for each in program.operations if isinstance(each.work, Exchange | Collective)]
+    anew = CostModel(topology, faster, "cudnn")
+    for prices in (shared_prices(topology, profile, "cudnn"), shared_prices(topology, faster, "cudnn")):
+        kept = CostModel(topology, profile, "cudnn", prices=prices)
+        for operation in asked:
+            assert np.array_equal(kept.device_ns(operation), anew.device_ns(operation))
+            assert kept.demands(operation) == anew.demands(operation) == kept.demands(operation)
+    assert len({type(each.work) for each in asked}) == 2 and any(kept.demands(asked[0]))
+
+
+def test_demands_are_kept_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simulator.prices.MOST_DEMANDS", 3)
+    prices, asked = NetworkPrices(), list[str]()
+
+    def find(name: str, count: int) -> list[Any]:
+        asked.append(name)
+        return [None] * count
+
+    for _ in range(2):
+        assert [len(prices.demands(name, partial(find, name, size))) for name, size in (("a", 2), ("b", 2))] == [2, 2]
+    assert asked == ["a", "b", "b"]
