@@ -46,7 +46,7 @@ def _prices() -> Mapping[str, Any]:
 
 
 def measures(outcome: Mapping[str, Any], price: Price | None) -> dict[str, float]:
-    """Time, throughput, memory and, where there is a price, cost of a result.
+    """Time with its 90 % interval, throughput, memory and, where there is a price, cost of a result.
 
     Parameters
     ----------
@@ -56,6 +56,11 @@ def measures(outcome: Mapping[str, Any], price: Price | None) -> dict[str, float
     tokens = inputs["batch"] * (1 if inputs["pass"] == "decode" else inputs["seq_len"])
     found = {
         "time_s": time_s,
+        **(
+            {"low_s": outcome["uncertainty"]["low_s"], "high_s": outcome["uncertainty"]["high_s"]}
+            if "uncertainty" in outcome
+            else {}
+        ),
         "tokens_per_s_per_gpu": tokens / time_s / inputs["gpus"],
         "peak_memory_bytes": outcome["peak_memory_bytes"],
     }

@@ -20,7 +20,16 @@ from traces.figures.pareto import plot_pareto
 from traces.figures.scaling import plot_scaling
 from traces.report import Section, write_report
 
-LISTED = ("candidate", "time_s", "tokens_per_s_per_gpu", "peak_memory_bytes", "usd_per_million_tokens", "exact")
+LISTED = (
+    "candidate",
+    "time_s",
+    "low_s",
+    "high_s",
+    "tokens_per_s_per_gpu",
+    "peak_memory_bytes",
+    "usd_per_million_tokens",
+    "exact",
+)
 CURVES = ("gpus", "seq_len")
 
 
