@@ -76,6 +76,10 @@ class AttentionFields:
         None, str | None, "NAME|FILE", "GPU profile. Default: the GPU that the topology says."
     )
     nccl: Sequence[str] = _option((), list[str] | None, "VARIABLE=VALUE", "NCCL's environment, as NCCL_P2P_LEVEL=SYS.")
+    host_numa: str | None = _option(
+        None, str | None, "NODE", "NUMA node of each host to which processes, and so their buffers in host memory, are "
+        "bound. Default: each near its GPU.",
+    )  # fmt: skip
     batch: int = _option(1, int, "B", "Sequences.")
     dtype: str = _option("bf16", str, "TYPE", "Type of Q, K, V and O.")
     mask: str | Mask = _option("causal", str, "NAME[:key=value,...]", "Which pairs are attended.")

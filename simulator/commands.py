@@ -69,6 +69,9 @@ def topology(
     nccl: Annotated[
         list[str] | None, typer.Option(metavar="VARIABLE=VALUE", help="NCCL's environment, as NCCL_P2P_LEVEL=SYS.")
     ] = None,
+    host_numa: Annotated[
+        str | None, typer.Option(metavar="NODE", help="NUMA node to which processes are bound. Default: near each GPU.")
+    ] = None,
     json: JsonTarget = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with drawings.")] = None,
 ) -> None:
@@ -76,7 +79,7 @@ def topology(
     from cost_models.topology import describe_topology, load_topology, parse_nccl_assignments, topology_tables
     from simulator.output import print_tables, print_warnings, write_json
 
-    cluster = load_topology(name, gpus, nodes, hardware, parse_nccl_assignments(nccl or []))
+    cluster = load_topology(name, gpus, nodes, hardware, parse_nccl_assignments(nccl or []), host_numa)
     facts, tables, report = describe_topology(cluster), topology_tables(cluster), None
     if bandwidth:
         from cost_models.network.tables import bandwidth_tables, describe_bandwidth

@@ -122,6 +122,7 @@ class ResolvedRequest:
             "hardware": self.hardware if isinstance(self.hardware, str) else self.hardware.name,
             "topology": topology.name,
             **({"nccl": list(self.request.nccl)} if self.request.nccl else {}),
+            **({"host_numa": self.request.host_numa} if self.request.host_numa else {}),
             "batch": workload.batch,
             "dtype": workload.dtype,
             "mask": str(workload.mask),
@@ -257,6 +258,8 @@ def _load_topology(request: SimulationRequest) -> ClusterTopology:
     if isinstance(given, ClusterTopology):
         if request.nccl:
             raise InputError("a topology object has NCCL's variables of its own", got=", ".join(request.nccl))
+        if request.host_numa:
+            raise InputError("a topology object says itself where processes are bound", got=request.host_numa)
         if (given.n_ranks, given.n_nodes) != (request.gpus, request.nodes or given.n_nodes):
             raise InputError(
                 "topology does not have the ranks asked for", got=f"{given.n_ranks} on {given.n_nodes} nodes",
@@ -265,15 +268,23 @@ def _load_topology(request: SimulationRequest) -> ClusterTopology:
         return given
     gpu = _gpu_name(request.hardware)
     name = str(given if given is not None else _preset_of(gpu))
-    return _find_topology(name, file_stamp(name), request.gpus, request.nodes, gpu, tuple(request.nccl))
+    return _find_topology(
+        name, file_stamp(name), request.gpus, request.nodes, gpu, tuple(request.nccl), request.host_numa
+    )
 
 
 @lru_cache(maxsize=KEPT_TOPOLOGIES)
 def _find_topology(
-    name: str, _stamp: Stamp, gpus: int, nodes: int | None, gpu: str | None, nccl: tuple[str, ...]
+    name: str,
+    _stamp: Stamp,
+    gpus: int,
+    nodes: int | None,
+    gpu: str | None,
+    nccl: tuple[str, ...],
+    host_numa: str | None,
 ) -> ClusterTopology:
     """The same object for the same question: it knows its routes, and NCCL's channels are found once for it."""
-    return load_topology(name, gpus, nodes, gpu, parse_nccl_assignments(nccl))
+    return load_topology(name, gpus, nodes, gpu, parse_nccl_assignments(nccl), host_numa)
 
 
 @lru_cache(maxsize=KEPT_TOPOLOGIES)

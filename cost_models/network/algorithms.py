@@ -33,6 +33,7 @@ from cost_models.network.tuner import (
     LL_MAX,
     NVLS_EFFICIENCY,
     RING_BASE_US,
+    ROOTED,
     Choice,
     architecture,
     ring_steps,
@@ -82,7 +83,7 @@ def _step_s(terms: NetworkTerms, seconds: float) -> float:
 def _ring_s(comm: Communicator, terms: Terms, kind: str, n_bytes: float, share: float) -> float:
     own_channels = channel_bytes_per_s(comm) * comm.n_channels
     rate = min(_bus_gb_per_s(comm, terms) * GB_PER_S * share, own_channels)
-    if kind == "broadcast":
+    if kind in ROOTED:
         return _chain_s(comm, terms, n_bytes, rate)
     steps, twice = ring_steps(kind, comm.n_ranks), 2 if kind == "all_reduce" else 1
     between = 0 if comm.n_nodes == 1 else twice * (comm.n_nodes - 1)
@@ -104,7 +105,7 @@ def _rates(comm: Communicator) -> tuple[float, ...]:
 
 
 def _chain_s(comm: Communicator, terms: Terms, n_bytes: float, rate: float) -> float:
-    """Broadcast along the ring: slices follow each other; the first one takes a hop to each rank."""
+    """Broadcast, or reduce, along the ring: slices follow each other; the first one takes a hop to each rank."""
     inside, between = (NCCL_TERMS[kind].step_s for kind in (comm.intra_kind, comm.inter_kind))
     fill_s = (comm.n_ranks - comm.n_nodes) * inside + (comm.n_nodes - 1) * between
     return _start_s(comm, terms) + _BASE_S + fill_s + n_bytes / rate

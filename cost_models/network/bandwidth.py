@@ -8,7 +8,7 @@ NCCL's channels) the link with the highest load over capacity limits. Messages a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from cost_models.network.graphs import find_graph
 from cost_models.network.loads import all_to_all_loads, between_nodes, channel_loads
 from cost_models.network.node import Node
 from cost_models.network.search import RING
+from cost_models.network.staging import hops
 from cost_models.topology import ClusterTopology, Route
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 MATRIX_RANKS = 72
-LARGE_BYTES = 2**30
+LARGE_BYTES, HOP_BYTES = 2**30, 2**24
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,12 @@ class ChannelFacts:
 
     Attributes
     ----------
+    nodes : on which the ranks are.
     rings, intra_gb_per_s, inter_gb_per_s, path_type : rings found, what each carries, and the worst path they use.
     collective, nvls, sends, per_peer : SMs of a collective, one with NVLink SHARP, all sends, one large send.
     """
 
+    nodes: int
     rings: int
     intra_gb_per_s: float
     inter_gb_per_s: float
@@ -91,7 +94,7 @@ class BandwidthReport:
     ----------
     ranks : those of the matrix: all, or those of the first two nodes.
     pairs : by (source, target).
-    patterns : ring, all-to-all, all-gather over all ranks.
+    patterns : over all ranks: ring (of 1 GiB, and of 16 MiB, which have fewer channels), all-to-all, all-gather.
     channels : what NCCL finds.
     """
 
@@ -138,22 +141,29 @@ def _limit(topology: ClusterTopology, route: Route, by_host: bool) -> str:
 def _patterns(topology: ClusterTopology, profile: HardwareProfile) -> tuple[PatternBandwidth, ...]:
     if topology.n_ranks < 2:
         return ()
-    return _ring(topology, profile), _all_to_all(topology, profile), _all_gather(topology, profile)
+    rings = _ring(topology, profile, "ring", LARGE_BYTES), _ring(topology, profile, "ring_of_16_mib", HOP_BYTES)
+    return *rings, _all_to_all(topology, profile), _all_gather(topology, profile)
 
 
-def _ring(topology: ClusterTopology, profile: HardwareProfile) -> PatternBandwidth:
-    """Each rank sends to the next; the ring is as fast as its slowest hop."""
+def _ring(topology: ClusterTopology, profile: HardwareProfile, name: str, size: int) -> PatternBandwidth:
+    """Each rank sends to the next; the ring is as fast as its slowest hop, which its channels or a link limit."""
     src = np.arange(topology.n_ranks)
     dst = np.roll(src, -1)
     routes = route_flows(topology, src, dst)
-    sizes = np.full(topology.n_ranks, float(LARGE_BYTES))
+    sizes = np.full(topology.n_ranks, float(size))
     _, alone, efficiency = flow_terms(topology, profile, routes, src, dst, sizes)
     weights = link_weights(topology, routes.link, efficiency[routes.flow])
     rates = max_min_rates(routes.flow, routes.link, topology.link_capacities_bytes_per_s, alone, weights)
     slowest = int(np.argmin(rates))
     loads = np.bincount(routes.link, minlength=len(topology.link_capacities_bytes_per_s))
     own = routes.link[routes.flow == slowest]
-    return _pattern(topology, "ring", float(rates[slowest]), loads, own)
+    found = _pattern(topology, name, float(rates[slowest]), loads, own)
+    route = routes.classes[routes.route_class[slowest]]
+    wires = min(float(efficiency[slowest]) * route.wire_bytes_per_s, route.host_bytes_per_s)
+    if rates[slowest] < alone[slowest] * (1 - 1e-9) or alone[slowest] >= wires * (1 - 1e-9):
+        return found
+    channels = communicator(topology, src).send_channels(size)
+    return replace(found, bottleneck=f"{channels} channel{'s' * (channels > 1)} of a send")
 
 
 def _all_to_all(topology: ClusterTopology, profile: HardwareProfile) -> PatternBandwidth:
@@ -171,7 +181,10 @@ def _all_gather(topology: ClusterTopology, profile: HardwareProfile) -> PatternB
     rate = (topology.n_ranks - 1) * LARGE_BYTES / seconds
     node = Node(topology.transports[topology.machine_of_node[0]], topology.n_nodes > 1)
     graph = find_graph(node, RING, cross_nic=topology.nccl.cross_nic)
-    loads = channel_loads(topology, node, graph) / len(comm.ring.channels)
+    loads = channel_loads(topology, node, graph)
+    for hop in hops(graph):
+        loads[list(node.memory(*hop))] += 1
+    loads /= len(comm.ring.channels)
     if topology.n_nodes > 1:
         src, dst, width = between_nodes(topology, ranks)
         link = route_flows(topology, src, dst).link
@@ -192,6 +205,6 @@ def _channels(topology: ClusterTopology) -> ChannelFacts:
     comm = communicator(topology, np.arange(topology.n_ranks))
     ring = comm.ring
     return ChannelFacts(
-        len(ring.channels), ring.intra_gb_per_s, ring.inter_gb_per_s, ring.type_intra.name, comm.n_channels,
-        comm.nvls_channels, comm.p2p_channels, comm.send_channels(LARGE_BYTES),
+        topology.n_nodes, len(ring.channels), ring.intra_gb_per_s, ring.inter_gb_per_s, ring.type_intra.name,
+        comm.n_channels, comm.nvls_channels, comm.p2p_channels, comm.send_channels(LARGE_BYTES),
     )  # fmt: skip

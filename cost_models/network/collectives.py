@@ -74,7 +74,7 @@ def estimate_collective(
     kind : one of ``COLLECTIVES``.
     ranks : the group.
     bytes_per_rank : each rank's input: its chunk of an all-gather, all n chunks of a reduce-scatter or all-to-all, the
-        whole vector of an all-reduce or broadcast.
+        whole vector of an all-reduce, broadcast or reduce.
     algorithm, protocol : instead of the tuner's choice: Ring, Tree, NVLS, NVLSTree, PAT, CollNetDirect or
         CollNetChain; LL, LL128 or Simple.
     terms : instead of those of the machine.

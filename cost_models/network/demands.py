@@ -126,7 +126,12 @@ def _flows(
         src, dst = np.array(list(permutations(group.tolist(), 2)), np.int64).T
         return src, dst, np.full(len(src), n_bytes / len(group))
     n = len(group)
-    sent = {"all_gather": (n - 1) * n_bytes, "all_reduce": 2 * (n - 1) * n_bytes / n, "broadcast": float(n_bytes)}
+    sent = {
+        "all_gather": (n - 1) * n_bytes,
+        "all_reduce": 2 * (n - 1) * n_bytes / n,
+        "broadcast": float(n_bytes),
+        "reduce": float(n_bytes),
+    }
     return _ring_flows(topology, group, sent.get(kind, (n - 1) * n_bytes / n))
 
 

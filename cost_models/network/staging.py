@@ -33,7 +33,7 @@ def staged_rate(node: Node, ring: Graph) -> StagedRate:
     """Bounds of the rings of one node."""
     machine = node.transport.machine
     crossings: Counter[int] = Counter()
-    for hop in _hops(ring):
+    for hop in hops(ring):
         way = node.gpu_ways[hop]
         crossings.update(dict.fromkeys(node.memory(*hop), 1.0) | dict(zip(way.links, way.shares, strict=True)))
     bounds = {False: inf, True: inf}
@@ -43,7 +43,7 @@ def staged_rate(node: Node, ring: Graph) -> StagedRate:
     return StagedRate(bounds[False], bounds[True])
 
 
-def _hops(ring: Graph) -> list[tuple[int, int]]:
+def hops(ring: Graph) -> list[tuple[int, int]]:
     """All (from, to) of the channels inside a node, by place."""
     return [
         hop

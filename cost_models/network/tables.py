@@ -86,10 +86,13 @@ def _bottlenecks(report: BandwidthReport) -> Table:
     return table
 
 
+PATTERN_NAMES = {"ring": "ring, 1 GiB a hop", "ring_of_16_mib": "ring, 16 MiB a hop"}
+
+
 def _patterns(report: BandwidthReport) -> Table:
     table = _table("All GPUs at once, GB/s that each sends", "pattern", "GB/s", "limited by", "of its capacity")
     for each in report.patterns:
-        name = each.pattern.replace("_", "-")
+        name = PATTERN_NAMES.get(each.pattern, each.pattern.replace("_", "-"))
         table.add_row(name, f"{each.bytes_per_s / GB_PER_S:.3g}", spoken_link(each.bottleneck), f"{each.share:.0%}")
     return table
 
@@ -97,8 +100,10 @@ def _patterns(report: BandwidthReport) -> Table:
 def _channels(report: BandwidthReport) -> Table:
     found = report.channels
     table = _table("Channels that NCCL finds (each holds one SM)", "", "")
-    speeds = f"{found.intra_gb_per_s:g} GB/s inside a node, {found.inter_gb_per_s:g} between nodes"
+    speeds = f"{found.intra_gb_per_s:g} GB/s"
+    if found.nodes > 1:
+        speeds += f" inside a node, {found.inter_gb_per_s:g} between nodes"
     table.add_row("rings", f"{found.rings} of {speeds}, over {found.path_type}")
     table.add_row("of a collective", f"{found.collective}; with NVLink SHARP {found.nvls or 'not available'}")
-    table.add_row("of sends", f"{found.sends} to all peers, {found.per_peer} to one")
+    table.add_row("of sends", f"{found.sends} to all peers, {found.per_peer} to one (1 GiB)")
     return table

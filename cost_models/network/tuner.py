@@ -22,7 +22,9 @@ from cost_models.topology.paths import PathType
 from traces.errors import InputError
 
 PROTOCOLS = ("LL", "LL128", "Simple")
-COLLECTIVES = ("all_to_all", "all_gather", "reduce_scatter", "all_reduce", "broadcast")
+COLLECTIVES = ("all_to_all", "all_gather", "reduce_scatter", "all_reduce", "broadcast", "reduce")
+ROOTED = ("broadcast", "reduce")
+"""Along a ring from, or to, one rank."""
 
 VOLTA, AMPERE, HOPPER, BLACKWELL = range(4)
 
@@ -72,7 +74,7 @@ def architecture(sm: int) -> int:
 
 def ring_steps(kind: str, n_ranks: int) -> int:
     """Times that each part of the data moves on around the ring."""
-    return {"all_reduce": 2 * (n_ranks - 1), "broadcast": n_ranks}.get(kind, n_ranks - 1)
+    return {"all_reduce": 2 * (n_ranks - 1), **dict.fromkeys(ROOTED, n_ranks)}.get(kind, n_ranks - 1)
 
 
 def choose(
@@ -115,7 +117,7 @@ def candidates(comm: Communicator, kind: str, n_bytes: float) -> list[Choice]:
     found = [_ring(comm, kind, n_bytes, protocol) for protocol in range(3)]
     if kind == "all_reduce":
         found += [_tree(comm, n_bytes, protocol) for protocol in range(3)]
-    if kind != "broadcast" and comm.nvls_channels and len(comm.nvls.channels) > 1:
+    if kind not in ROOTED and comm.nvls_channels and len(comm.nvls.channels) > 1:
         found += [_nvls(comm, kind)] if comm.n_nodes == 1 else [_nvls_tree(comm)] if kind == "all_reduce" else []
     found += _collnet(comm, kind)
     one_gpu_per_node = comm.n_nodes == comm.n_ranks
@@ -159,7 +161,7 @@ def _ring(comm: Communicator, kind: str, n_bytes: float, protocol: int) -> Choic
 
 def _ring_us(comm: Communicator, kind: str, n_bytes: float, protocol: int) -> float:
     inside, between = _hop_us(comm, "Ring", protocol)
-    if kind == "broadcast":
+    if kind in ROOTED:
         hop = between if comm.n_nodes > 1 else inside
         return RING_BASE_US[protocol] + hop * (1 if comm.ring.same_channels else comm.n_ranks)
     steps = ring_steps(kind, comm.n_ranks)
@@ -201,7 +203,7 @@ def _nvls(comm: Communicator, kind: str) -> Choice:
 
 def _collnet(comm: Communicator, kind: str) -> list[Choice]:
     """What there is besides where the network reduces."""
-    if kind == "broadcast" or not collnet.is_possible(comm):
+    if kind in ROOTED or not collnet.is_possible(comm):
         return []
     found = [Choice("CollNetDirect", "Simple", *collnet.direct(comm, kind, architecture(comm.sm) >= HOPPER))]
     if kind == "all_reduce":

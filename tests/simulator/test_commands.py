@@ -83,7 +83,7 @@ def test_every_option_reaches_the_request(simulator: Simulator, run: Run, tmp_pa
         "cached_prefix": "1k", "new_tokens": 2, "stage_link": "5ms,1Gbit/s",
         "microbatches": 5, "loss_chunks": 6, "optimizer": "adamw-8bit", "method": "lora:rank=8", "ep": 2,
         "routing": "zipf:seed=1", "capacity": 1.5, "lost_rank": "1", "jitter": 0.1, "seed": 3, "draws": 7,
-        "what_if": "net=2",
+        "what_if": "net=2", "host_numa": "0",
     }  # fmt: skip
     several = {"slow_rank": ("0:1.5", "2:1.1"), "slow_link": ("gpu:0->nvs:0:0.5",), "lost": ("nic:0.1",)}
     several |= {"nccl": ("NCCL_P2P_LEVEL=SYS", "NCCL_ALGO=Ring,Tree")}

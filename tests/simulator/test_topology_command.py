@@ -18,7 +18,9 @@ def test_bandwidth_in_json_and_tables(capsys):
     code, out, err = run(capsys, "dgx-h100", "--gpus", "16", "--bandwidth", "--json", "-")
     facts = json.loads(out)
     assert code == 0
-    assert [each["pattern"] for each in facts["bandwidth"]["patterns"]] == ["ring", "all_to_all", "all_gather"]
+    assert [each["pattern"] for each in facts["bandwidth"]["patterns"]] == [
+        "ring", "ring_of_16_mib", "all_to_all", "all_gather",
+    ]  # fmt: skip
     assert "Channels that NCCL finds" in err
 
 

@@ -38,7 +38,8 @@ from traces.errors import InputError
 
 COLLECTIVES = {
     "all_gather": "all_gather", "all_reduce": "all_reduce", "alltoall": "all_to_all", "all_to_all": "all_to_all",
-    "reduce_scatter": "reduce_scatter", "broadcast": "broadcast", "sendrecv": "sendrecv",
+    "reduce_scatter": "reduce_scatter", "broadcast": "broadcast", "reduce": "reduce",
+    "sendrecv": "sendrecv",
 }  # fmt: skip
 LARGEST_RANKS, LARGEST_BYTES = 2**14, 2**50
 CHANNEL_ROW = "li-plus/playground", 2**27
@@ -209,7 +210,7 @@ def bus_factor(collective: str, n: int) -> float:
         raise Skip("one rank sends nothing")
     share = (n - 1) / n
     kind = COLLECTIVES.get(collective)
-    return {"all_reduce": 2 * share, "broadcast": 1.0, "sendrecv": 1.0, None: 1.0}.get(kind, share)
+    return {"all_reduce": 2 * share, "broadcast": 1.0, "reduce": 1.0, "sendrecv": 1.0, None: 1.0}.get(kind, share)
 
 
 def _check_nics(text: str, wiring: Wiring) -> None:

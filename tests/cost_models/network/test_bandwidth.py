@@ -12,6 +12,7 @@ from cost_models.network.bandwidth import measure_bandwidth
 from cost_models.network.loads import all_to_all_loads
 from cost_models.network.tables import bandwidth_tables, describe_bandwidth
 from cost_models.topology import load_topology
+from simulator.replay.source import DATA
 from traces.errors import InputError
 
 FIXTURES = Path(__file__).parents[3] / ".." / "shared" / "fixtures"
@@ -82,7 +83,7 @@ def test_tables_and_json_agree(two_nodes):
     facts = json.loads(json.dumps(describe_bandwidth(two_nodes)))
     assert facts["matrix"][0][0] is None
     assert facts["matrix"][0][8]["gb_per_s"] == approx(0.96 * 48)
-    assert [each["pattern"] for each in facts["patterns"]] == ["ring", "all_to_all", "all_gather"]
+    assert [each["pattern"] for each in facts["patterns"]] == ["ring", "ring_of_16_mib", "all_to_all", "all_gather"]
     assert facts["channels"]["rings"] == 8
     titles = [table.title for table in bandwidth_tables(two_nodes)]
     assert len(titles) == 5  # 16 columns in two blocks
@@ -109,3 +110,15 @@ def test_every_fixture_can_be_reported(nodes):
 def test_a_virtual_topology_that_is_wrong_is_warned_of():
     topology = load_topology(FIXTURES / "nccl_topo" / "ibm_vpc_h100_gx3_topo.xml")
     assert any("0.188 GB/s" in warning and "virtual" in warning for warning in topology.warnings)
+
+
+def test_a_ring_of_usual_hops_is_limited_by_the_channels_of_a_send():
+    found = patterns(report_of("dgx-h100", 8, hardware="h100-sxm"))
+    assert found["ring_of_16_mib"].bottleneck == "4 channels of a send"
+    assert found["ring_of_16_mib"].bytes_per_s == approx(4 * 20.2e9) and found["ring"].bytes_per_s > 290e9
+
+
+def test_where_buffers_are_bound_to_one_numa_node_its_memory_limits_every_pattern():
+    topology = load_topology(DATA / "epyc_4x4090.xml", host_numa="0")
+    limits = {each.bottleneck for each in measure_bandwidth(topology, load_hardware("rtx4090")).patterns}
+    assert limits == {"cpu:0.0->mem:0.0"}

@@ -158,3 +158,10 @@ def test_rings_that_are_hashed_onto_one_link_share_it():
         for seed in range(4)
     }
     assert all(min(abs(share - 100 / 48 / crowd) for crowd in range(3, 9)) < 0.04 for share in shares)
+
+
+@pytest.mark.parametrize("size", [2**12, 2**20, GIB])
+def test_a_reduce_goes_along_the_ring_as_a_broadcast_does(size):
+    reduced, sent = (estimate_collective(NODE, GPU, kind, range(8), size) for kind in ("reduce", "broadcast"))
+    assert reduced == sent and reduced.algorithm == "Ring"
+    assert reduced.seconds < estimate_collective(NODE, GPU, "all_reduce", range(8), size, algorithm="Ring").seconds
