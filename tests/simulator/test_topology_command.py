@@ -43,7 +43,7 @@ def test_page(capsys, tmp_path):
     code, _, _ = run(capsys, "dgx-a100", "--bandwidth", "--html", str(page))
     text = page.read_text()
     assert code == 0
-    assert text.count('class="figure"') == 3
+    assert text.count('class="figure"') == 4
     assert "all-gather over 8 GPUs" in text
 
 
