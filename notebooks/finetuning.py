@@ -95,6 +95,18 @@ for length, full, lora in zip(lengths, *schedules.values(), strict=True):
     print(f"{length:>5} tokens: all weights {full:7.2f} s, LoRA {lora:7.2f} s, {1 - lora / full:.0%} saved")
 
 # %% [markdown]
+# ## How sure is that?
+
+# %%
+from simulator.evidence import describe_trust, load_evidence, unmeasured
+
+for sentence in describe_trust(steps["all weights"]).split(". "):
+    print(sentence)
+measured = next(each for each in load_evidence() if "training steps" in each.what)
+print(f"{measured.what}: median error {measured.median:.1%}, 95th percentile {measured.p95:.0%}.")
+print(unmeasured())
+
+# %% [markdown]
 # ## What to take from this
 #
 # - On few GPUs without sharding, adapters decide whether it fits at all; sharded over a node, they hardly do.

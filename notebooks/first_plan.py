@@ -86,6 +86,20 @@ found = attnsim.plan(**question, layers="layer", workers=1)
 print(*plan_tables(found))
 
 # %% [markdown]
+# ## How far to trust it
+#
+# A prediction knows what it rests on: terms fitted to measurements, published ones, and guesses, each with its error.
+# The table is how wrong predictions have been, of runs that nothing was fitted to. Before buying, read both: where the
+# link between the GPUs is a guess and decides, measure it (`attnsim calibrate`).
+
+# %%
+from simulator.evidence import describe_trust, load_evidence, unmeasured
+
+print(describe_trust(ring), unmeasured())
+for each in load_evidence():
+    print(f"{each.what}, by {each.by}: {each.runs} runs, median {each.median:.1%}, 95th percentile {each.p95:.0%}")
+
+# %% [markdown]
 # ## What to do next
 #
 # - The same on the command line: `attnsim compare --model llama-3.1-8b --seq-len 128k --gpus 8 --topology dgx-h100`,

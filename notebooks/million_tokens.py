@@ -107,6 +107,16 @@ for each in found.candidates:
 plot_pareto(list(rows.values()), range(front), attnsim.load_hardware("h100-sxm").usable_memory_bytes)
 
 # %% [markdown]
+# How sure is that? The best one's interval, and what is known least of what it rests on:
+
+# %%
+from simulator.evidence import unmeasured
+
+best = found.candidates[0]
+print(f"{best['candidate']}: {best['time_s']:.1f} s, 90 % interval {best['low_s']:.1f} to {best['high_s']:.1f} s.")
+print(unmeasured())
+
+# %% [markdown]
 # On the command line, with every schedule and all grids, and the report as one HTML file:
 #
 #     attnsim plan --model llama-3.1-8b --seq-len 1M --gpus 64 --topology dgx-h100 --loss-chunks 16 --html plan.html

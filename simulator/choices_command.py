@@ -43,7 +43,10 @@ LINKS = option(
 @app.command()
 @request_command(EVERY, LINKS, keep=("every", "links"))
 def choices(request: SimulationRequest, outputs: Outputs, every: bool, links: str | None) -> None:
-    """List what can run, why the rest cannot, and from which length or rank count on another one is faster."""
+    """List what can run, why the rest cannot, and where that changes.
+
+    That is: from which length or number of ranks on another one is faster.
+    """
     from cost_models.kernels import choose_kernel
     from simulator.choices import list_choices
     from simulator.crossover import advise

@@ -138,8 +138,9 @@ def check_kept(faults: FaultOptions) -> None:
 
 
 def _neglected_sharing(links: int) -> str:
+    what = "1 link is" if links == 1 else f"{links} links are"
     return (
-        f"{links} links are shared: each operation has its fair share as if its transfers started together, and what "
+        f"{what} shared: each operation has its fair share as if its transfers started together, and what "
         "operations on different lanes take from each other of links is neglected"
     )
 

@@ -25,7 +25,10 @@ _WITHOUT = ("layers", "pass_", "trace", "html", "chakra")
     without=_WITHOUT,
 )
 def workflow(request: SimulationRequest, outputs: Outputs, spec: str) -> None:
-    """Time and memory of several simulated phases; --seq-len is the prompt."""
+    """Time and memory of several simulated phases.
+
+    --seq-len is the prompt.
+    """
     from simulator.output import write_json
     from simulator.workflows import run_workflow
 
@@ -44,7 +47,10 @@ def workflow(request: SimulationRequest, outputs: Outputs, spec: str) -> None:
     without=_WITHOUT,
 )
 def mixers(request: SimulationRequest, outputs: Outputs, kernel_size: int) -> None:
-    """FFNified attention beside attention over lengths up to --seq-len: one layer's mixer, forward."""
+    """FFNified attention beside attention, over lengths.
+
+    One layer's mixer, forward, up to --seq-len.
+    """
     from simulator.output import print_tables, write_json
     from simulator.steps.beside import mixers_beside_attention, table_of
 

@@ -31,7 +31,10 @@ def dashboard(
         int | None, typer.Option(metavar="N", help="Processes for crossover maps. Default: one per core.")
     ] = None,
 ) -> None:
-    """Open a page that answers as you move sliders: ranking, timeline, memory, crossover map."""
+    """Open a page that answers as you move sliders.
+
+    It shows ranking, timeline, memory, links, crossover map, and measurements beside them.
+    """
     create_app = _import_app()
     from simulator.planning.runners import open_runner
 

@@ -47,6 +47,11 @@ NOTHING_MEASURED = (
     "agreement.json), or a calibration's records. It is shown beside the simulation."
 )
 LISTED = 12
+RUNS = "runs of a validation, against what was predicted when it was made"
+CALLS = (
+    "attention calls of a calibration, against this GPU's profile; most of them it was fitted to; the calibration's "
+    "report has the errors of what was left out"
+)
 
 
 def graph_outputs(names: Sequence[str]) -> list[Output]:
@@ -184,7 +189,7 @@ def measured_values(state: State) -> list[Any]:
     except InputError as error:
         return [*[no_update] * 6, True, True, True, error.message, ""]
     figure = plot_agreement(points)
-    note = f"{len(points)} {'runs of a validation' if measured.runs else 'attention calls of a calibration'}."
+    note = f"{len(points)} {RUNS if measured.runs else CALLS}."
     return [no_update, no_update, figure, no_update, no_update, *graphs([figure])[1:], True, True, False, note,
             _errors(points)]  # fmt: skip
 

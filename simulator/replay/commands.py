@@ -20,7 +20,10 @@ def replay(
     ] = None,
     json: JsonTarget = None,
 ) -> None:
-    """Predict published measurements and show the error by source and method."""
+    """Predict published measurements, and show the errors.
+
+    They are listed by source and method.
+    """
     from simulator.output import print_tables, write_json
     from simulator.progress import show_progress
     from simulator.replay import replay as run
