@@ -63,12 +63,12 @@ def test_interference_is_on_unless_asked_otherwise() -> None:
 def test_saturated_links_are_a_table() -> None:
     slowed = tuple(SlowedTransfer(f"inter {r}->{r + 8}", 0.001) for r in range(6))
     result = example_result(saturated_links=(SaturatedLink("leaf:0->spine", 0.002, slowed),))
-    console = Console(width=100, color_system=None)
+    console = Console(width=140, color_system=None)
     with console.capture() as capture:
         for table in simulate_tables(result):
             console.print(table)
     text = capture.get()
-    assert "leaf:0->spine" in text and "2 ms" in text and "inter 0->8" in text and "and 2 more" in text
+    assert "leaf switch 0 → spine switch" in text and "2 ms" in text and "inter 0->8" in text and "and 2 more" in text
 
 
 def test_saturated_links_are_in_the_report(tmp_path: Path) -> None:
