@@ -4,8 +4,9 @@
 
 All ranks of a stage share it, in each direction by itself; the next message is sent while the one before is under way.
 What a GPU and its host do for a message (copies to host memory, TCP) is not in it: at such rates it is small.
-As Petals measures its swarms (Borzunov et al. 2023, arXiv 2209.01188, section 4, 100 Mbit/s and 100 ms round trip; a
-round trip is twice the latency).
+Petals measures its swarms so, on three servers in a room with simulated links (Borzunov et al. 2023, arXiv 2209.01188;
+their author's description of the set-up). That the slowest had 100 Mbit/s and a round trip of 100 ms, twice the
+latency, is recalled: estimated.
 """
 
 from __future__ import annotations

@@ -35,7 +35,6 @@ class _Pass:
     net: Net
     marks: list[int] = field(default_factory=list)
     entry: Slot | None = None
-    exit: Var | None = None
     exit_slot: Slot | None = None
 
 
@@ -63,6 +62,7 @@ class TrainingStep:
         self._microbatch = 0
         self._log_probability: Tensor | None = None
         self._passes: dict[tuple[int, int], _Pass] = {}
+        self._activations: dict[tuple[int, int], Tensor] = {}
         self._gradients: dict[tuple[int, int], Tensor] = {}
         self._reference = reference_of(self.model, self.plan, self._ranks, self.store)
 
@@ -134,7 +134,7 @@ class TrainingStep:
         run = self._passes[stage, microbatch] = _Pass(Net(self.r, training=True))
         run.net.stash = Stash(self.r) if self.plan.options.offloads("activations") else None
         self._log_probability = self._reference(microbatch) if self._reference else None
-        x = self._receive_forward(stage, microbatch)
+        x = Var(self._activations.pop((stage, microbatch)), Slot()) if stage else None
         run.entry = x.slot if x else None
         self._ranks.on(stage)
         self.store.gather(units[0][0])
@@ -145,16 +145,9 @@ class TrainingStep:
             x = unit(run.net, x)
             if number + 1 < len(units):
                 self.store.free(weights)
-        run.exit, run.exit_slot = x, x.slot if x else None
-
-    def _receive_forward(self, stage: int, microbatch: int) -> Var | None:
-        if stage == 0:
-            return None
-        before = self._passes[stage - 1, microbatch]
-        assert before.exit is not None
-        received = self._ranks.send(before.exit.tensor, stage - 1, stage)
-        before.exit = None
-        return Var(received, Slot())
+        run.exit_slot = x.slot if x else None
+        if x is not None and stage < self.plan.grid.pp - 1:
+            self._activations[stage + 1, microbatch] = self._ranks.send(x.tensor, stage, stage + 1)
 
     def _backward(self, stage: int, microbatch: int, units: Sequence[Unit]) -> None:
         self.r.phase = "backward"

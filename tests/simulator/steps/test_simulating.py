@@ -38,6 +38,16 @@ def attention_flop() -> int:
     return 4 * 128 * 32 * PAIRS * 32
 
 
+@pytest.mark.parametrize(("stages", "microbatches"), [(2, 4), (2, 16), (4, 8), (8, 8)])
+def test_a_pipeline_has_its_bubble_and_no_more(stages: int, microbatches: int) -> None:
+    """Time of S stages: (m + S - 1) / (m S) of one stage's, where nothing waits on its SMs or cools meanwhile."""
+    model = replace(load_model("llama-3.1-8b"), layers=16, vocab=1024)
+    options: dict[str, Any] = {"model": model, "schedule": "flash", "seq_len": 8192, "batch": microbatches,
+                               "microbatches": microbatches, "topology": "dgx-a100", "interference": False}  # fmt: skip
+    one, many = (run(gpus=pp, pp=pp, **options).time_s for pp in (1, stages))
+    assert many == pytest.approx((microbatches + stages - 1) / (microbatches * stages) * one, rel=0.03)
+
+
 @pytest.mark.parametrize(
     ("options", "linears", "attentions", "heads"),
     [
