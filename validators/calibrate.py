@@ -46,13 +46,20 @@ def calibrate(
         Path | None,
         typer.Option(metavar="FOLDER", help="Training steps of `validate`: the power limit of products."),
     ] = None,
-    topology: Annotated[str, typer.Option(metavar="NAME|FILE", help="Of the runs and steps.")] = "dgx-h100",
+    network: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Records network-*.jsonl: fit links only, to a profile of such a node."),
+    ] = None,
+    topology: Annotated[str, typer.Option(metavar="NAME|FILE", help="Of runs, steps, and networks.")] = "dgx-h100",
     fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Fit the profile.")] = True,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the calibrated terms (TOML).")] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report (Markdown).")] = None,
     json: JsonTarget = None,
 ) -> None:
     """Measure a GPU, fit its hardware profile, and report the errors on what was left out of the fit."""
+    if network is not None:
+        _links(network, hardware, topology, output, report)
+        return
     folder = records or RECORDS / hardware
     if measure:
         _measure(folder, minutes, shard)
@@ -82,6 +89,26 @@ def calibrate(
     write_json(done.summary(), outputs)
     if json != "-":
         print(text)
+
+
+def _links(folder: Path, hardware: str, topology: str, output: Path | None, report: Path | None) -> None:
+    """Fit links to what `scripts/validate_gpus.sh` measured; print the report, write what is asked for."""
+    from cost_models.calibration.network import fit_links, render_link_report, render_links, topologies_of
+    from cost_models.hardware import load_hardware
+    from traces.atomic import write_text_atomic
+    from traces.records import latest, read_records
+
+    files = [read_records(path) for path in sorted(folder.glob("network-*.jsonl"))]
+    if not files:
+        raise InputError("no network-*.jsonl in the folder", got=str(folder))
+    found = latest(files)
+    fits = fit_links(found, topologies_of(found, topology, hardware), load_hardware(hardware))
+    if output:
+        write_text_atomic(output, render_links(fits, hardware, f"records in {_shown(folder)}"))
+    text = f"# Links of {_shown(folder)}\n\n" + render_link_report(fits)
+    if report:
+        write_text_atomic(report, text)
+    print(text)
 
 
 def _with_calls(done: Calibration, runs: Path, hardware: str, topology: str) -> Calibration:

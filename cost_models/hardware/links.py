@@ -30,6 +30,8 @@ class LinkCurve(Terms):
     ramp_s, ramp_bytes : time in which the pipeline fills, and the size of message that sees half of it.
     efficiency : share of the link's bandwidth that large messages reach.
     channel_bytes_per_s : what one channel moves; None where channels do not limit.
+    start_s, step_s, collective_efficiency : of collectives over such links, where they were measured
+        (`cost_models.network.terms`).
     """
 
     latency_s: Seconds
@@ -37,6 +39,9 @@ class LinkCurve(Terms):
     ramp_bytes: Positive
     efficiency: Fraction
     channel_bytes_per_s: Positive | None = None
+    start_s: Seconds | None = None
+    step_s: Seconds | None = None
+    collective_efficiency: Fraction | None = None
 
     def rate_bytes_per_s(self, link_bytes_per_s: ArrayLike, channels: ArrayLike | None = None) -> NDArray[np.float64]:
         """Rate at which a message moves once it does, on a link alone; over enough channels unless told how many.

@@ -85,6 +85,8 @@ def _terms_of_link(profile: HardwareProfile, kind: str) -> NetworkTerms:
     if source is None or source.basis != "calibrated":
         return known
     curve = profile.links[kind]
+    if curve.start_s is not None and curve.step_s is not None and curve.collective_efficiency is not None:
+        return NetworkTerms(curve.start_s, curve.step_s, curve.collective_efficiency, source.reference)
     start_s = max(curve.latency_s - RING_BASE_US[0] * _US - known.step_s, 0.0)
     return NetworkTerms(start_s, known.step_s, curve.efficiency, source.reference)
 

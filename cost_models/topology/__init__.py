@@ -10,7 +10,12 @@ from cost_models.topology.describe import describe_topology
 from cost_models.topology.faults import lose, slow_links
 from cost_models.topology.links import Link, LinkType
 from cost_models.topology.load import load_topology
-from cost_models.topology.nccl_settings import NcclSettings, parse_nccl_assignments, parse_nccl_settings
+from cost_models.topology.nccl_settings import (
+    NcclSettings,
+    nccl_settings_of,
+    parse_nccl_assignments,
+    parse_nccl_settings,
+)
 from cost_models.topology.paths import PathType
 from cost_models.topology.presets import PRESETS
 from cost_models.topology.routes import Route
@@ -30,6 +35,7 @@ __all__ = [
     "describe_topology",
     "load_topology",
     "lose",
+    "nccl_settings_of",
     "parse_nccl_assignments",
     "parse_nccl_settings",
     "slow_links",

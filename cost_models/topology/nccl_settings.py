@@ -119,6 +119,18 @@ def parse_nccl_settings(variables: Mapping[str, str]) -> NcclSettings:
     return NcclSettings(**values)
 
 
+def nccl_settings_of(environment: Mapping[str, str]) -> NcclSettings:
+    """Settings of a process's environment, of which some variables are not modelled.
+
+    NCCL_VERSION is left out: containers have it for what is installed beside what runs.
+
+    >>> nccl_settings_of({"NCCL_NVLS_ENABLE": "0", "NCCL_DEBUG": "INFO", "NCCL_VERSION": "2.28.3-1"}).nvls_enable
+    False
+    """
+    known = {f"NCCL_{field.name.upper()}" for field in fields(NcclSettings)} - {"NCCL_VERSION"}
+    return parse_nccl_settings({name: value for name, value in environment.items() if name in known})
+
+
 def _level(variable: str, text: str) -> PathType:
     """By name, or by the older numbers 0 to 5."""
     names = ["LOC", "PIX", "PXB", "PHB", "PHB", "SYS"]

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 import attnsim
-from traces.records import open_records, read_records
+from traces.records import CalibrationRecord, open_records, read_records
+from validators.validation.forecast import GpuPredictor
+from validators.validation.runs import Configuration
 
 RECORDS = Path(attnsim.__file__).parent / "validators" / "records" / "h200-sxm" / "kernels.jsonl"
 
@@ -50,10 +52,25 @@ def test_writes_terms_report_and_json(folder: Path, tmp_path: Path, capsys: pyte
         assert part in text
 
 
+def test_links_become_a_profile_that_predictions_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = open_records(tmp_path / "network-shm.jsonl")
+    machine = file.add_machine({"gpu": "none"})
+    for power in range(10, 30):
+        parameters = {"ranks": 2, "link": "shm", "operation": "exchange", "bytes": 2**power, "hops": 1}
+        file.add(CalibrationRecord("network", parameters, "measured", (2e-5 + 2**power / 2e10,), machine))
+    profile = tmp_path / "h200-nvlink-pair.toml"
+    assert not calibrate("--network", str(tmp_path), "--output", str(profile))
+    assert "| exchange | 20 |" in capsys.readouterr().out
+    assert tomllib.loads(profile.read_text())["links"]["shm"]["efficiency"] == pytest.approx(20 / 30, rel=0.02)
+    configuration = Configuration(4096, 8, 8, 64, 1, "causal", "bf16", "flash2", 2, 2)
+    assert GpuPredictor(str(profile), "h200-shm-pair").request(configuration, "ring").resolve()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--records", "nowhere"], "cannot be read"),
+        (["--network", "nowhere"], "no network-*.jsonl"),
         (["--measure", "--records", "nowhere", "--no-fit"], "no CUDA device"),
     ],
 )

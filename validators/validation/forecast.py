@@ -8,7 +8,7 @@ from functools import cached_property
 
 from cost_models.hardware import HardwareProfile, load_hardware
 from cost_models.processes import ProcessProfile
-from cost_models.topology import ClusterTopology, load_topology
+from cost_models.topology import ClusterTopology, NcclSettings, load_topology, nccl_settings_of
 from simulator.engines.memory import Memory
 from simulator.request import SimulationRequest
 from simulator.schedules import parse_schedule
@@ -71,12 +71,15 @@ class GpuPredictor:
         return load_hardware(self.hardware) if isinstance(self.hardware, str) else self.hardware
 
     def request(
-        self, configuration: Configuration | StepConfiguration, schedule: str, worked_s: float = 0.0
+        self,
+        configuration: Configuration | StepConfiguration,
+        schedule: str,
+        worked_s: float = 0.0,
+        nccl: NcclSettings | None = None,
     ) -> SimulationRequest:
-        """The simulation of a run, after so much work."""
+        """The simulation of a run, after so much work, and with what NCCL was told."""
         ranks, nodes = configuration.ranks, configuration.ranks // configuration.ranks_per_node
-        gpu = self.profile.name
-        topology = load_topology(self.topology, ranks, nodes, gpu if not gpu.endswith(".toml") else None)
+        topology = load_topology(self.topology, ranks, nodes, self.profile.base or self.profile.name, nccl)
         if isinstance(configuration, StepConfiguration):
             return self._of_step(configuration, schedule, topology, worked_s)
         has_backward = parse_schedule(schedule).has_backward
@@ -101,9 +104,10 @@ class GpuPredictor:
 
     def predict(self, run: MeasuredRun) -> Prediction:
         """A run's prediction."""
-        result = simulate(self.request(run.configuration, run.schedule))
+        nccl = nccl_settings_of(run.machine.get("environment", {}))
+        result = simulate(self.request(run.configuration, run.schedule, nccl=nccl))
         if result.time_s > WORKED_S:
-            result = simulate(self.request(run.configuration, run.schedule, result.time_s))
+            result = simulate(self.request(run.configuration, run.schedule, result.time_s, nccl))
         parts = result.breakdown or {}
         waiting = parts.get("idle", 0) / max(sum(parts.values()), 1)
         error = math.hypot(result.uncertainty.high_s / result.time_s - 1, waiting * self.profile.host.isolated_error)
