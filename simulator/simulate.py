@@ -25,7 +25,7 @@ from simulator.contention import (
     most_classes,
     run_program,
 )
-from simulator.engines.alike import Likeness
+from simulator.engines.alike import Alike, Likeness
 from simulator.engines.balance import Balance
 from simulator.engines.details import Details
 from simulator.engines.hosts import HostTimes
@@ -193,19 +193,32 @@ class Run:
 
     def _execute_streamed(self) -> None:
         """Record anew for each run, and observe the critical rank."""
-        n, costs = self.setup.n_ranks, self._costs
-        engine, likeness = MaxPlus(n, costs), Likeness(n, costs, MOST_CLASSES)
-        interference = self.resolved.request.interference
-        self._replay(self.memory, self.traffic, self.balance, engine, *([likeness] if interference else []))
-        alike = likeness.result() if interference else None
-        if alike is not None and len(alike.first) <= most_classes(likeness.operations):
-            stretched = Stretched(Streamed(self.setup, self._replay), costs, alike)
-            self.ran, self.rows = Ran("maxplus", (NOT_KEPT,)), Rows(n, rank=int(np.argmax(stretched.finish_ns)))
-            stretched.report(self.rows)
+        alike = self._find_alike()
+        if alike is not None:
+            self._execute_stretched(alike)
             return
-        self.ran = Ran("maxplus", (NOT_KEPT, NO_INTERFERENCE) if interference else (NOT_KEPT,))
+        n, costs, neglected = self.setup.n_ranks, self._costs, self.resolved.request.interference
+        engine = MaxPlus(n, costs)
+        self._replay(*(() if neglected else (self.memory, self.traffic, self.balance)), engine)
+        self.ran = Ran("maxplus", (NOT_KEPT, NO_INTERFERENCE) if neglected else (NOT_KEPT,))
         self.rows = Rows(n, rank=int(np.argmax(engine.finish_ns)))
         self._replay(MaxPlus(n, costs, self.rows))
+
+    def _find_alike(self) -> Alike | None:
+        """Which ranks are alike, where interference is asked for and they are few enough; the rest is followed too."""
+        if not self.resolved.request.interference:
+            return None
+        likeness = Likeness(self.setup.n_ranks, self._costs, MOST_CLASSES)
+        self._replay(self.memory, self.traffic, self.balance, likeness)
+        alike = likeness.result()
+        return alike if alike is not None and len(alike.first) <= most_classes(likeness.operations) else None
+
+    def _execute_stretched(self, alike: Alike) -> None:
+        """With interference, on one rank of each class."""
+        stretched = Stretched(Streamed(self.setup, self._replay), self._costs, alike)
+        self.ran = Ran("maxplus", (NOT_KEPT,))
+        self.rows = Rows(self.setup.n_ranks, rank=int(np.argmax(stretched.finish_ns)))
+        stretched.report(self.rows)
 
     def _stop_after(self, limit_s: float) -> None:
         """Give up where operations alone take longer: what they take from each other only adds to it."""

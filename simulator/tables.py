@@ -72,7 +72,7 @@ def _results_table(title: str, results: Sequence[SimulationResult], width: int) 
     for name in NUMBER_COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
     for result, row in zip(results, rows, strict=True):
-        table.add_row(_wrapped(result.schedule, width - numbers_width), *row)
+        table.add_row(wrapped_name(result.schedule, width - numbers_width), *row)
     return table
 
 
@@ -89,7 +89,7 @@ def _refused_table(refused: Sequence[Refused], width: int) -> Table:
     table.add_column("schedule", overflow="fold")
     table.add_column("reason", overflow="fold")
     for each in refused:
-        table.add_row(_wrapped(each.schedule, width // 3), escape(each.reason))
+        table.add_row(wrapped_name(each.schedule, width // 3), escape(each.reason))
     return table
 
 
@@ -159,12 +159,12 @@ def _saturated_table(result: SimulationResult) -> Table:
     return table
 
 
-def _wrapped(schedule: str, width: int) -> str:
-    """A schedule's name, broken after commas and colon where it is too long for its column."""
+def wrapped_name(schedule: str, width: int) -> str:
+    """A name of a schedule or candidate, broken after commas, colon and spaces where it is too long for its column."""
     from rich.markup import escape
 
     lines = [""]
-    for part in re.findall(r"[^,:]*[,:]|[^,:]+", schedule):
+    for part in re.findall(r"[^,: ]*[,: ]|[^,: ]+", schedule):
         if lines[-1] and len(lines[-1] + part) > width:
             lines.append("")
         lines[-1] += part

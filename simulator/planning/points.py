@@ -18,6 +18,7 @@ from simulator.result import Refused
 from simulator.simulate import Stopped, simulate
 from traces.atomic import write_text_atomic
 from traces.errors import InputError
+from traces.garbage import collector_paused
 
 Point = Mapping[str, Any]
 Outcome = dict[str, Any]
@@ -59,7 +60,8 @@ def digest(point: Point) -> str:
 def _simulate(point: Point, stop_after_s: float | None) -> Outcome:
     schedule = str(point.get("schedule"))
     try:
-        result = simulate(SimulationRequest(**{**point, "timeline": False}), stop_after_s=stop_after_s)
+        with collector_paused():
+            result = simulate(SimulationRequest(**{**point, "timeline": False}), stop_after_s=stop_after_s)
     except Stopped as stopped:
         return {"schedule": schedule, "reason": str(stopped), "stopped": True}
     except InputError as error:

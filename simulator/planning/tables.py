@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from simulator.planning.plan import Entry, PlanResult
+from simulator.planning.entries import Entry
+from simulator.planning.plan import PlanResult
 from simulator.planning.reasons import kinds_of
-from simulator.tables import new_table
+from simulator.tables import new_table, wrapped_name
 from traces.display import format_bytes, format_ns
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def _best(found: PlanResult) -> Table:
     return table
 
 
+NAME_WIDTH = 34
+
 UNSAID = (" tp=1", " dp=1", " pp=1", " checkpoint=none")
 """Settings that a table leaves out of a candidate's name."""
 
@@ -49,7 +52,7 @@ UNSAID = (" tp=1", " dp=1", " pp=1", " checkpoint=none")
 def _brief(candidate: str) -> str:
     for text in UNSAID:
         candidate = f"{candidate} ".replace(f"{text} ", " ").strip()
-    return escape(candidate)
+    return wrapped_name(candidate, NAME_WIDTH)
 
 
 def _named(entry: Entry) -> str:
@@ -93,17 +96,16 @@ def _sensitivity(sensitivity: Mapping[str, float]) -> Table:
 
 
 def _dropped(dropped: Sequence[Mapping[str, str]]) -> Table:
-    """Kinds of reasons with their number of candidates, and an example of each."""
+    """Kinds of reasons, each with its number of candidates; the JSON names them all."""
     kinds = kinds_of(dropped)
     table = new_table(f"Dropped: {len(dropped)} candidates")
     table.add_column("number", justify="right")
-    table.add_column("reason of the first", overflow="fold")
-    table.add_column("candidate", overflow="fold")
+    table.add_column("reason (of the first)", overflow="fold")
     for kind in kinds[:MOST_REASONS]:
-        table.add_row(str(kind.number), escape(kind.reason), _brief(kind.candidate))
+        table.add_row(str(kind.number), escape(kind.reason))
     if len(kinds) > MOST_REASONS:
         others = sum(kind.number for kind in kinds[MOST_REASONS:])
-        table.add_row(str(others), f"{len(kinds) - MOST_REASONS} other reasons, all in the JSON", "")
+        table.add_row(str(others), f"{len(kinds) - MOST_REASONS} other reasons, all in the JSON")
     return table
 
 

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import attnsim
-from cost_models.models import load_model
-from simulator.planning import looks, screening
 from simulator.planning import plan as module
-from simulator.planning.bounds import least_memory_bytes
-from simulator.planning.looks import Look, take_look
 from simulator.planning.objective import Price
 from simulator.planning.pareto import pareto_front
 from simulator.planning.plan import PlanResult, plan
 from simulator.planning.points import digest, run_point
 from simulator.planning.runners import Here, open_runner
 from simulator.planning.space import list_candidates
-from simulator.planning.tables import plan_tables
 from simulator.request import SimulationRequest
-from simulator.schedules import parse_schedule
-from simulator.steps.record import plan_of
 from traces.errors import InputError
 
 ATTENTION = SimulationRequest(heads=8, kv_heads=8, head_dim=64, seq_len="16k", gpus=4, topology="dgx-h100")
-SHALLOW = replace(load_model("llama-3.1-8b"), layers=5)
-MODEL = SimulationRequest(model=SHALLOW, seq_len="4k", gpus=2, topology="dgx-h100", layers="model")
-DEEP = replace(MODEL, seq_len="32k", gpus=4, batch=2)
 
 
 def names(found: PlanResult) -> list[str]:
@@ -99,78 +88,6 @@ def _options(candidate: str) -> dict[str, str]:
     return {"schedule": schedule, "kernel": kernel}
 
 
-def whole_of_all(monkeypatch: pytest.MonkeyPatch, request: SimulationRequest, **options: Any) -> PlanResult:
-    """Every candidate simulated whole, none stopped."""
-    monkeypatch.setattr(screening, "FEWEST_LAYERS", 1000)
-    monkeypatch.setattr(module, "SLACK", 1e9)
-    return plan(request, Here(), **options)
-
-
-@pytest.mark.parametrize(
-    ("request_", "axes", "objective"),
-    [
-        (MODEL, {"tp": [1, 2], "zero": [1, 3], "checkpoint": ["none", "full"]}, "time"),
-        (DEEP, {"schedule": ["ring", "ulysses", "usp"], "zero": [1], "checkpoint": ["full", "attention"]}, "time"),
-        (DEEP, {"schedule": ["ring", "ulysses"], "dp": [1, 2], "zero": [3], "checkpoint": ["full"]}, "memory"),
-    ],
-)
-def test_the_best_are_those_of_whole_simulations_of_all(
-    monkeypatch: pytest.MonkeyPatch, request_: SimulationRequest, axes: dict[str, Any], objective: str
-) -> None:
-    looked = plan(request_, Here(), top=3, axes=axes, objective=objective)
-    whole = whole_of_all(monkeypatch, request_, top=3, axes=axes, objective=objective)
-    assert names(looked) == names(whole)
-    assert [each["time_s"] for each in looked.candidates] == [each["time_s"] for each in whole.candidates]
-    assert any("estimated from one and two layers" in each["reason"] for each in looked.dropped)
-    assert not any("estimated" in each["reason"] for each in whole.dropped)
-    fronts = [{each["candidate"] for each in found.pareto} for found in (looked, whole)]
-    assert fronts[0] & fronts[1]
-
-
-def test_memory_is_never_less_than_its_closed_form() -> None:
-    """And close to it where nothing else is in memory: nothing circulates, nothing is gathered."""
-    base, resolved = module.base_point(DEEP), DEEP.resolve()
-    assert resolved.model is not None
-    shares = []
-    for candidate in list_candidates(DEEP, {"schedule": ["ring", "ulysses", "allgather"], "tp": [1, 2]}):
-        if candidate.reason:
-            continue
-        schedule = parse_schedule(str(candidate.options["schedule"]))
-        asked = replace(resolved, request=replace(DEEP, **candidate.options))
-        outcome = run_point({**base, **candidate.options})
-        shares.append(least_memory_bytes(plan_of(schedule, asked, resolved.model)) / outcome["peak_memory_bytes"])
-    assert max(shares) <= 1
-    assert max(shares) > 0.9 and min(shares) > 0.3
-
-
-def test_a_candidate_without_memory_is_out_before_anything_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    looked: list[str] = []
-    monkeypatch.setattr(screening, "take_looks", lambda looks: looked.extend(looks))
-    large = replace(DEEP, model="llama-3.1-70b")
-    with pytest.raises(
-        InputError, match=r"nothing can run: out of memory: needs at least \d+ GiB \(and \d+ candidates"
-    ):
-        plan(large, Here(), axes={"schedule": ["ring", "ulysses", "usp", "burst"], "zero": [1], "tp": [1]}, top=1)
-    assert not looked
-
-
-def test_a_look_ends_where_the_time_to_beat_has_passed() -> None:
-    look = Look({**module.base_point(DEEP), "schedule": "ring", "checkpoint": "full", "zero": 3}, SHALLOW)
-    whole = take_look(look)
-    assert take_look(replace(look, limit_s=whole["time_s"])) == whole
-    assert take_look(replace(look, limit_s=whole["time_s"] / 4))["reason"].startswith("too slow")
-
-
-def test_many_kernels_of_a_call_are_priced_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = {**module.base_point(DEEP), "schedule": "allgather", "checkpoint": "full", "zero": 3, "gpus": 16}
-    look = Look(point, SHALLOW)
-    priced = take_look(look)
-    monkeypatch.setattr(looks, "MOST_PRICED", 6)
-    sampled = take_look(look)
-    assert sampled["time_s"] != priced["time_s"]
-    assert sampled["time_s"] == pytest.approx(priced["time_s"], rel=0.01)
-
-
 def test_reasons_are_summed_up_where_nothing_can_run() -> None:
     """However many there are, the message is short; all of them are in `dropped`."""
     heads = [f"{n} heads are not divisible by {2 * n} ranks" for n in range(1, 60)]
@@ -215,30 +132,6 @@ def test_an_interruption_keeps_what_was_done(monkeypatch: pytest.MonkeyPatch) ->
     found = plan(ATTENTION, Impatient(), top=5)
     assert found.interrupted
     assert 1 <= len(found.candidates) <= 3
-
-
-def test_an_interruption_of_first_looks_keeps_their_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(screening, "WAVE", 2)
-    whole = plan(DEEP, Here(), axes={"schedule": ["ring", "ulysses"], "zero": [3], "checkpoint": ["full"]})
-
-    class Impatient(Here):
-        calls = 0
-
-        def map(self, *arguments: Any) -> Any:
-            Impatient.calls += 1
-            if Impatient.calls > 2:
-                raise KeyboardInterrupt
-            yield from super().map(*arguments)
-
-    found = plan(DEEP, Impatient(), axes={"schedule": ["ring", "ulysses"], "zero": [3], "checkpoint": ["full"]})
-    assert found.interrupted and found.candidates and found.pareto
-    times = {each["candidate"]: each["time_s"] for each in whole.candidates}
-    for each in found.candidates:
-        assert each["estimated"] and each["result"] is None
-        if each["candidate"] in times:
-            assert each["time_s"] == pytest.approx(times[each["candidate"]], rel=0.01)
-    assert "(estimated)" in "".join(str(cell) for cell in plan_tables(found)[0].columns[0].cells)
-    json.dumps(found.to_json(), allow_nan=False)
 
 
 def test_processes_and_a_cluster_give_the_same_plan(attention: PlanResult) -> None:
