@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ Point = Mapping[str, Any]
 Outcome = dict[str, Any]
 
 FILES = ("model", "hardware", "topology")
+NAMED_FILE = re.compile("@([^,]+)")
 MAX_CACHED_BYTES = 2**24
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +54,7 @@ def digest(point: Point) -> str:
     >>> len(digest({"schedule": "ring", "seq_len": 4096}))
     64
     """
-    named = {name: _file_digest(point[name]) for name in FILES if isinstance(point.get(name), str)}
+    named = {path: _file_digest(path) for path in _files_of(point)}
     text = json.dumps([dict(point), named, _program_digest()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -81,6 +83,13 @@ def _read_cached(path: Path | None) -> Outcome | None:
     except ValueError:
         return None
     return outcome if isinstance(outcome, dict) and "schedule" in outcome else None
+
+
+def _files_of(point: Point) -> Iterator[str]:
+    """Names that may be files: of a model, profile or topology, and after an @ in any option."""
+    for name, value in point.items():
+        if isinstance(value, str):
+            yield from [value] if name in FILES else NAMED_FILE.findall(value)
 
 
 def _file_digest(name: str) -> str | None:

@@ -165,6 +165,18 @@ def test_an_outcome_is_taken_from_the_cache_until_its_inputs_change(tmp_path: An
     assert digest(point) != digest({**point, "batch": 2})
 
 
+@pytest.mark.parametrize(("option", "text"), [("mask", "document:lengths=@{},causal=true"), ("hardware", "{}"),
+                                              ("topology", "{}"), ("model", "{}"), ("routing", "@{}")])  # fmt: skip
+def test_an_outcome_is_stale_when_a_file_that_it_read_has_changed(tmp_path: Any, option: str, text: str) -> None:
+    file = tmp_path / "lengths.txt"
+    file.write_text("4096 4096")
+    point = {**module.base_point(ATTENTION), "schedule": "ring", option: text.format(file)}
+    before = digest(point)
+    assert digest(point) == before
+    file.write_text("2048 6144")
+    assert digest(point) != before
+
+
 def test_front_of_random_rows_is_what_the_definition_says() -> None:
     import numpy as np
 
