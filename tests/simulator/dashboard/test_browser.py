@@ -176,6 +176,18 @@ def test_options_of_a_step_are_there_for_a_step(page: Page, address: str) -> Non
     expect(page.locator("#command")).to_contain_text("--layers layer --pass forward")
 
 
+def test_options_of_serving_are_there_for_decoding(page: Page, address: str) -> None:
+    page.goto(f"{address}{SMALL}&subject=model/decode&view=sure")
+    expect(page.locator("#sure-runs")).to_contain_text("H100")
+    expect(page.locator("#prefill_chunk")).to_be_hidden()
+    page.locator("#kv_dtype").click()
+    page.get_by_text("int8", exact=True).click()
+    page.get_by_text("A token's kernels as one CUDA graph").click()
+    expect(page.locator("#command")).to_contain_text("--kv-dtype int8")
+    expect(page.locator("#command")).to_contain_text("--cuda-graphs")
+    assert "kv_dtype=int8" in page.url and "cuda_graphs=on" in page.url
+
+
 @pytest.mark.parametrize(
     ("text", "seen"),
     [('<script src="http://elsewhere.example/x.js"></script>', "elsewhere"), ("<script>nothing()</script>", "nothing")],
