@@ -1,7 +1,8 @@
 """Prices operations: what they are (`simulator.program.operations`) to how long they take, in integer nanoseconds.
 
     device_ns = round(1e9 seconds),  seconds by `cost_models.kernels` and `cost_models.network`
-    host_ns   = launches x launch_s, or what issuing an exchange or a collective takes
+    host_ns   = launches x launch_s, or what issuing an exchange or a collective takes; in a call on its own that of the
+                kind of operation, and more for the first of each
 
 Every distinct shape is priced once: attention per distinct lowering (`kernel_costs`), transfers per ring and size
 (`network_costs`), kept in `prices`.
@@ -54,24 +55,54 @@ class CostModel(KernelCosts):
         self._topology, self._network = topology, NetworkCosts(topology, profile, prices)
         self._worked, self._counts = worked or Worked(), worked is None
         host = profile.host
+        self._kinds_ns = {kind: to_ns(seconds) for kind, seconds in host.kinds.items()} if host.cold else {}
+        self._first_of: dict[tuple[str, str], int] = {}
         self._exchange_ns, self._collective_ns, self._graph_ns, self._node_ns = map(
             to_ns, (host.exchange_s, host.collective_s, host.graph_s, host.graph_node_s)
         )
 
     def host_ns(self, operation: Operation) -> Column:
         """Time the host needs to issue an operation, on each rank."""
-        work = operation.work
         if operation.kind == PROPAGATION:
             return 0
         if "graphed" in operation.options:
             return cast(IntArray, operation.options["graphed"]) * self._graph_ns + self._node_ns
+        column = self._issue_ns(operation)
+        if not self._profile.host.cold:
+            return column
+        launches = [operation.kind] + (["row_dot"] if self._makes_output(operation.work) else [])
+        return column + sum(self._first_ns(each, operation) for each in launches)
+
+    def _issue_ns(self, operation: Operation) -> Column:
+        work = operation.work
         if isinstance(work, Exchange):
             return self._exchange_ns
         if isinstance(work, Collective):
             return self._collective_ns
         if isinstance(work, Attention):
-            return self._launches(work) * self._attention_host_ns(work)
-        return self._kernel_ns * (len(work.shapes) if isinstance(work, Gemm) else 1)
+            return self._launches(work) * (self._attention_host_ns(work) + self._delta_ns(work))
+        times = len(work.shapes) if isinstance(work, Gemm) else 1
+        return self._kinds_ns.get(operation.kind, self._kernel_ns) * times
+
+    def _delta_ns(self, work: Attention) -> int:
+        """A kernel that computes delta itself is given it by an output made for it, in a launch like a row_dot."""
+        if not self._profile.host.cold or not self._makes_output(work):
+            return 0
+        return self._kinds_ns.get("row_dot", self._kernel_ns)
+
+    def _makes_output(self, work: object) -> bool:
+        return (
+            isinstance(work, Attention)
+            and work.precomputed_delta
+            and not self._profile.kernel(self._kernel).takes_delta
+        )
+
+    def _first_ns(self, kind: str, operation: Operation) -> int:
+        """What the first launch of a kind takes more, as the host's caches are cold."""
+        if self._first_of.setdefault((kind, operation.kind), operation.id) != operation.id:
+            return 0
+        host = self._profile.host
+        return to_ns(host.first.get(kind, host.first_s))
 
     def device_ns(self, operation: Operation) -> Column:
         """Time an operation takes on its lane, on each rank."""

@@ -72,6 +72,9 @@ class KernelCosts:
 
     def _attention_host_ns(self, work: Attention) -> int:
         """Time to issue one attention call."""
+        host = self._profile.host
+        if host.cold and (known := host.kinds.get(f"{self._kernel}_{work.direction}")) is not None:
+            return to_ns(known)
         host_s = self._profile.kernel(self._kernel).direction(work.direction, work.head_dim).host_s
         return to_ns(host_s) if host_s else attention_launches(self._kernel, work.direction) * self._kernel_ns
 

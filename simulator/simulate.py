@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from cost_models.hardware import HardwareProfile
-from cost_models.kernels import choose_kernel
+from cost_models.kernels import backward_fault, choose_kernel
+from cost_models.kernels.limits import REMEDY
 from simulator.contended import ContendedCosts
 from simulator.contention import (
     MOST_RANKS,
@@ -241,7 +242,7 @@ class Run:
             inputs=self._inputs(),
             engine=self.ran.engine,
             provenance=trust.provenance(),
-            warnings=(*self.resolved.warnings, *beyond, *self.ran.warnings, *self._paced(timeline)),
+            warnings=(*self.resolved.warnings, *beyond, *self.ran.warnings, *self._paced(timeline), *self._faults()),
             **_times(timeline, self.pass_),
             peak_memory_bytes=peak,
             reserved_memory_bytes=self.reserved_bytes,
@@ -265,6 +266,11 @@ class Run:
             topology=self.resolved.topology,
             link_shares=self._link_shares(timeline) if self.resolved.request.timeline and self._keeps_all else None,
         )
+
+    def _faults(self) -> tuple[str, ...]:
+        """Says so where the kernel would go wrong on tensors as large as these."""
+        fault = backward_fault(self.kernel, self.traffic.backward_elements)
+        return () if fault is None else (f"{fault}: {REMEDY}",)
 
     def _paced(self, timeline: Timeline) -> tuple[str, ...]:
         """Decoding's kernels are short: says so where the host cannot launch them as fast as they run."""

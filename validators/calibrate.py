@@ -40,7 +40,8 @@ def calibrate(
         str, typer.Option(metavar="I/N", help="Measure every N-th of what is missing, from the I-th.")
     ] = "0/1",
     runs: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Runs of `validate`, to fit isolated calls and intervals to.")
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Runs of `validate`, to fit isolated calls and intervals to; repeatable."),
     ] = None,
     steps: Annotated[
         Path | None,
@@ -77,7 +78,7 @@ def calibrate(
     done = run(latest(files), load_hardware(hardware), machines=machines, progress=_say)
     if steps is not None:
         done = _with_power(done, steps, hardware, topology)
-    if runs is not None:
+    if runs:
         done = _with_calls(done, runs, hardware, topology)
     where = f"records in {_shown(folder)}, {sum(done.outcomes.values())} cases"
     if output:
@@ -111,16 +112,16 @@ def _links(folder: Path, hardware: str, topology: str, output: Path | None, repo
     print(text)
 
 
-def _with_calls(done: Calibration, runs: Path, hardware: str, topology: str) -> Calibration:
+def _with_calls(done: Calibration, runs: list[Path], hardware: str, topology: str) -> Calibration:
     """The fit, and terms of isolated calls under the fitted kernels."""
     from cost_models.hardware.load import load_with_overlay
     from validators.validation.call_fit import fit_calls
     from validators.validation.runs import RunFolder
 
     profile = load_with_overlay(hardware, done.overlay("this fit"))
-    terms = asdict(fit_calls(RunFolder(runs), profile, topology))
+    terms = asdict(fit_calls([RunFolder(each) for each in runs], profile, topology))
     count = int(terms.pop("runs"))
-    return replace(done, calls=terms, calls_reference=f"{count} runs in {_shown(runs)}")
+    return replace(done, calls=terms, calls_reference=f"{count} runs in {', '.join(map(_shown, runs))}")
 
 
 def _with_power(done: Calibration, steps: Path, hardware: str, topology: str) -> Calibration:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from cost_models.calibration.attention import TILINGS, AttentionSample, PassFit, fit_pass
 from cost_models.calibration.holdout import Errors, by_length, by_shape, held_out_errors, predict_s
+from cost_models.calibration.host import HostTerms, fit_host
 from cost_models.calibration.memory import (
     elementwise_errors,
     fit_elementwise,
     fit_gemm,
     gemm_errors,
-    host_times,
     read_shares,
 )
 from cost_models.calibration.observations import PassKey, attention_samples
@@ -55,7 +55,7 @@ class Calibration:
     passes: list[FittedPass]
     elementwise: dict[str, Estimate]
     gemm: dict[str, Estimate]
-    host: dict[str, float]
+    host: HostTerms
     elementwise_errors: dict[str, Errors]
     gemm_errors: dict[str, Errors]
     outcomes: dict[str, int]
@@ -83,7 +83,7 @@ class Calibration:
             "elementwise_errors": {name: vars(each) for name, each in self.elementwise_errors.items()},
             "gemm": {name: _interval(each) for name, each in self.gemm.items()},
             "gemm_errors": {name: vars(each) for name, each in self.gemm_errors.items()},
-            "host_s": self.host,
+            "host_s": asdict(self.host),
             "read_shares": self.read_shares,
             "power": self.power,
             "calls": self.calls,
@@ -127,7 +127,7 @@ def calibrate(
     errors = {name: Errors.of(each) for name, each in elementwise_errors(records, based).items()}
     products = gemm_errors(records, _with_gemm(profile, gemm))
     return Calibration(
-        profile.name, passes, elementwise, gemm, host_times(records), errors,
+        profile.name, passes, elementwise, gemm, fit_host(records), errors,
         {"efficiency": Errors.of(products)} if len(products) else {}, outcomes, _spread(records), list(machines),
         read_shares(records, profile),
     )  # fmt: skip

@@ -1,9 +1,8 @@
-"""Fits of memory-bound kernels, matrix products and the host.
+"""Fits of memory-bound kernels and matrix products.
 
 elementwise   t = overhead + bytes / (efficiency of the pattern x memory bandwidth)
 read share    of memory bandwidth: bytes of K and V over the time of one query's attention to many keys
 gemm          t = overhead + waves x tile FLOP / (efficiency x peak / SMs)
-host          median of the operations' times, and of each attention kernel's
 """
 
 from __future__ import annotations
@@ -100,21 +99,6 @@ def read_shares(records: Sequence[CalibrationRecord], profile: HardwareProfile) 
                 share = moved / sample.seconds / profile.hbm_bytes_per_s
                 found.setdefault(str(record.parameters["kernel"]), []).append(min(1.0, share))
     return {kernel: float(np.median(shares)) for kernel, shares in sorted(found.items())}
-
-
-def host_times(records: Sequence[CalibrationRecord]) -> dict[str, float]:
-    """Seconds that the host needs: ``kernel_s``, and ``KERNEL.DIRECTION`` of each attention kernel."""
-    found: dict[str, float] = {}
-    single = []
-    for record in records:
-        if record.kind == "host" and record.samples_s:
-            if record.parameters["what"] == "attention":
-                found[f"{record.parameters['kernel']}.{record.parameters['direction']}"] = record.median_s
-            elif record.parameters["what"] != "start":
-                single.append(record.median_s)
-    if single:
-        found["kernel_s"] = float(np.median(single))
-    return found
 
 
 def _number(record: CalibrationRecord, name: str) -> float:

@@ -52,7 +52,7 @@ def _terms(fitted: FittedPass, calibration: Calibration) -> Iterator[str]:
             yield f"{name} = {value}\n"
     if direction == "forward" and kernel in calibration.read_shares:
         yield f"read_share = {_number(calibration.read_shares[kernel])}\n"
-    host = calibration.host.get(f"{kernel}.{direction}")
+    host = calibration.host.attention.get(f"{kernel}.{direction}")
     if host is not None:
         yield f"host_s = {_number(host)}\n"
 
@@ -65,18 +65,24 @@ def _memory(calibration: Calibration) -> Iterator[str]:
     if calibration.gemm:
         terms = {**{name: each.value for name, each in calibration.gemm.items()}, **calibration.power}
         yield "[gemm]\n" + "".join(f"{name} = {_number(value)}\n" for name, value in terms.items())
-    if "kernel_s" in calibration.host:
-        yield f"[host]\nkernel_s = {_number(calibration.host['kernel_s'])}\n"
-        for name in ("isolated", "isolated_error"):
-            if name in calibration.calls:
-                yield f"{name} = {_number(calibration.calls[name])}\n"
+    yield from _host(calibration)
+
+
+def _host(calibration: Calibration) -> Iterator[str]:
+    if not calibration.host.terms:
+        return
+    calls = {name: value for name, value in calibration.calls.items() if name in ("isolated", "isolated_error")}
+    yield "[host]\n" + "".join(f"{name} = {_number(s)}\n" for name, s in {**calibration.host.terms, **calls}.items())
+    for name, table in calibration.host.tables.items():
+        yield f"[host.{name}]\n" + "".join(f"{kind} = {_number(s)}\n" for kind, s in sorted(table.items()))
 
 
 def _memory_sources(calibration: Calibration, reference: str) -> Iterator[str]:
     names = [f"elementwise.efficiency.{name}" for name in calibration.elementwise if name != "overhead_s"]
     names += ["elementwise.overhead_s"] if calibration.elementwise else []
     names += [f"gemm.{name}" for name in calibration.gemm]
-    names += ["host.kernel_s"] if "kernel_s" in calibration.host else []
+    names += [f"host.{name}" for name in calibration.host.terms]
+    names += [f"host.{name}.{kind}" for name, table in calibration.host.tables.items() for kind in sorted(table)]
     if names:
         yield _source(names, reference, None)
     if calibration.power:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cost_models.calibration.attention import AttentionSample
     from cost_models.calibration.fit import Calibration, FittedPass
     from cost_models.calibration.holdout import Errors
+    from cost_models.calibration.host import HostTerms
     from cost_models.calibration.robust import Estimate
 
 TARGET_MEDIAN, TARGET_P95 = 0.025, 0.08
@@ -166,10 +167,23 @@ def _others(calibration: Calibration) -> Iterator[str]:
     if calibration.gemm:
         yield "## Matrix products\n"
         yield from _estimates(calibration.gemm, calibration.gemm_errors)
-    if calibration.host:
-        yield "## Host\n\nMedian time to issue one call from Python, in microseconds.\n\n| call | us |\n|---|---|"
-        for name, seconds in sorted(calibration.host.items()):
-            yield f"| {name} | {1e6 * seconds:.1f} |"
+    yield from _host(calibration.host)
+
+
+def _host(host: HostTerms) -> Iterator[str]:
+    if not host.terms:
+        return
+    yield "## Host\n\nMicroseconds to issue one call from Python, one after the other.\n\n| call | us |\n|---|---|"
+    yield f"| others | {1e6 * host.terms['kernel_s']:.1f} |"
+    for name, seconds in sorted(host.attention.items()):
+        yield f"| {name} | {1e6 * seconds:.1f} |"
+    yield ""
+    if host.kinds:
+        yield "In a call on its own, by operation (of attention one launch), and what the first takes more.\n"
+        yield "| operation | us | first |\n|---|---|---|"
+        for name, seconds in sorted(host.kinds.items()):
+            more = host.first.get(name, host.first.get(f"attention_{name.rpartition('_')[2]}"))
+            yield f"| {name} | {1e6 * seconds:.1f} | {'' if more is None else f'{1e6 * more:.1f}'} |"
         yield ""
 
 

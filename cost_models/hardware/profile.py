@@ -172,8 +172,13 @@ class HostCosts(Terms):
     A graph of n kernels in a row takes ``graph_s + n graph_node_s``; the defaults are NVIDIA's figures for CUDA 12.6
     (developer blog of 2024-09, "Constant Time Launch for Straight-Line CUDA Graphs": a repeated launch takes 2.5 us and
     about 1 ns a node, 2 us and 200 ns a node before), read in three places that quote it; nobody here has measured it.
-    ``isolated`` is how many times as long kernels take to issue in a call on its own, for which no cache of the host's
-    is warm; ``isolated_error`` is the half-width of the 90 % band around that.
+
+    ``kernel_s`` and `KernelPass.host_s` are of a host that issues the like all the time. In a call on its own
+    (``cold``) code and data of operations are in few of the host's caches. Then ``kinds`` has the time of one operation
+    of a kind (`simulator.program.operations`; of attention of one launch, KERNEL_DIRECTION), with all its launches and
+    the memory that it takes and gives back, as this toolkit's executor issues it. The first operation of each kind
+    takes ``first`` more, or ``first_s``. ``isolated`` is how many times as long as all that a call takes to issue in
+    fact, ``isolated_error`` the half-width of the 90 % band around it.
     """
 
     kernel_s: Seconds
@@ -181,8 +186,19 @@ class HostCosts(Terms):
     collective_s: Seconds
     graph_s: Seconds = 2.5e-6
     graph_node_s: Seconds = 1e-9
+    kinds: dict[str, Seconds] = {}
+    first: dict[str, Seconds] = {}
+    first_s: Seconds = 0.0
+    cold: bool = False
     isolated: Ratio = 1.0
     isolated_error: Share = 0.0
+
+    def alone(self) -> HostCosts:
+        """The same in a call on its own."""
+        f = self.isolated
+        scaled = {"kernel_s": self.kernel_s * f, "first_s": self.first_s * f, "cold": True, "isolated": 1.0}
+        tables = {name: {kind: s * f for kind, s in getattr(self, name).items()} for name in ("kinds", "first")}
+        return self.model_copy(update={**scaled, **tables})
 
 
 class CopyTerms(Terms):
@@ -327,12 +343,11 @@ class HardwareProfile(Terms):
         return self.model_copy(update={"interference": terms})
 
     def isolated(self) -> HardwareProfile:
-        """The GPU in a call on its own, on a host that has not issued the like just before (``HostCosts.isolated``)."""
+        """The GPU in a call on its own, on a host that has not issued the like just before (`HostCosts.alone`)."""
         factor = self.host.isolated
-        host = self.host.model_copy(update={"kernel_s": self.host.kernel_s * factor, "isolated": 1.0})
         return self._with_passes(
             lambda each: {} if each.host_s is None else {"host_s": each.host_s * factor}
-        ).model_copy(update={"host": host})
+        ).model_copy(update={"host": self.host.alone()})
 
     def after_work(self, worked_s: float) -> HardwareProfile:
         """The GPU after so much work without a rest: that much of each kernel's boost is used up."""

@@ -2,8 +2,8 @@
 
 Interface: :func:`estimate_attention_s`, :func:`estimate_calls_s`, :func:`estimate_elementwise_s`,
 :func:`estimate_gemm_s`, :func:`attention_launches`, :func:`attention_workspace_bytes`, :func:`attention_bytes`,
-:func:`attention_handing`, :func:`gemm_handing`, :func:`choose_kernel`, :func:`split_call`, :func:`merged_rows`,
-:class:`AttentionShape`, :class:`AttentionTimes`.
+:func:`attention_handing`, :func:`gemm_handing`, :func:`choose_kernel`, :func:`backward_fault`,
+:func:`check_backward_size`, :func:`split_call`, :func:`merged_rows`, :class:`AttentionShape`, :class:`AttentionTimes`.
 
 >>> from cost_models.hardware import load_hardware
 >>> from cost_models.masks import KernelCall, Segment
@@ -21,6 +21,7 @@ from cost_models.kernels.gemm import estimate_gemm_s
 from cost_models.kernels.handing import ALL_THE_TIME, Handing, attention_handing, gemm_handing
 from cost_models.kernels.launch_times import attention_bytes, estimate_around_s, estimate_before_s, missed_share
 from cost_models.kernels.launches import attention_launches, launches_of, merged_rows, split_call
+from cost_models.kernels.limits import backward_fault, check_backward_size
 from cost_models.kernels.shape import AttentionShape
 from cost_models.kernels.workspace import attention_workspace_bytes
 
@@ -33,6 +34,8 @@ __all__ = [
     "attention_handing",
     "attention_launches",
     "attention_workspace_bytes",
+    "backward_fault",
+    "check_backward_size",
     "choose_kernel",
     "estimate_around_s",
     "estimate_attention_s",

@@ -26,13 +26,14 @@ class Traffic(Ignore):
     flop : operations of all passes: 2 (D + Dv) per pair, head and batch row forward, 2.5 times that backward.
     rows : least and most queries of an attention call that has any, by direction.
     head_dim : largest of queries and keys; 0 where nothing is attended.
+    backward_elements : largest of a rank's Q and K, as far as its backward kernels touch them.
     """
 
     def __init__(self, setup: Setup, copies: int = 1) -> None:
         self._n_ranks, self._heads = setup.n_ranks, setup.workload.heads * copies
         self._head_pairs = 0
         self._sent: Column = 0
-        self.flop = self.head_dim = 0
+        self.flop = self.head_dim = self.backward_elements = 0
         self.rows: dict[str, Rows] = {}
         self._seen: set[tuple[LoweringColumn, str]] = set()
 
@@ -88,3 +89,7 @@ class Traffic(Ignore):
         if counts:
             known = self.rows.get(work.direction, (counts[0], counts[0]))
             self.rows[work.direction] = min(*known, *counts), max(*known, *counts)
+        if counts and work.direction == "backward":
+            keys = int(work.lowering.table.covered("k")[work.lowering.distinct].max())
+            largest = work.batch * work.head_dim * max(max(counts) * work.heads, keys * work.kv_heads)
+            self.backward_elements = max(self.backward_elements, largest)

@@ -22,7 +22,7 @@ import torch.distributed as dist
 
 from cost_models.masks import parse_mask
 from cost_models.workload import AttentionWorkload
-from simulator.program.operations import Elementwise
+from simulator.program.operations import Attention, Elementwise
 from simulator.program.program import Program
 from simulator.program.setup import Setup
 from simulator.recording import build_program
@@ -103,6 +103,7 @@ def _call(world: World, kernel: str, program: Program, load: LoadInput, rest_s: 
     attention: AttentionKernel = build_attention_kernel(kernel)
     executor = RankExecutor(world, program, attention, load, merge=merge_into)
     kinds = {each.id: each.kind for each in program.operations}
+    works = {each.id: each.work for each in program.operations}
     for number in range(WARM_CALLS + CALLS):
         time.sleep(rest_s)
         found, seen = executor.issue_times_ns(), set[str]()
@@ -111,8 +112,12 @@ def _call(world: World, kernel: str, program: Program, load: LoadInput, rest_s: 
             kind = kinds[operation]
             parameters: dict[str, Value] = {"what": "issue", "operation": kind}
             parameters["turn"] = "later" if kind in seen else "first"
-            if kind.startswith("attention"):
-                parameters |= {"kernel": kernel, "launches": executor.launches(operation)}
+            if isinstance(work := works[operation], Attention):
+                parameters |= {
+                    "kernel": kernel, "launches": executor.launches(operation),
+                    "segments": sum(len(call.segments) for call in work.lowering.of(0).calls),
+                    "delta": work.precomputed_delta,
+                }  # fmt: skip
             seen.add(kind)
             times.setdefault(tuple(parameters.items()), []).append(max(took_ns, 1) / 1e9)
 

@@ -60,17 +60,20 @@ class CudaLanes:
 
     def communicate(self, number: int, lane: str, waits: Sequence[Wait], call: Call) -> None:
         """Issue it on the lane's stream."""
-        stream = self._streams.setdefault(lane, torch.cuda.Stream(self._device))
+        stream = self._streams.get(lane) or self._open(lane)
         if self._computed is None:
             self._computed = self._mark(self._compute, timed=False)
         stream.wait_event(self._computed)
         for other, last in waits:
             if other != COMPUTE:
                 stream.wait_event(self._done[last])
-        with torch.cuda.stream(stream):
+        torch.cuda.set_stream(stream)
+        try:
             begin = self._mark(stream, timed=True) if self.recorded else None
             call()
             self._done[number] = self._mark(stream, timed=self.recorded)
+        finally:
+            torch.cuda.set_stream(self._compute)
         if begin is not None:
             self._marks[number] = begin, self._done[number]
 
@@ -94,6 +97,10 @@ class CudaLanes:
 
     def close(self) -> None:
         """Streams go back by themselves."""
+
+    def _open(self, lane: str) -> torch.cuda.Stream:
+        stream = self._streams[lane] = torch.cuda.Stream(self._device)
+        return stream
 
     def _forget(self) -> None:
         self._taken.clear()

@@ -58,11 +58,18 @@ class World:
         self._groups: dict[tuple[str, tuple[tuple[int, ...], ...]], dist.ProcessGroup | None] = {}
         self._one_host = len(set(self.gather(socket.gethostname()))) == 1
 
-    def group(self, lane: str, members: tuple[tuple[int, ...], ...]) -> dist.ProcessGroup | None:
-        """The communicator of a lane that this rank is in, if any; all ranks ask for the same, in one order."""
+    def group(self, lane: str, members: tuple[tuple[int, ...], ...], *, first: bool = True) -> dist.ProcessGroup | None:
+        """The communicator of a lane that this rank is in, if any; all ranks ask for the same, in one order.
+
+        ``first`` gives NCCL's streams a priority (`communication_first`).
+        """
         key = lane, members
         if key not in self._groups:
-            made = [dist.new_group(list(ranks), timeout=DATA_TIMEOUT, backend=self.backend) for ranks in members]
+            options = communication_first() if first and self.backend == "nccl" else None
+            made = [
+                dist.new_group(list(ranks), timeout=DATA_TIMEOUT, backend=self.backend, pg_options=options)
+                for ranks in members
+            ]
             mine = [group for group, ranks in zip(made, members, strict=True) if self.rank in ranks]
             self._groups[key] = mine[0] if mine else None
             if mine and self.backend == "nccl":
@@ -145,6 +152,20 @@ def own_gpu(backend: str = "nccl") -> torch.device:
             remedy="start fewer ranks, or let them share with NCCL 2.30 and NCCL_MULTI_RANK_GPU_ENABLE=1",
         )  # fmt: skip
     return torch.device("cuda", local % present)
+
+
+def communication_first() -> Any:
+    """NCCL's kernels on streams of high priority.
+
+    A kernel of attention has many times more blocks than fit, and blocks are handed out kernel by kernel: on a stream
+    of its own priority NCCL's few blocks come when the last wave of that kernel leaves room, which makes a hop late
+    that is to run beside it. With a higher one they are next when any block ends (nothing that runs is interrupted).
+    PyTorch's default is no priority; predictions of our runs are those of `HardwareProfile.with_communication_first`.
+    Source: CUDA Runtime API, cudaStreamCreateWithPriority; PyTorch pull requests 43796 and 122830.
+    """
+    options = dist.ProcessGroupNCCL.Options()
+    options.is_high_priority_stream = True
+    return options
 
 
 def group_members(groups: Sequence[int]) -> tuple[tuple[int, ...], ...]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cost_models.kernels import split_call
+from cost_models.kernels import check_backward_size, split_call
 from cost_models.masks import KernelCall, Segment
 from traces.errors import InputError
 from validators.kernels.fused import merge_into, output_with_delta
@@ -52,6 +52,7 @@ class CudnnKernel:
         self, q: Tensor, k: Tensor, v: Tensor, do: Tensor, lse: Tensor, row: Tensor, call: KernelCall, *, delta: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(dq, dk, dv)."""
+        check_backward_size("cudnn", max(q.numel(), k.numel()))
         o = output_with_delta(do, row) if delta else row
         parts = _split(q.shape[1], k.shape[1], call.left, call.right)
         if len(parts) == 1:

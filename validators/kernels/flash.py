@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from cost_models.kernels import check_backward_size
 from cost_models.masks import KernelCall
 from validators.kernels.flash_windows import Part, split_window
 from validators.kernels.fused import output_with_delta
@@ -40,6 +41,8 @@ _split = lru_cache(maxsize=4096)(split_window)
 class Flash2Kernel:
     """flash-attention 2 as PyTorch was built with."""
 
+    name: ClassVar[str] = "flash2"
+
     def forward(self, q: Tensor, k: Tensor, v: Tensor, call: KernelCall) -> tuple[Tensor, Tensor]:
         """(o, lse)."""
         parts = _split(q.shape[1], k.shape[1], call.left, call.right)
@@ -52,6 +55,7 @@ class Flash2Kernel:
         self, q: Tensor, k: Tensor, v: Tensor, do: Tensor, lse: Tensor, row: Tensor, call: KernelCall, *, delta: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(dq, dk, dv)."""
+        check_backward_size(self.name, max(q.numel(), k.numel()))
         o = output_with_delta(do, row) if delta else row
         parts = _split(q.shape[1], k.shape[1], call.left, call.right)
         if len(parts) == 1:
@@ -83,6 +87,7 @@ class Flash2Kernel:
         self, q: Tensor, k: Tensor, v: Tensor, do: Tensor, lse: Tensor, row: Tensor, call: KernelCall, *, delta: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(dq, dk, dv) of whole tensors; rows and columns of no segment hold anything."""
+        check_backward_size(self.name, max(q.numel(), k.numel()))
         o = output_with_delta(do, row) if delta else row
         found, batch, width = list_sequences(call, *q.shape[:2], k.shape[1], q.device), q.shape[0], v.shape[3]
         gradients = BACKWARD(
@@ -127,13 +132,13 @@ class _Activated(Flash2Kernel):
 class Flash3Kernel(_Activated):
     """flash-attention 3, for compute capability 9."""
 
-    implementation = "FA3"
+    name, implementation = "flash3", "FA3"
 
 
 class Flash4Kernel(_Activated):
     """flash-attention 4, for compute capability 9 and 10."""
 
-    implementation = "FA4"
+    name, implementation = "flash4", "FA4"
 
 
 def _causal(call: Part | KernelCall) -> bool:

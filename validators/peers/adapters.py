@@ -51,9 +51,9 @@ def build_peer(world: World, schedule: Schedule, *, causal: bool) -> Attend:
         raise InputError(f"{schedule.name} cannot run here", got=missing)
     everyone = (tuple(range(world.size)),)
     if isinstance(schedule, TorchCp):
-        return torch_cp(world.group("peer", everyone), schedule, causal=causal)
+        return torch_cp(world.group("peer", everyone, first=False), schedule, causal=causal)
     if isinstance(schedule, RingFlashAttn):
-        return _ring_flash_attn(world.group("peer", everyone), schedule, causal)
+        return _ring_flash_attn(world.group("peer", everyone, first=False), schedule, causal)
     if isinstance(schedule, YunChang):
         return _yunchang(world, schedule, causal)
     raise InputError(f"{schedule.name} is no peer's schedule")
@@ -83,8 +83,8 @@ def _yunchang(world: World, schedule: YunChang, causal: bool) -> Attend:
         raise InputError("yunchang with a ring of one sends to itself, which gloo refuses", remedy="use ring=2 or nccl")
     neighbours = tuple(tuple(range(first, first + heads)) for first in range(0, ranks, heads))
     across = tuple(tuple(range(first, ranks, heads)) for first in range(heads))
-    PROCESS_GROUP.ULYSSES_PG = world.group("peer heads", neighbours)
-    PROCESS_GROUP.RING_PG = world.group("peer ring", across)
+    PROCESS_GROUP.ULYSSES_PG = world.group("peer heads", neighbours, first=False)
+    PROCESS_GROUP.RING_PG = world.group("peer ring", across, first=False)
     layer = LongContextAttention(ring_impl_type="zigzag" if causal else "basic")
     return _differentiated(lambda q, k, v: layer(q, k, v, causal=causal))
 

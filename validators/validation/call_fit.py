@@ -1,6 +1,7 @@
 """What isolated calls have beyond the terms that microbenchmarks fit, from runs that are not those judged.
 
-    isolated    median over runs of  (time to issue the call) / (sum of the warm times of its operations)
+    isolated    median over runs that wait for the host of
+                (time to issue the call) / (sum of what its operations take to issue)
     its error   what (n + 1) 9/10 of n configurations stay within of that, relative
     call_error  least e for which (n + 1) 9/10 of n configurations that the device limits lie, with all their schedules,
                 in  time / (1 + s) ... time (1 + s),  s^2 = s_terms^2 + e^2
@@ -21,11 +22,13 @@ from numpy.typing import NDArray
 
 from cost_models.hardware import HardwareProfile
 from simulator.costing import CostModel
+from simulator.engines.hosts import HostTimes
 from simulator.recording import build_program
 from simulator.schedules import parse_schedule
 from traces.errors import InputError
 from validators.validation.forecast import GpuPredictor
 from validators.validation.runs import MeasuredRun, RunFolder
+from validators.validation.step_configuration import StepConfiguration
 
 FloatArray = NDArray[np.float64]
 
@@ -44,8 +47,8 @@ class CallTerms:
     runs: int
 
 
-def fit_calls(folder: RunFolder, profile: HardwareProfile, topology: str) -> CallTerms:
-    """Terms of a folder's runs.
+def fit_calls(folders: Sequence[RunFolder], profile: HardwareProfile, topology: str) -> CallTerms:
+    """Terms of folders' runs.
 
     Parameters
     ----------
@@ -57,14 +60,19 @@ def fit_calls(folder: RunFolder, profile: HardwareProfile, topology: str) -> Cal
     InputError
         Where there are hardly any runs.
     """
-    runs = [run for run in folder.runs.values() if run.outcome == "measured" and run.issued_s]
+    runs = [
+        run for folder in folders for run in folder.runs.values() if run.outcome == "measured" and run.issued_s
+    ]  # fmt: skip
     if len(runs) < FEWEST:
         raise InputError("too few runs to fit isolated calls to", got=len(runs), expected=f"{FEWEST} with issued_s")
-    plain = profile.model_copy(update={"call_error": 0.0})
-    ratios = np.array([(run.issued_s or 0.0) / warm_s(plain, topology, run) for run in runs])
-    isolated = max(1.0, float(np.median(ratios)))
-    error = conformal(_by_configuration(runs, np.abs(np.log(ratios / isolated)).tolist()))
-    host = profile.host.model_copy(update={"isolated": isolated, "isolated_error": math.expm1(error)})
+    plain = profile.model_copy(
+        update={"call_error": 0.0, "host": profile.host.model_copy(update={"isolated": 1.0, "isolated_error": 0.0})}
+    )
+    waiting = [run for run in runs if GpuPredictor(plain, topology).predict(run).host_limited]
+    ratios = np.array([(run.issued_s or 0.0) / expected_s(plain, topology, run) for run in waiting or runs])
+    isolated = float(np.median(ratios))
+    error = conformal(_by_configuration(waiting or runs, np.abs(np.log(ratios / isolated)).tolist()))
+    host = plain.host.model_copy(update={"isolated": isolated, "isolated_error": math.expm1(error)})
     predictor = GpuPredictor(plain.model_copy(update={"host": host}), topology)
     judged, lacking = list[MeasuredRun](), list[float]()
     for run in runs:
@@ -85,14 +93,19 @@ def _by_configuration(runs: Sequence[MeasuredRun], sizes: Sequence[float]) -> Fl
     return np.array(list(largest.values()))
 
 
-def warm_s(profile: HardwareProfile, topology: str, run: MeasuredRun) -> float:
-    """Time of the host for all operations of a run, had it issued the like just before."""
-    warm = profile.model_copy(update={"host": profile.host.model_copy(update={"isolated": 1.0})})
-    request = GpuPredictor(warm, topology).request(run.configuration, run.schedule)
-    resolved = request.resolve()
-    program = build_program(parse_schedule(run.schedule), run.configuration.setup, run.configuration.pass_)
-    costs = CostModel(resolved.topology, warm, run.configuration.kernel)
-    return sum(float(np.max(costs.host_ns(operation))) for operation in program.operations) / 1e9
+def expected_s(profile: HardwareProfile, topology: str, run: MeasuredRun) -> float:
+    """Time of the host for all operations of a call on its own, by the terms of microbenchmarks."""
+    plain = profile.model_copy(update={"host": profile.host.model_copy(update={"isolated": 1.0})})
+    c = run.configuration
+    resolved = GpuPredictor(plain, topology).request(c, run.schedule).resolve()
+    program = (
+        c.program(run.schedule)
+        if isinstance(c, StepConfiguration)
+        else build_program(parse_schedule(run.schedule), c.setup, c.pass_)
+    )
+    hosts = HostTimes(c.ranks, CostModel(resolved.topology, plain.isolated(), c.kernel))
+    program.replay(hosts)
+    return float(hosts.issuing_ns.max()) / 1e9
 
 
 def conformal(sizes: FloatArray) -> float:

@@ -11,7 +11,7 @@ from cost_models.processes import ProcessProfile
 from cost_models.topology import ClusterTopology, NcclSettings, load_topology, nccl_settings_of
 from simulator.engines.memory import Memory
 from simulator.request import SimulationRequest
-from simulator.schedules import parse_schedule
+from simulator.schedules import PEERS, parse_schedule
 from simulator.simulate import memory_bytes, simulate
 from traces.timeline import Timeline
 from validators.validation.draws import Forecast
@@ -53,8 +53,9 @@ class GpuPredictor:
     """Predicts by `simulate`, of isolated calls that follow each other with hardly a rest.
 
     The GPU has worked before, for as long as the call itself takes, since schedules of one configuration take turns
-    (`HardwareProfile.after_work`). On one GPU the host issues attention with cold caches (`isolated`); steps of models,
-    and calls of several ranks, issue so many operations that only their first ones are cold, which nobody has measured.
+    (`HardwareProfile.after_work`). The host's caches are cold for the first operation of each kind (`isolated`): in
+    calls of several ranks, too, though that has been measured on one GPU only. NCCL's streams have a priority in our
+    executor (`World.group`), and none in peers, whose host is priced by launches.
 
     Parameters
     ----------
@@ -83,22 +84,29 @@ class GpuPredictor:
         if isinstance(configuration, StepConfiguration):
             return self._of_step(configuration, schedule, topology, worked_s)
         has_backward = parse_schedule(schedule).has_backward
-        worked = self.profile.after_work(worked_s)
-        gpu_profile = worked.isolated() if ranks == 1 else worked
         return SimulationRequest(
             seq_len=configuration.seq_len, gpus=ranks, schedule=schedule, heads=configuration.heads,
-            kv_heads=configuration.kv_heads, head_dim=configuration.head_dim, nodes=nodes, hardware=gpu_profile,
+            kv_heads=configuration.kv_heads, head_dim=configuration.head_dim, nodes=nodes,
+            hardware=self._profile_of(schedule, worked_s),
             topology=topology, batch=configuration.batch, dtype=configuration.dtype, mask=configuration.mask,
             pass_=configuration.pass_ if has_backward else "forward", kernel=configuration.kernel,
         )  # fmt: skip
 
+    def _profile_of(self, schedule: str, worked_s: float) -> HardwareProfile:
+        """The GPU as our executor uses it, or, for a peer, as PyTorch does by default."""
+        worked = self.profile.after_work(worked_s)
+        if parse_schedule(schedule).name in PEERS:
+            return worked
+        return worked.isolated().with_communication_first()
+
     def _of_step(
         self, c: StepConfiguration, schedule: str, topology: ClusterTopology, worked_s: float
     ) -> SimulationRequest:
-        pass_, worked = "step" if c.what == "model" else "both", self.profile.after_work(worked_s)
+        pass_ = "step" if c.what == "model" else "both"
         return SimulationRequest(
             seq_len=c.seq_len, gpus=c.ranks, schedule=schedule, model=c.shape, nodes=c.ranks // c.ranks_per_node,
-            hardware=worked, topology=topology, batch=c.batch, dtype=c.dtype, mask=c.mask, layers=c.what,
+            hardware=self._profile_of(schedule, worked_s), topology=topology, batch=c.batch, dtype=c.dtype,
+            mask=c.mask, layers=c.what,
             pass_=pass_, kernel=c.kernel, **c.options,
         )  # fmt: skip
 

@@ -15,7 +15,8 @@ import attnsim
 from cost_models.calibration.attention import TILINGS, fit_pass
 from cost_models.calibration.fit import _with_elementwise
 from cost_models.calibration.holdout import Errors, by_length, held_out_errors, predict_s
-from cost_models.calibration.memory import fit_elementwise, fit_gemm, host_times
+from cost_models.calibration.host import fit_host
+from cost_models.calibration.memory import fit_elementwise, fit_gemm
 from cost_models.calibration.observations import attention_samples
 from cost_models.hardware import load_hardware
 from traces.records import CalibrationRecord, latest, read_folder
@@ -77,11 +78,14 @@ def test_memory_products_and_host(gpu: str, records: dict[str, list[CalibrationR
     elementwise, gemm, host = (
         fit_elementwise(records[gpu], profile),
         fit_gemm(records[gpu], profile),
-        host_times(records[gpu]),
+        fit_host(records[gpu]),
     )
     for name, share in profile.elementwise.efficiency.items():
         if name in elementwise:
             assert elementwise[name].value == pytest.approx(share, rel=2e-3)
     assert gemm["efficiency"].value == pytest.approx(profile.gemm.efficiency, rel=2e-3)
-    assert host["kernel_s"] == pytest.approx(profile.host.kernel_s, rel=1e-3)
-    assert host["cudnn.backward"] == pytest.approx(profile.kernels["cudnn"].backward.host_s, rel=1e-3)
+    for name, value in host.terms.items():
+        assert value == pytest.approx(getattr(profile.host, name), rel=1e-3), name
+    for name, table in host.tables.items():
+        assert table == pytest.approx(getattr(profile.host, name), rel=1e-3), name
+    assert host.attention["cudnn.backward"] == pytest.approx(profile.kernels["cudnn"].backward.host_s, rel=1e-3)
