@@ -11,15 +11,12 @@ import gc
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 
-from simulator.engines.rows import Rows
-from simulator.program.program import Program
 from simulator.recording import build_program
 from simulator.schedules import PEERS, Schedule, parse_schedule
 from traces.errors import InputError
@@ -33,6 +30,7 @@ from validators.kernels.fused import merge_into
 from validators.peers.adapters import why_missing
 from validators.peers.executor import PeerExecutor
 from validators.reference import relative_error
+from validators.validation.candidate import Candidate, measured_timeline
 from validators.validation.inputs import SeededInputs
 from validators.validation.runs import Configuration, MeasuredRun
 from validators.validation.sampled import SampleCheck, is_right
@@ -43,23 +41,6 @@ LOOPED_ELEMENTS = 1 << 27
 LOOPED_ERROR = 1e-3
 INSTRUMENTED = {"cuda": 1, "cpu": 3}
 """Calls whose operations are timed: a host's processes are disturbed now and then."""
-
-
-@dataclass
-class Candidate:
-    """A schedule that is being measured."""
-
-    schedule: Schedule
-    program: Program
-    executor: RankExecutor | PeerExecutor
-    run: MeasuredRun
-    samples_ns: list[int]
-    issued_ns: list[int]
-
-    @property
-    def alive(self) -> bool:
-        """Whether it is right so far, and can be timed."""
-        return self.run.outcome == "measured"
 
 
 class Measurement:
@@ -263,26 +244,6 @@ def _is_right(candidate: Candidate, errors: Mapping[str, float]) -> bool:
     if candidate.schedule.exact:
         return is_right(errors, candidate.program)
     return all(error <= LOOPED_ERROR for error in errors.values())
-
-
-def measured_timeline(program: Program, spans_ns: Sequence[Mapping[int, tuple[int, int]]]) -> Timeline:
-    """The operations of a Program as they ran, with the numbers and names that a simulation gives them.
-
-    Parameters
-    ----------
-    spans_ns : (start, end) of each operation, for each rank.
-    """
-    n_ranks = len(spans_ns)
-    rows, last_end = Rows(n_ranks), {}
-    for operation in program.operations:
-        pairs = np.array([spans.get(operation.id, (0, 0)) for spans in spans_ns], dtype=np.int64)
-        # Timestamps of one stream may go back by their resolution.
-        start = np.maximum(np.maximum(pairs[:, 0], 0), last_end.get(operation.lane, 0))
-        end = np.maximum(pairs[:, 1], start)
-        took_part = np.array([operation.id in spans for spans in spans_ns])
-        rows.observe(operation, start, end)
-        last_end[operation.lane] = np.where(took_part, end, last_end.get(operation.lane, 0))
-    return rows.timeline({"engine": "measured"})
 
 
 @contextmanager

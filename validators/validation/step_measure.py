@@ -15,7 +15,8 @@ from simulator.program.program import Program
 from simulator.schedules import parse_schedule
 from validators.executors.distributed import RankExecutor
 from validators.kernels.fused import merge_into
-from validators.validation.measure import Candidate, Measurement
+from validators.validation.candidate import Candidate
+from validators.validation.measure import Measurement
 from validators.validation.runs import MeasuredRun
 from validators.validation.step_configuration import StepConfiguration
 from validators.validation.step_inputs import StepInputs
