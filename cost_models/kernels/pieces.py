@@ -62,8 +62,7 @@ def count_pieces(
     splits : parts of each piece's inner loop that are pieces of their own (`split_keys`).
     share : of its tiles, that each piece visits.
     """
-    placed = calls if whole_grid else (_at_origin(calls[0]),)
-    weights = _weigh_pieces(curve, whole_grid, placed, direction, splits, share)
+    weights = _weigh_pieces(curve, whole_grid, _placed(calls, whole_grid), direction, splits, share)
     if not len(weights):
         return Work(0.0, 1.0)
     copies = shape.problems * splits
@@ -79,10 +78,13 @@ def count_pieces(
     return Work(busy_s, shared_bytes(slots / len(weights), calls, shape, direction))
 
 
-def _at_origin(call: KernelCall) -> KernelCall:
-    """The same call of segments that all begin at 0: on grids of their own it does not matter where they lie."""
+def _placed(calls: tuple[KernelCall, ...], whole_grid: bool) -> tuple[KernelCall, ...]:
+    """Calls on one grid as they are; else one of segments that all begin at 0, as it does not matter where they lie."""
+    if whole_grid:
+        return calls
+    call = calls[0]
     lengths = ((each.q_stop - each.q_start, each.k_stop - each.k_start) for each in call.segments)
-    return KernelCall(tuple(Segment(0, rows, 0, columns) for rows, columns in lengths), call.left, call.right)
+    return (KernelCall(tuple(Segment(0, rows, 0, columns) for rows, columns in lengths), call.left, call.right),)
 
 
 @lru_cache(maxsize=16384)
@@ -133,8 +135,8 @@ def count_piece_waves(
     direction: str,
 ) -> float:
     """Pieces of a launch, over those that run at once; parameters as for :func:`count_pieces`."""
-    tiles = _visits(curve, whole_grid, calls, direction).tiles
-    return int(np.count_nonzero(tiles)) * shape.problems / (sm_count * curve.blocks_per_sm)
+    pieces = len(_weigh_pieces(curve, whole_grid, _placed(calls, whole_grid), direction, 1, 1.0))
+    return pieces * shape.problems / (sm_count * curve.blocks_per_sm)
 
 
 def choose_splits(
