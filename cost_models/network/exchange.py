@@ -55,7 +55,7 @@ def estimate_exchange_s(
     >>> from cost_models.topology import load_topology
     >>> node, gpu = load_topology("dgx-h100"), load_hardware("h100-sxm")
     >>> (estimate_exchange_s(node, gpu, [0, 1, 2], [1, 0, 2], 2**20) * 1e6).round(1).tolist()
-    [16.5, 16.5, 0.0]
+    [16.0, 16.0, 0.0]
     """
     sources, targets = np.broadcast_arrays(np.asarray(src, np.int64), np.asarray(dst, np.int64))
     if sources.ndim != 1 or np.ndim(n_bytes) > 1 or np.size(n_bytes) not in (1, sources.size):

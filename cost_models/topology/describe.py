@@ -22,7 +22,7 @@ def describe_topology(topology: ClusterTopology, node: int = 0) -> dict[str, Any
     >>> from cost_models.topology import load_topology
     >>> facts = describe_topology(load_topology("h200-shm-pair"))
     >>> facts["gpu"], facts["matrix"][0][1]
-    ('h200-sxm', {'path_type': 'PHB', 'kind': 'shm', 'gb_per_s': 24.0})
+    ('h200-sxm', {'path_type': 'PHB', 'kind': 'shm', 'gb_per_s': 30.0})
     """
     machine = topology.transports[topology.machine_of_node[node]].machine
     ranks = [node * topology.ranks_per_node + local for local in range(topology.ranks_per_node)]
