@@ -137,7 +137,8 @@ class KernelCosts:
         return np.array(prices, dtype=np.int64)[index.reshape(-1)]
 
     def _gemm_ns(self, work: Gemm, m: int, planes: int, worked_s: float) -> int:
-        worked_s = worked_s if self._profile.gemm.sustained_loss else 0.0
+        limited = self._profile.gemm.sustained_loss or self._profile.power.deep_loss
+        worked_s = worked_s if limited else 0.0
         key = ("gemm", m, planes, work.shapes, work.dtype, work.weight_bits, work.over_rows, worked_s)
         if key not in self._priced:
             dtype, bits = work.dtype, work.weight_bits

@@ -3,8 +3,8 @@
     worked = sum of the compute lane's operations issued before, on the middle rank,    in steps of `STEPS_S`
 
 The middle rank has about the mean work also where early ranks have less (contiguous causal). Steps, because every
-distinct worked time is a price of its own. Gaps do not count as rests: a GPU that waits for a link for long would cool
-down, and is priced as if it had not.
+distinct worked time is a price of its own; they are close where the slow control of power acts. Gaps do not count as
+rests: a GPU that waits for a link for long would cool down, and is priced as if it had not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from bisect import bisect_right
 
 from simulator.program.operations import COMPUTE, Column, Operation
 
-STEPS_S = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
+STEPS_S = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 0.8, 0.92, 1.04)
 
 
 class Worked:

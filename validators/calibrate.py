@@ -43,15 +43,11 @@ def calibrate(
         list[Path] | None,
         typer.Option(metavar="FOLDER", help="Runs of `validate`, to fit isolated calls and intervals to; repeatable."),
     ] = None,
-    steps: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Training steps of `validate`: the power limit of products."),
-    ] = None,
     network: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Records network-*.jsonl: fit links only, to a profile of such a node."),
     ] = None,
-    topology: Annotated[str, typer.Option(metavar="NAME|FILE", help="Of runs, steps, and networks.")] = "dgx-h100",
+    topology: Annotated[str, typer.Option(metavar="NAME|FILE", help="Of runs and networks.")] = "dgx-h100",
     fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Fit the profile.")] = True,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the calibrated terms (TOML).")] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report (Markdown).")] = None,
@@ -76,8 +72,6 @@ def calibrate(
     files = read_folder(folder)
     machines = [dict(machine) for file in files for machine in file.machines.values()]
     done = run(latest(files), load_hardware(hardware), machines=machines, progress=_say)
-    if steps is not None:
-        done = _with_power(done, steps, hardware, topology)
     if runs:
         done = _with_calls(done, runs, hardware, topology)
     where = f"records in {_shown(folder)}, {sum(done.outcomes.values())} cases"
@@ -122,17 +116,6 @@ def _with_calls(done: Calibration, runs: list[Path], hardware: str, topology: st
     terms = asdict(fit_calls([RunFolder(each) for each in runs], profile, topology))
     count = int(terms.pop("runs"))
     return replace(done, calls=terms, calls_reference=f"{count} runs in {', '.join(map(_shown, runs))}")
-
-
-def _with_power(done: Calibration, steps: Path, hardware: str, topology: str) -> Calibration:
-    """The fit, and the power limit of products under it."""
-    from cost_models.hardware.load import load_with_overlay
-    from validators.validation.power_fit import fit_power
-    from validators.validation.runs import RunFolder
-
-    terms = fit_power(RunFolder(steps), load_with_overlay(hardware, done.overlay("this fit")), topology)
-    count = int(terms.pop("runs"))
-    return replace(done, power=terms, power_reference=f"{count} training steps in {_shown(steps)}")
 
 
 def _measure(folder: Path, minutes: float, shard: str) -> None:

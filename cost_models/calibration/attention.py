@@ -10,6 +10,7 @@ The model is `cost_models.kernels.attention`'s; what is fitted are
 | mask_cost | of applying the mask to a tile, in tiles: `masked_tile_cost` - 1 |
 | window_cost | of the mask on a tile of a windowed call that it does not cut: `window_tile_cost` - 1 |
 | varlen_s | of each piece of a call of several segments |
+| checked_mask_s | of each piece of a masked call whose kernel checks bounds |
 | alone_share | part of the time for which one block keeps a multiprocessor busy, where it takes several |
 | miss_cost | of a tile whose loads miss the L2 cache, in tiles: `l2_miss_cost` |
 | boost_s, loss | duration from which on the power limit lowers the clock, and by how much |
@@ -23,16 +24,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cost_models.calibration.robust import Estimate, Parameter, fit_times
 from cost_models.hardware import HardwareProfile, KernelPass
+from cost_models.hardware.profile import PowerTerms
 from cost_models.kernels import AttentionShape, estimate_around_s, missed_share
-from cost_models.kernels.pieces import shared_bytes
+from cost_models.kernels.pieces import checks_bounds, shared_bytes, split_visits
+from cost_models.kernels.power import slowed_s
 from cost_models.kernels.schedule import dispatch_in_order, rate_with
-from cost_models.kernels.tiles import tiles_per_column_tile, tiles_per_row_tile
+from cost_models.kernels.split_keys import SPLIT_ROWS, estimate_combine_s, split_columns, split_launch
+from cost_models.kernels.tiles import Visits, tiles_per_column_tile, tiles_per_row_tile
 from cost_models.masks import KernelCall
 
 FloatArray = NDArray[np.float64]
@@ -72,13 +77,14 @@ TILINGS = {
 
 @dataclass(frozen=True)
 class AttentionSample:
-    """A measured call, after so much work without a rest."""
+    """A measured call of a kernel, after so much work without a rest."""
 
     call: KernelCall
     shape: AttentionShape
     direction: str
     seconds: float
     worked_s: float = 0.0
+    kernel: str = "fitted"
 
     @property
     def rows(self) -> int:
@@ -89,6 +95,11 @@ class AttentionSample:
     def length(self) -> int:
         """The longer side of the call: what is left out together."""
         return max(self.rows, sum(segment.k_stop - segment.k_start for segment in self.call.segments))
+
+    def splits(self, sm_count: int) -> int:
+        """Parts into which the kernel splits the keys."""
+        forward = self.direction == "forward"
+        return split_launch(self.kernel, (self.call,), self.shape, sm_count) if forward else 1
 
 
 @dataclass(frozen=True)
@@ -108,7 +119,7 @@ def fit_pass(samples: Sequence[AttentionSample], tiling: Tiling, profile: Hardwa
     profile : of the GPU; its memory-bound kernels give what backward does around its main kernel.
     """
     measured = np.array([sample.seconds for sample in samples])
-    around = np.array([estimate_around_s(profile, (s.call,), s.shape, s.direction) for s in samples])
+    around = np.array([_around_s(profile, sample) for sample in samples])
     unit_flop = np.array([s.shape.flop_per_pair(s.direction) for s in samples]) * float(tiling.rows * tiling.columns)
     values = _first_guess(samples, tiling, profile)
     estimates: dict[str, Estimate] = {}
@@ -130,13 +141,20 @@ def fit_pass(samples: Sequence[AttentionSample], tiling: Tiling, profile: Hardwa
     return PassFit(_curve(values, samples, tiling, float(unit_flop[0]), profile), estimates)
 
 
+def _around_s(profile: HardwareProfile, sample: AttentionSample) -> float:
+    """Kernels beside the main one."""
+    splits = sample.splits(profile.sm_count)
+    combined = estimate_combine_s(profile, sample.rows, splits, sample.shape)
+    return combined + estimate_around_s(profile, (sample.call,), sample.shape, sample.direction)
+
+
 def _first_guess(samples: Sequence[AttentionSample], tiling: Tiling, profile: HardwareProfile) -> dict[str, float]:
     shape, direction = samples[0].shape, samples[0].direction
     flop = tiling.rows * tiling.columns * shape.flop_per_pair(direction)
     tile_s = flop * profile.sm_count / (0.5 * profile.peak(shape.dtype))
     return {
         "overhead_s": 5e-6, "prologue_s": 2e-6, "tile_s": tile_s, "mask_cost": 0.5, "window_cost": 0.1,
-        "varlen_s": 0.0, "alone_share": 0.7, "miss_cost": 0.0, "boost_s": 0.04, "loss": 0.08,
+        "varlen_s": 0.0, "checked_mask_s": 0.0, "alone_share": 0.7, "miss_cost": 0.0, "boost_s": 0.04, "loss": 0.08,
     }  # fmt: skip
 
 
@@ -153,6 +171,8 @@ def _parameters(values: dict[str, float], samples: Sequence[AttentionSample], ti
         free.append(Parameter("window_cost", values["window_cost"], 0, 5))
     if any(len(sample.call.segments) > 1 for sample in samples):
         free.append(Parameter("varlen_s", values["varlen_s"], 0, 1e-4))
+    if tiling.masks_window_tiles and any(checks_bounds(s.call, tiling.rows, tiling.columns) for s in samples):
+        free.append(Parameter("checked_mask_s", values["checked_mask_s"], 0, 1e-4))
     if shared:
         free.append(Parameter("alone_share", values["alone_share"], 0.2, 1))
     if not few:
@@ -165,7 +185,7 @@ def _parameters(values: dict[str, float], samples: Sequence[AttentionSample], ti
 class _Features:
     """Of the slowest multiprocessor, per sample, before and in the simulated part.
 
-    Columns: pieces, tiles, masked tiles, other tiles of a window, pieces of several segments.
+    Columns: pieces, tiles, masked tiles, other tiles of a window, pieces of several segments, and that check bounds.
     """
 
     before: FloatArray
@@ -174,6 +194,7 @@ class _Features:
     missed: FloatArray
     worked: FloatArray
     blocks_per_sm: int
+    control: PowerTerms
 
     @staticmethod
     def of(
@@ -184,11 +205,17 @@ class _Features:
         sm_count = profile.sm_count
         for sample in samples:
             count = tiles_per_row_tile if sample.direction == "forward" else tiles_per_column_tile
-            visits = count(sample.call, tiling.rows, tiling.columns)
-            tiles, masked = (each[visits.tiles > 0].astype(np.float64) for each in visits)
+            splits, sides = sample.splits(sm_count), (tiling.rows, tiling.columns)
+            if splits > 1:
+                sides = SPLIT_ROWS, split_columns(sample.shape.head_dim)
+            visits = count(sample.call, *sides)
+            visits = split_visits(Visits(*(each[visits.tiles > 0] for each in visits)), splits)
+            area = sides[0] * sides[1] / (tiling.rows * tiling.columns)
+            tiles, masked = (area * each.astype(np.float64) for each in visits)
             windowed = tiles - masked if tiling.masks_window_tiles and sample.call.left is not None else 0 * tiles
             packed = np.full_like(tiles, len(sample.call.segments) > 1)
-            columns = np.stack([np.ones_like(tiles), tiles, masked, windowed, packed], axis=1)
+            checked = np.full_like(tiles, tiling.masks_window_tiles and checks_bounds(sample.call, *sides))
+            columns = np.stack([np.ones_like(tiles), tiles, masked, windowed, packed, checked], axis=1)
             durations = columns @ _weights(values)
             dispatched = dispatch_in_order(
                 durations, sample.shape.problems, sm_count, tiling.blocks_per_sm, values["alone_share"]
@@ -202,7 +229,7 @@ class _Features:
             missed.append(missed_share(profile, shared_bytes(heads, (sample.call,), sample.shape, sample.direction)))
         return _Features(
             np.array(before), np.array(simulated), np.array(shares), np.array(missed),
-            np.array([sample.worked_s for sample in samples]), tiling.blocks_per_sm,
+            np.array([sample.worked_s for sample in samples]), tiling.blocks_per_sm, profile.power,
         )  # fmt: skip
 
     def seconds(self, values: dict[str, float]) -> FloatArray:
@@ -212,21 +239,17 @@ class _Features:
         rates = np.array([rate_with(count, most, alone) for count in range(1, most + 1)])
         busy = self.before @ weights + (self.simulated @ weights) * (self.shares / rates).sum(axis=1)
         busy = busy * (1 + values["miss_cost"] * self.missed)
-        compute = _slowed(self.worked + busy, values) - _slowed(self.worked, values)
-        return np.asarray(values["overhead_s"] + compute)
-
-
-def _slowed(busy: FloatArray, values: dict[str, float]) -> FloatArray:
-    """Time that work takes under the power limit, by the time it takes at the highest clock."""
-    late = np.maximum(busy - values["boost_s"], 0.0)
-    return np.asarray(busy - late + late / (1 - values["loss"] * late / (late + SUSTAINED_S)))
+        limit = SimpleNamespace(boost_s=values["boost_s"], sustained_loss=values["loss"], sustained_s=SUSTAINED_S)
+        pairs = zip(busy.tolist(), self.worked.tolist(), strict=True)
+        return values["overhead_s"] + np.array([slowed_s(limit, self.control, *pair) for pair in pairs])
 
 
 def _weights(values: dict[str, float]) -> FloatArray:
     """Seconds per unit of each column of `_Features`."""
     tile = values["tile_s"]
     return np.array([
-        values["prologue_s"], tile, tile * values["mask_cost"], tile * values["window_cost"], values["varlen_s"]
+        values["prologue_s"], tile, tile * values["mask_cost"], tile * values["window_cost"], values["varlen_s"],
+        values["checked_mask_s"],
     ])  # fmt: skip
 
 
@@ -252,6 +275,7 @@ def _curve(
         masked_tile_cost=_rounded(1 + values["mask_cost"]),
         window_tile_cost=_rounded(1 + values["window_cost"]) if has_windows else None,
         varlen_s=_rounded(values["varlen_s"]) if has_segments else 0.0,
+        checked_mask_s=_rounded(values["checked_mask_s"]),
         prologue_s=_rounded(values["prologue_s"]),
         overhead_s=_rounded(values["overhead_s"]),
         l2_miss_cost=_rounded(values["miss_cost"]),

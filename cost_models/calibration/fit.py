@@ -9,19 +9,17 @@ from typing import Any
 import numpy as np
 
 from cost_models.calibration.attention import TILINGS, AttentionSample, PassFit, fit_pass
+from cost_models.calibration.fresh import fresh_errors
 from cost_models.calibration.holdout import Errors, by_length, by_shape, held_out_errors, predict_s
 from cost_models.calibration.host import HostTerms, fit_host
-from cost_models.calibration.memory import (
-    elementwise_errors,
-    fit_elementwise,
-    fit_gemm,
-    gemm_errors,
-    read_shares,
-)
+from cost_models.calibration.memory import elementwise_errors, fit_elementwise, read_shares, shares_of
 from cost_models.calibration.observations import PassKey, attention_samples
 from cost_models.calibration.overlay import render_overlay
+from cost_models.calibration.power import PowerFit, fit_power
+from cost_models.calibration.products import fit_gemm, gemm_errors
 from cost_models.calibration.robust import Estimate, FloatArray
-from cost_models.hardware import HardwareProfile
+from cost_models.hardware import AttentionCurve, HardwareProfile
+from cost_models.hardware.profile import Passes
 from traces.errors import InputError
 from traces.records import CalibrationRecord
 
@@ -62,8 +60,8 @@ class Calibration:
     spread: tuple[float, float] | None = None
     machines: list[dict[str, Any]] = field(default_factory=list)
     read_shares: dict[str, float] = field(default_factory=dict)
-    power: dict[str, float] = field(default_factory=dict)
-    power_reference: str = ""
+    power: PowerFit | None = None
+    fresh: dict[str, Errors] = field(default_factory=dict)
     calls: dict[str, float] = field(default_factory=dict)
     calls_reference: str = ""
 
@@ -85,7 +83,8 @@ class Calibration:
             "gemm_errors": {name: vars(each) for name, each in self.gemm_errors.items()},
             "host_s": asdict(self.host),
             "read_shares": self.read_shares,
-            "power": self.power,
+            "power": None if self.power is None else asdict(self.power) | {"control": self.power.control.model_dump()},
+            "fresh": {name: vars(each) for name, each in self.fresh.items()},
             "calls": self.calls,
         }
 
@@ -111,9 +110,11 @@ def calibrate(
     InputError
         Where there is nothing to fit to.
     """
+    fresh = [each for each in records if each.parameters.get("fresh")]
     records = [each for each in records if not each.parameters.get("fresh")]
-    elementwise, gemm = fit_elementwise(records, profile), fit_gemm(records, profile)
-    based = _with_elementwise(profile, elementwise)
+    elementwise, power = fit_elementwise(records, profile), fit_power(records)
+    based = _with_power(_with_elementwise(profile, elementwise), power)
+    gemm = fit_gemm(records, based)
     passes = []
     for key, samples in sorted(attention_samples(records).items()):
         if len(samples) >= FEWEST and key in TILINGS:
@@ -124,12 +125,14 @@ def calibrate(
     outcomes: dict[str, int] = {}
     for record in records:
         outcomes[record.outcome] = outcomes.get(record.outcome, 0) + 1
-    errors = {name: Errors.of(each) for name, each in elementwise_errors(records, based).items()}
-    products = gemm_errors(records, _with_gemm(profile, gemm))
+    isolation_s = elementwise["isolation_s"].value if elementwise else 0.0
+    errors = {name: Errors.of(each) for name, each in elementwise_errors(records, based, isolation_s).items()}
+    based = _with_gemm(based, gemm)
+    products = gemm_errors(records, based)
     return Calibration(
         profile.name, passes, elementwise, gemm, fit_host(records), errors,
         {"efficiency": Errors.of(products)} if len(products) else {}, outcomes, _spread(records), list(machines),
-        read_shares(records, profile),
+        read_shares(records, profile), power, fresh_errors(fresh, _with_passes(based, passes)),
     )  # fmt: skip
 
 
@@ -150,7 +153,7 @@ def _with_elementwise(profile: HardwareProfile, fitted: dict[str, Estimate]) -> 
     """The profile with the fitted memory-bound kernels, which backward passes contain."""
     if not fitted:
         return profile
-    shares = {name: each.value for name, each in fitted.items() if name != "overhead_s"}
+    shares = shares_of(fitted)
     costs = profile.elementwise.model_copy(
         update={
             "overhead_s": fitted["overhead_s"].value,
@@ -158,6 +161,25 @@ def _with_elementwise(profile: HardwareProfile, fitted: dict[str, Estimate]) -> 
         }
     )
     return profile.model_copy(update={"elementwise": costs})
+
+
+def _with_passes(profile: HardwareProfile, passes: Sequence[FittedPass]) -> HardwareProfile:
+    """The profile with all fitted passes, each as that of its head dim."""
+    kernels = dict(profile.kernels)
+    for each in passes:
+        name, direction, dim = each.key
+        curve = kernels[name]
+        own: AttentionCurve | Passes = curve.head_dims.get(str(dim), curve)
+        both = {"forward": own.forward, "backward": own.backward, direction: each.fit.curve}
+        kernels[name] = curve.model_copy(update={"head_dims": curve.head_dims | {str(dim): Passes(**both)}})
+    return profile.model_copy(update={"kernels": kernels})
+
+
+def _with_power(profile: HardwareProfile, power: PowerFit | None) -> HardwareProfile:
+    if power is None:
+        return profile
+    gemm = profile.gemm.model_copy(update=power.products)
+    return profile.model_copy(update={"power": power.control, "gemm": gemm})
 
 
 def _spread(records: Sequence[CalibrationRecord]) -> tuple[float, float] | None:

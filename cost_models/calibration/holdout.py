@@ -76,7 +76,7 @@ def predict_s(curve: KernelPass, sample: AttentionSample, profile: HardwareProfi
     kernel = AttentionCurve(
         max_head_dim=1024, dtypes=(sample.shape.dtype,), general_masks=False, forward=curve, backward=curve
     )
-    with_curve = profile.model_copy(update={"kernels": {"fitted": kernel}})
+    with_curve = profile.model_copy(update={"kernels": {sample.kernel: kernel}})
     return estimate_attention_s(
-        with_curve, "fitted", sample.call, sample.shape, sample.direction, worked_s=sample.worked_s
+        with_curve, sample.kernel, sample.call, sample.shape, sample.direction, worked_s=sample.worked_s
     )  # fmt: skip

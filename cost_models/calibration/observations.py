@@ -86,4 +86,4 @@ def to_sample(record: CalibrationRecord) -> AttentionSample:
     documents = tuple(Segment(start, stop, start, stop) for start, stop in pairwise(edges))
     segments = documents or (Segment(0, number["rows"], 0, number["columns"]),)
     call = KernelCall(segments, number["left"], number["right"])
-    return AttentionSample(call, shape, str(p["direction"]), isolated_s(record))
+    return AttentionSample(call, shape, str(p["direction"]), isolated_s(record), kernel=str(p["kernel"]))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from cost_models.calibration.memory import shares_of
+
 if TYPE_CHECKING:
     from cost_models.calibration.fit import Calibration, FittedPass
 
@@ -59,12 +61,16 @@ def _terms(fitted: FittedPass, calibration: Calibration) -> Iterator[str]:
 
 def _memory(calibration: Calibration) -> Iterator[str]:
     if calibration.elementwise:
-        shares = {name: each.value for name, each in calibration.elementwise.items() if name != "overhead_s"}
+        shares = shares_of(calibration.elementwise)
         yield f"[elementwise]\noverhead_s = {_number(calibration.elementwise['overhead_s'].value)}\n"
         yield "[elementwise.efficiency]\n" + "".join(f"{name} = {share:.4g}\n" for name, share in shares.items())
     if calibration.gemm:
-        terms = {**{name: each.value for name, each in calibration.gemm.items()}, **calibration.power}
+        limit = calibration.power.products if calibration.power else {}
+        terms = {**{name: each.value for name, each in calibration.gemm.items()}, **limit}
         yield "[gemm]\n" + "".join(f"{name} = {_number(value)}\n" for name, value in terms.items())
+    if calibration.power:
+        terms = calibration.power.control.model_dump()
+        yield "[power]\n" + "".join(f"{name} = {_number(value)}\n" for name, value in terms.items())
     yield from _host(calibration)
 
 
@@ -78,7 +84,7 @@ def _host(calibration: Calibration) -> Iterator[str]:
 
 
 def _memory_sources(calibration: Calibration, reference: str) -> Iterator[str]:
-    names = [f"elementwise.efficiency.{name}" for name in calibration.elementwise if name != "overhead_s"]
+    names = [f"elementwise.efficiency.{name}" for name in shares_of(calibration.elementwise)]
     names += ["elementwise.overhead_s"] if calibration.elementwise else []
     names += [f"gemm.{name}" for name in calibration.gemm]
     names += [f"host.{name}" for name in calibration.host.terms]
@@ -86,7 +92,9 @@ def _memory_sources(calibration: Calibration, reference: str) -> Iterator[str]:
     if names:
         yield _source(names, reference, None)
     if calibration.power:
-        yield _source([f"gemm.{name}" for name in calibration.power], calibration.power_reference, None)
+        limit = [f"gemm.{name}" for name in calibration.power.products]
+        control = [f"power.{name}" for name in calibration.power.control.model_dump()]
+        yield _source([*limit, *control], reference, None)
     if calibration.calls:
         yield _source(["call_error", "host.isolated", "host.isolated_error"], calibration.calls_reference, None)
 

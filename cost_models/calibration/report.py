@@ -22,6 +22,8 @@ UNITS = {
     "prologue_s": ("us", 1e6),
     "tile_s": ("us", 1e6),
     "varlen_s": ("us", 1e6),
+    "checked_mask_s": ("us", 1e6),
+    "isolation_s": ("us", 1e6),
     "boost_s": ("ms", 1e3),
 }
 
@@ -33,6 +35,7 @@ def render_report(calibration: Calibration, reference: str) -> str:
         f"Made by `attnsim calibrate --hardware {calibration.hardware}` from {reference}.\n",
         *_machines(calibration),
         *_errors(calibration.passes),
+        *_fresh(calibration),
         *_parameters(calibration.passes),
         *_worst(calibration.passes),
         *_others(calibration),
@@ -139,12 +142,30 @@ def _worst(passes: Sequence[FittedPass]) -> Iterator[str]:
 
 
 def _power(calibration: Calibration) -> Iterator[str]:
-    if calibration.power:
-        boost_s, loss = calibration.power["boost_s"], calibration.power["sustained_loss"]
-        yield (
-            f"\n## Power limit of products\n\nFrom {calibration.power_reference}: after {1e3 * boost_s:.0f} ms of work"
-            f" without a rest products lose {_percent(loss)} of their rate.\n"
-        )
+    power = calibration.power
+    if power is None:
+        return
+    yield f"\n## Power limit\n\nFrom {power.trains} trains without rests; {_percent(power.error)} is left (median).\n"
+    if power.products:
+        boost_s, loss = power.products["boost_s"], power.products["sustained_loss"]
+        yield f"Products keep the highest clock for {1e3 * boost_s:.0f} ms, then lose {_percent(loss)} of the rate."
+    control = power.control
+    yield (
+        f"The clock's control overshoots {control.overshoot:.2f} times for {1e3 * control.overshoot_s:.0f} ms. After"
+        f" {control.deep_from_s:.2f} s of work a slower one takes\n{_percent(control.deep_loss)} from all kernels for"
+        f" {control.deep_for_s:.2f} s, and {_percent(control.later_loss)} on average from then on.\n"
+    )
+
+
+def _fresh(calibration: Calibration) -> Iterator[str]:
+    if not calibration.fresh:
+        return
+    yield "## Lengths, head counts and products that no fit has seen\n"
+    yield "Measured to judge by (`validators.bench.fresh`).\n"
+    yield "| what | number | median error | median size, 95th percentile |\n|---|---|---|---|"
+    for name, errors in calibration.fresh.items():
+        yield f"| {name} | {errors.count} | {100 * errors.bias:+.1f} % | {_pair(errors)} |"
+    yield ""
 
 
 def _calls(calibration: Calibration) -> Iterator[str]:
@@ -204,7 +225,9 @@ def _value(name: str, estimate: Estimate | None) -> str:
         return "-"
     unit, factor = UNITS.get(name, ("", 1.0))
     width = f" ± {factor * estimate.half_width:.2g}" if np.isfinite(estimate.half_width) else ""
-    return f"{factor * estimate.value:.3g}{width}" + (f" {unit}" if unit and name == "overhead_s" else "")
+    return f"{factor * estimate.value:.3g}{width}" + (
+        f" {unit}" if unit and name in ("overhead_s", "isolation_s", "prologue_s") else ""
+    )
 
 
 def _call(sample: AttentionSample) -> str:

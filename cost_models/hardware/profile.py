@@ -55,6 +55,8 @@ class KernelPass(Terms):
     host_s : of the host for the whole call; None where it is that of its launches (``HostCosts.kernel_s`` each).
     varlen_s : of each piece of a call of several segments besides: finding its segment, and what pipelining between
         pieces saves in calls of one.
+    checked_mask_s : of each piece besides, where the mask is applied by a variant of the kernel that checks bounds: of
+        windows, and causal where there are several segments or lengths that tiles do not divide.
     boost_s : duration from which on the power limit lowers the clock.
     sustained_loss, sustained_s : share of the rate that long calls lose to it, and the duration, counted from
         ``boost_s``, at which half of it is lost.
@@ -79,6 +81,7 @@ class KernelPass(Terms):
     overhead_s: Seconds
     host_s: Seconds | None = None
     varlen_s: Seconds = 0.0
+    checked_mask_s: Seconds = 0.0
     boost_s: Seconds = 0.0
     sustained_loss: Share = 0.0
     sustained_s: Seconds = 1e-3
@@ -152,8 +155,10 @@ class ElementwiseCosts(Terms):
 
 
 class GemmCosts(Terms):
-    """Dense products: tile of the output, share of peak within a tile, time of a call besides.
+    """Dense products: the largest tile of the output, share of peak within it, time of a call besides.
 
+    ``prologue_s`` is of each tile, ``edge_cost`` the part of a tile's time that goes with the operands it loads for
+    each result (`cost_models.kernels.gemm`); by default as fitted to an H100: a matter of tiles, not of rates.
     ``boost_s``, ``sustained_loss`` and ``sustained_s`` are of the power limit, as of a `KernelPass`.
     """
 
@@ -161,9 +166,39 @@ class GemmCosts(Terms):
     tile_columns: Count
     efficiency: Fraction
     overhead_s: Seconds
+    prologue_s: Seconds = 0.0
+    edge_cost: Cost = 0.2
     boost_s: Seconds = 0.0
     sustained_loss: Share = 0.0
     sustained_s: Seconds = 1e-3
+
+
+class PowerTerms(Terms):
+    """What a GPU's control of power does to the clock, beyond what each kernel loses (`cost_models.kernels.power`).
+
+    Parameters
+    ----------
+    overshoot, overshoot_s : the loss at first, over that in the end, and how long it lasts.
+    deep_from_s, deep_for_s, deep_loss : duration of work after which a slower control takes a share of every kernel's
+        rate, for how long, and which.
+    later_loss : the share that it takes from then on, on average.
+    """
+
+    overshoot: Ratio = 1.0
+    overshoot_s: Seconds = 0.0
+    deep_from_s: Seconds = 1.0
+    deep_for_s: Seconds = 0.0
+    deep_loss: Share = 0.0
+    later_loss: Share = 0.0
+
+    def after_work(self, worked_s: float) -> PowerTerms:
+        """The same for a GPU that has worked for so long without a rest."""
+        acted_s = max(0.0, worked_s - self.deep_from_s)
+        return self.model_copy(update={
+            "overshoot_s": max(0.0, self.overshoot_s - worked_s),
+            "deep_from_s": max(0.0, self.deep_from_s - worked_s),
+            "deep_for_s": max(0.0, self.deep_for_s - acted_s),
+        })  # fmt: skip
 
 
 class HostCosts(Terms):
@@ -269,6 +304,7 @@ class HardwareProfile(Terms):
     peak_flop_per_s : of dense matrix products, fp32 accumulation, by dtype.
     kernels, default_kernel : attention kernels, and the fastest exact one.
     links : curves by kind of link (those of ``Route.kind``).
+    power : how the clock follows power.
     interference : what communication takes from kernels beside it.
     copies : between the memories of GPU and host.
     allocator_slack : memory that PyTorch's caching allocator takes in a training step, over what tensors have at the
@@ -293,6 +329,7 @@ class HardwareProfile(Terms):
     kernels: dict[str, AttentionCurve]
     elementwise: ElementwiseCosts
     gemm: GemmCosts
+    power: PowerTerms = PowerTerms()
     host: HostCosts
     links: dict[str, LinkCurve]
     interference: InterferenceTerms = InterferenceTerms()
@@ -353,7 +390,7 @@ class HardwareProfile(Terms):
         """The GPU after so much work without a rest: that much of each kernel's boost is used up."""
         gemm = self.gemm.model_copy(update={"boost_s": max(0.0, self.gemm.boost_s - worked_s)})
         attention = self._with_passes(lambda each: {"boost_s": max(0.0, each.boost_s - worked_s)})
-        return attention.model_copy(update={"gemm": gemm})
+        return attention.model_copy(update={"gemm": gemm, "power": self.power.after_work(worked_s)})
 
     def _with_passes(self, change: Callable[[KernelPass], dict[str, float]]) -> HardwareProfile:
         """All passes of all kernels with other terms."""

@@ -56,7 +56,7 @@ def gemm_handing(
 ) -> Handing:
     """When products of ``sizes`` (m, n, k), one after the other, hand out blocks; rest as of `estimate_gemm_s`."""
     return _shares([
-        (estimate_gemm_s(profile, *size, dtype, weight_bits, planes), count_waves(profile, *size[:2], planes))
+        (estimate_gemm_s(profile, *size, dtype, weight_bits, planes), count_waves(profile, *size, planes))
         for size in sizes
     ])  # fmt: skip
 

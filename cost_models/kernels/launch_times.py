@@ -1,14 +1,13 @@
 """Seconds of one launch of an attention kernel.
 
-    launch = overhead + max(b - e + e / (1 - loss e / (e + tau)), bytes / HBM rate) + around
-    b = busy (1 + miss cost missed),    e = max(0, b - boost)
+    launch = overhead + max(slowed(b), bytes / HBM rate) + around,      b = busy (1 + miss cost missed)
 
-busy is the makespan of the pieces (`pieces`). The loss is that of clock under the power limit, which comes with time:
-for the first `boost` seconds after a rest the GPU keeps its highest clock.
+busy is the makespan of the pieces (`pieces`), which the power limit slows down with time (`power`).
 The bytes are the least that the kernel moves. What the pieces in flight share (`pieces`) is read by all
 multiprocessors, so that both partitions of the L2 cache hold it: missed = max(0, 1 - L2 / (2 shared)).
 
-Forward launches of few queries split their keys (`split_keys`), where that is faster.
+Forward launches of few queries split their keys (`split_keys`), where that is faster; flash-attention 2 splits those of
+others too, by its own rule.
 
 Around it backward has what flash-attention launches besides: before it delta = rowsum(dO O) with the clearing of the
 fp32 dQ accumulator, after it the accumulator's conversion and, for grouped heads, the sum of dK and dV over the query
@@ -30,11 +29,14 @@ from cost_models.kernels.pieces import choose_splits, count_piece_waves, count_p
 from cost_models.kernels.power import slowed_s
 from cost_models.kernels.shape import AttentionShape
 from cost_models.kernels.split_keys import (
+    FEW_S,
     estimate_combine_s,
+    estimate_unpack_s,
     has_few_queries,
     least_tiles,
     narrow_tile_rows,
     pack_heads,
+    split_launch,
     split_tiles,
 )
 from cost_models.masks import KernelCall
@@ -99,7 +101,7 @@ class LaunchTimes:
         return count_piece_waves(self._pass, grid, self.profile.sm_count, calls, self.shape, self.direction)
 
     def _main_s(self, busy_s: float, floor_s: float, worked_s: float) -> float:
-        return max(slowed_s(self._pass, busy_s, worked_s), floor_s) if busy_s else 0.0
+        return max(slowed_s(self._pass, self.profile.power, busy_s, worked_s), floor_s) if busy_s else 0.0
 
     @property
     def _computes_delta(self) -> bool:
@@ -119,7 +121,7 @@ class LaunchTimes:
         few = direction == "forward" and has_few_queries(variant, calls, self._pass.tile_rows)
         of_memory = self._pass.read_share if few and self._pass.read_share else profile.elementwise.efficiency["copy"]
         floor_s = _bytes(rows, columns, shape, direction) / (profile.hbm_bytes_per_s * of_memory)
-        mains = self._few_queries(variant, calls) if few else ((self._busy_s(calls, self._pass, shape), 0.0),)
+        mains = self._few_queries(variant, calls) if few else (self._many_queries(calls),)
         around_s = estimate_around_s(profile, calls, shape, direction, computes_delta=self._computes_delta)
         if self._given_delta and not self.curve.takes_delta:
             around_s += _output_with_delta_s(profile, rows, shape)
@@ -132,13 +134,25 @@ class LaunchTimes:
         if shape.row_bytes is not None:
             narrow = narrow_tile_rows(calls[0], shape, chosen.tile_rows)
             chosen = chosen.model_copy(update={"tile_rows": narrow})
-        whole = (self._busy_s(calls, chosen, packed), 0.0)
+        after_s = estimate_unpack_s(self.profile, variant, packed, shape)
+        whole = (self._busy_s(calls, chosen, packed), after_s)
         tiled = split_tiles(variant, chosen, shape.head_dim)
         splits = choose_splits(tiled, self.curve.whole_grid, self.profile.sm_count, calls, packed, least_tiles(variant))
         if splits == 1:
             return (whole,)
-        combine_s = estimate_combine_s(self.profile, count_tokens(calls)[0], splits, shape)
-        return whole, (self._busy_s(calls, tiled, packed, splits), combine_s)
+        after_s += FEW_S + estimate_combine_s(self.profile, count_tokens(calls)[0], splits, shape)
+        return whole, (self._busy_s(calls, tiled, packed, splits), after_s)
+
+    def _many_queries(self, calls: tuple[KernelCall, ...]) -> tuple[float, float]:
+        """How long the main kernel is busy, and what follows it where it splits keys all the same."""
+        profile, shape, splits = self.profile, self.shape, 1
+        if self.direction == "forward":
+            splits = split_launch(self.kernel, calls, shape, profile.sm_count)
+        if splits == 1:
+            return self._busy_s(calls, self._pass, shape), 0.0
+        tiled = split_tiles(self.kernel, self._pass, shape.head_dim)
+        combine_s = estimate_combine_s(profile, count_tokens(calls)[0], splits, shape)
+        return self._busy_s(calls, tiled, shape, splits), combine_s
 
     def _busy_s(
         self, calls: tuple[KernelCall, ...], chosen: KernelPass, on_grid: AttentionShape, splits: int = 1

@@ -3,8 +3,9 @@
 Forward: one piece per tile of queries, head and batch row, which visits the tiles of keys that hold a pair; a tile that
 the mask cuts costs a whole one and the masking. Backward: one piece per tile of keys, which visits tiles of queries.
 
-    piece = prologue [+ varlen] + (tiles + (mask cost - 1) masked + (window cost - 1) others of a window
-            + skip cost skipped) b t_m t_n f / (eff peak / SMs)
+    piece = prologue [+ varlen] [+ checked mask]
+            + (tiles + (mask cost - 1) masked + (window cost - 1) others of a window + skip cost skipped)
+            b t_m t_n f / (eff peak / SMs)
     busy  = makespan(pieces)                             f FLOP per pair, b pieces share a multiprocessor
 
 The makespan is `schedule`'s. What the inner loops load comes from the L2 cache as long as that holds what the pieces in
@@ -65,7 +66,7 @@ def count_pieces(
     weights = _weigh_pieces(curve, whole_grid, _placed(calls, whole_grid), direction, splits, share)
     if not len(weights):
         return Work(0.0, 1.0)
-    copies = shape.problems * splits
+    copies = shape.problems
     sharing = min(curve.blocks_per_sm, -(-len(weights) * copies // sm_count))
     slots = sm_count * sharing
     if curve.in_order:
@@ -74,6 +75,8 @@ def count_pieces(
     efficiency = curve.efficiency_at((shape.head_dim + shape.v_head_dim) / 2)
     tile_s = flop * sharing * sm_count / (efficiency * flop_per_s)
     first_s = curve.prologue_s + (curve.varlen_s if len(calls[0].segments) > 1 else 0.0)
+    if curve.checked_mask_s and checks_bounds(calls[0], curve.tile_rows, curve.tile_columns):
+        first_s += curve.checked_mask_s
     busy_s = _makespan_s(curve, sm_count, slots, copies, (first_s + weights * tile_s).tobytes())
     return Work(busy_s, shared_bytes(slots / len(weights), calls, shape, direction))
 
@@ -114,8 +117,7 @@ def _weigh_pieces(
         tiles = np.ceil(tiles * share).astype(np.int64)
     windowed = curve.masks_window_tiles and calls[0].left is not None
     masked = tiles if windowed and curve.window_tile_cost is None else masked
-    parts = -(-tiles // splits)
-    cut = np.minimum(masked, parts)
+    parts, cut = split_visits(Visits(tiles, masked), splits)
     weights = parts + (curve.masked_tile_cost - 1) * cut
     if windowed and curve.window_tile_cost is not None:
         weights = weights + (curve.window_tile_cost - 1) * (parts - cut)
@@ -123,7 +125,36 @@ def _weigh_pieces(
         return np.asarray(weights)
     inner = curve.tile_columns if direction == "forward" else curve.tile_rows
     skipped = np.maximum(-(-_longest(calls, direction, whole=whole_grid) // inner) - tiles, 0)
-    return np.asarray(weights + curve.skipped_tile_cost * skipped / splits)
+    return np.asarray(weights + curve.skipped_tile_cost * np.tile(skipped, splits) / splits)
+
+
+def checks_bounds(call: KernelCall, tile_rows: int, tile_columns: int) -> bool:
+    """Whether flash-attention 2 applies the mask by its variant that checks bounds (`KernelPass.checked_mask_s`).
+
+    Source: csrc/flash_attn/src/flash_fwd_launch_template.h, is_even_MN and the switches around it.
+    """
+    if call.left is not None:
+        return True
+    (first, *others) = call.segments
+    uneven = (first.q_stop - first.q_start) % tile_rows or (first.k_stop - first.k_start) % tile_columns
+    return call.right is not None and bool(others or uneven)
+
+
+def split_visits(visits: Visits, splits: int) -> Visits:
+    """Of the pieces that pieces split into so many parts become, part after part: each has a range of all tiles.
+
+    >>> tiles = np.array([2, 4])
+    >>> [counts.tolist() for counts in split_visits(Visits(tiles, np.array([1, 1])), 2)]
+    [[2, 2, 0, 2], [1, 0, 0, 1]]
+    """
+    tiles, masked = visits
+    if splits == 1:
+        return Visits(tiles, np.minimum(masked, tiles))
+    each = -(-int(tiles.max(initial=0)) // splits)
+    begin = each * np.arange(splits)[:, None]
+    parts = np.clip(tiles - begin, 0, each)
+    cut = np.clip(np.minimum(tiles - begin, each) - np.maximum(tiles - masked - begin, 0), 0, parts)
+    return Visits(parts.reshape(-1), cut.reshape(-1))
 
 
 def count_piece_waves(

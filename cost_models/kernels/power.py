@@ -1,7 +1,15 @@
 """The power limit: work without a rest runs at the highest clock for a while, then at a lower one.
 
-late = max(0, worked - boost_s)
-t(worked) = worked - late + late / (1 - sustained_loss late / (late + sustained_s))
+    late = max(0, busy - boost_s)
+    t(busy) = busy - late + late / (1 - L(late)) + min(late, o_s) (1 / (1 - o L) - 1 / (1 - L))
+    L(late) = sustained_loss late / (late + sustained_s)
+
+The first two terms are each kernel's own: how much power it takes. What the controller of the clock does is the GPU's
+(`PowerTerms`): it first overshoots, o times the loss for o_s; and a slower one, which averages over about a second,
+takes ``deep_loss`` of the rate from every kernel for ``deep_for_s`` once work has gone on for ``deep_from_s``, and then
+in every second again, ``later_loss`` on average. Where kernels take turns, the clock that one of them lowers slows the
+next one down: their sum is what these laws give, each one's part is not.
+Source: trains of products, of attention and of both in turns on an H100, `validators.bench.trains`.
 """
 
 from __future__ import annotations
@@ -10,7 +18,7 @@ from typing import Protocol
 
 
 class PowerLimit(Protocol):
-    """When the clock falls and by how much (`cost_models.hardware.profile`)."""
+    """When the clock falls and by how much, of a kernel (`cost_models.hardware.profile`)."""
 
     @property
     def boost_s(self) -> float:
@@ -25,19 +33,61 @@ class PowerLimit(Protocol):
         """Duration, counted from ``boost_s``, at which half of it is lost."""
 
 
-def slowed_s(limit: PowerLimit, busy_s: float, worked_s: float = 0.0) -> float:
+class PowerControl(Protocol):
+    """What the GPU does about it (`cost_models.hardware.profile.PowerTerms`)."""
+
+    @property
+    def overshoot(self) -> float:
+        """Loss at first, over that in the end."""
+
+    @property
+    def overshoot_s(self) -> float:
+        """How long it lasts."""
+
+    @property
+    def deep_from_s(self) -> float:
+        """Duration of work after which the slower controller acts."""
+
+    @property
+    def deep_for_s(self) -> float:
+        """How long it acts at first."""
+
+    @property
+    def deep_loss(self) -> float:
+        """Share of the rate that it takes then."""
+
+    @property
+    def later_loss(self) -> float:
+        """And from then on, on average."""
+
+
+def slowed_s(limit: PowerLimit, control: PowerControl, busy_s: float, worked_s: float = 0.0) -> float:
     """Time of work that takes ``busy_s`` at the highest clock, after ``worked_s`` of such work.
 
     >>> from types import SimpleNamespace
-    >>> limit = SimpleNamespace(boost_s=0.03, sustained_loss=0.1, sustained_s=0.0)
-    >>> round(slowed_s(limit, 0.02), 4), round(slowed_s(limit, 0.018, worked_s=0.1), 4)
+    >>> from cost_models.hardware.profile import PowerTerms
+    >>> limit, control = SimpleNamespace(boost_s=0.03, sustained_loss=0.1, sustained_s=0.0), PowerTerms()
+    >>> round(slowed_s(limit, control, 0.02), 4), round(slowed_s(limit, control, 0.018, worked_s=0.1), 4)
     (0.02, 0.02)
     """
-    return _since_start_s(limit, worked_s + busy_s) - _since_start_s(limit, worked_s)
-
-
-def _since_start_s(limit: PowerLimit, busy_s: float) -> float:
-    late = max(0.0, busy_s - limit.boost_s)
-    if not late:
+    if worked_s + busy_s <= min(limit.boost_s, control.deep_from_s):
         return busy_s
-    return busy_s - late + late / (1 - limit.sustained_loss * late / (late + limit.sustained_s))
+    return _since_start_s(limit, control, worked_s + busy_s) - _since_start_s(limit, control, worked_s)
+
+
+def _since_start_s(limit: PowerLimit, control: PowerControl, busy_s: float) -> float:
+    late, loss = max(0.0, busy_s - limit.boost_s), limit.sustained_loss
+    if late and loss:
+        first = 1 / (1 - min(control.overshoot * loss, 0.9)) - 1 / (1 - loss)
+        busy_s += late / (1 - loss * late / (late + limit.sustained_s)) - late
+        busy_s += min(late, control.overshoot_s) * first
+    return busy_s + _deep_s(control, busy_s - control.deep_from_s)
+
+
+def _deep_s(control: PowerControl, after_s: float) -> float:
+    """What the slower controller adds to work that goes on for so long after it begins to act."""
+    if after_s <= 0:
+        return 0.0
+    kept = 1 - control.deep_loss
+    first = min(after_s, control.deep_for_s * kept)
+    return first / kept - first + (after_s - first) * control.later_loss / (1 - control.later_loss)

@@ -1,10 +1,11 @@
 """Attention kernels: work by the mask, bounds of physics, and each term of the model by what it changes."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cost_models.hardware import HARDWARE_NAMES, load_hardware
+from cost_models.hardware.profile import PowerTerms
 from cost_models.kernels import (
     AttentionShape,
     AttentionTimes,
@@ -13,6 +14,7 @@ from cost_models.kernels import (
     estimate_elementwise_s,
     split_call,
 )
+from cost_models.kernels.split_keys import split_launch
 from cost_models.masks import KernelCall, Segment, TokenRange, lower, parse_mask
 from traces.errors import InputError
 
@@ -44,6 +46,7 @@ def test_long_full_attention_reaches_the_curves_efficiency(name, direction):
     for kernel, curve in profile.kernels.items():
         chosen = curve.direction(direction)
         kept = 1 - chosen.sustained_loss if chosen.sustained_s < 1 else 1
+        kept *= 1 - profile.power.later_loss
         share = rate_of_peak(profile, kernel, square(2**17), SHAPE, direction, 2**34)
         most = kept * chosen.efficiency_at(128)
         assert 0.97 * most / (1 + chosen.l2_miss_cost) <= share <= 1.03 * most, kernel
@@ -66,6 +69,9 @@ def test_never_faster_than_peak_or_memory(n, heads, direction, causal):
     kernel=st.sampled_from(["flash2", "flash3", "cudnn", "flex"]), right=st.sampled_from([None, 0]),
 )  # fmt: skip
 def test_more_tokens_and_heads_take_no_less_time(n, more, direction, kernel, right):
+    # flash-attention 2 splits keys by a rule that does not ask whether that is faster: its laws are `test_split_keys`'.
+    short = (square(n, None, right),), SHAPE, H100.sm_count
+    assume(direction == "backward" or split_launch(kernel, *short) == 1)
     base = estimate_attention_s(H100, kernel, square(n, None, right), SHAPE, direction)
     longer = estimate_attention_s(H100, kernel, square(n + more, None, right), SHAPE, direction)
     wider = estimate_attention_s(
@@ -154,10 +160,11 @@ def test_varlen_cost_falls_on_pieces_of_calls_of_several_segments():
 
 
 def test_long_calls_lose_rate_under_the_power_limit():
-    hot = with_pass(H100, "flash3", "forward", sustained_loss=0.2, sustained_s=10e-3)
+    cool = H100.model_copy(update={"power": PowerTerms()})
+    hot = with_pass(cool, "flash3", "forward", sustained_loss=0.2, sustained_s=10e-3)
     ratios = [
         estimate_attention_s(hot, "flash3", square(n), SHAPE, "forward")
-        / estimate_attention_s(H100, "flash3", square(n), SHAPE, "forward")
+        / estimate_attention_s(cool, "flash3", square(n), SHAPE, "forward")
         for n in (1024, 16384, 262144)
     ]
     assert ratios[0] < 1.01 < ratios[1] < 1.2 < ratios[2] < 1.25
@@ -195,7 +202,8 @@ def test_bad_arguments():
 
 
 def test_work_before_a_call_counts_against_the_power_limit():
-    slowed = with_pass(H100, "cudnn", "forward", boost_s=0.02, sustained_loss=0.1, sustained_s=1e-6, overhead_s=0.0)
+    terms = {"boost_s": 0.02, "sustained_loss": 0.1, "sustained_s": 1e-6, "overhead_s": 0.0}
+    slowed = with_pass(H100.model_copy(update={"power": PowerTerms()}), "cudnn", "forward", **terms)
     call = square(16384)
     rested, tired = (
         estimate_attention_s(slowed, "cudnn", call, SHAPE, "forward", worked_s=worked) for worked in (0.0, 0.5)
@@ -206,7 +214,7 @@ def test_work_before_a_call_counts_against_the_power_limit():
 
 
 def test_calls_of_one_lowering_follow_each_other_without_a_rest():
-    call = square(32768)
+    call = square(40960)
     alone = estimate_attention_s(H100, "cudnn", call, SHAPE, "forward")
     three = estimate_calls_s(H100, "cudnn", (call,) * 3, SHAPE, "forward")
     assert H100.kernels["cudnn"].forward.boost_s < 2 * alone

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cost_models.hardware import HardwareProfile, load_hardware
+from cost_models.hardware.profile import PowerTerms
 from cost_models.models import ModelShape
 from cost_models.topology import load_topology
 from simulator.contended import ContendedCosts
@@ -225,7 +226,8 @@ def model_step_s(layers: int, communication_first: bool, *, interference: bool) 
     shape = ModelShape("layers", layers, 4096, 32, 8, 128, 128, 14336, 32000)
     result = simulate(SimulationRequest(
         model=shape, schedule="ring", layers="model", pass_="step", gpus=8, topology="dgx-h100", seq_len="64k", zero=3,
-        hardware=profile.model_copy(update={"interference": terms, "gemm": unlimited}), interference=interference,
+        hardware=profile.model_copy(update={"interference": terms, "gemm": unlimited, "power": PowerTerms()}),
+        interference=interference,
         timeline=False,
         checkpoint="full",
     ))  # fmt: skip
