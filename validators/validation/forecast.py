@@ -60,8 +60,8 @@ class GpuPredictor:
     The GPU has worked before, for as long as the call itself takes, since schedules of one configuration take turns
     (`HardwareProfile.after_work`). Before steps it rests for a tenth of a second, after which the clock is the highest
     again, but for less long (`AFTER_REST_S`). The host's caches are cold for the first operation of each kind
-    (`isolated`): in calls of several ranks, too, though that has been measured on one GPU only. NCCL's streams have a priority in our
-    executor (`World.group`), and none in peers, whose host is priced by launches.
+    (`isolated`): in calls of several ranks, too, though that has been measured on one GPU only. NCCL's streams have a
+    priority in our executor (`World.group`), and none in peers, whose host is priced by launches.
 
     Parameters
     ----------
