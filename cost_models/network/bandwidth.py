@@ -111,7 +111,7 @@ def measure_bandwidth(topology: ClusterTopology, profile: HardwareProfile) -> Ba
     >>> from cost_models.topology import load_topology
     >>> report = measure_bandwidth(load_topology("pcie-8x", gpu="l40s"), load_hardware("l40s"))
     >>> report.pairs[0, 4].kind, [pattern.pattern for pattern in report.patterns]
-    ('shm', ['ring', 'all_to_all', 'all_gather'])
+    ('shm', ['ring', 'ring_of_16_mib', 'all_to_all', 'all_gather'])
     """
     if topology.n_ranks <= MATRIX_RANKS:
         ranks = tuple(range(topology.n_ranks))
