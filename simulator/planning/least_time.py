@@ -34,7 +34,7 @@ from simulator.layers.model import Model
 from simulator.layers.net import Net, Slot, Var
 from simulator.layers.weights import WeightMaker
 from simulator.planning.points import Point
-from simulator.planning.sampled import LeastCosts
+from simulator.planning.sampled import LeastCosts, falling_once
 from simulator.program.lift import Lift
 from simulator.program.operations import COMPUTE, Buffer, Column, Elementwise, Operation
 from simulator.program.partition import Partition
@@ -89,7 +89,7 @@ class _Core:
 
     def __init__(self, resolved: ResolvedRequest, limit_s: float | None) -> None:
         self._trains, plan = resolved.request.pass_ != "prefill", _plan_of(resolved).resolved()
-        self._profile, topology = resolved.profile, resolved.topology
+        self._profile, topology = falling_once(resolved.profile), resolved.topology
         self._kernel = choose_kernel(self._profile, resolved.request.kernel, resolved.workload)
         self._prices = _Prices(topology, self._profile, self._kernel)
         self._times = plan.shape.layers // plan.grid.pp * plan.options.microbatches

@@ -4,21 +4,24 @@
 
 Layers are alike, so a step is periodic in them, but for its ends, which is why one layer is not looked at. A first look
 records each once, into memory and the max-plus engine, and keeps nothing; a refined one simulates them whole, with what
-operations take from each other. A first look ends early where a few layers alone need more memory than a GPU has.
+operations take from each other. A first look ends early where a few layers alone need more memory than a GPU has. GPUs
+are looked at without their control of power, which slows the first layers more than the rest (`sampled.falling_once`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+from cost_models.hardware import HardwareProfile
 from cost_models.kernels import choose_kernel
 from cost_models.models import ModelShape
 from simulator.engines.maxplus import MaxPlus
 from simulator.engines.memory import Memory
 from simulator.fanout import Fanout
 from simulator.planning.points import Outcome, Point, run_point
-from simulator.planning.sampled import SampledCosts
+from simulator.planning.sampled import SampledCosts, falling_once
 from simulator.program.operations import Attention, Operation
 from simulator.program.tape import Ignore
 from simulator.request import ResolvedRequest, SimulationRequest
@@ -52,8 +55,20 @@ class Look:
         return int(self.model.layers // self.stages)
 
     def with_layers(self, layers: int) -> dict[str, Any]:
-        """The point with so many layers per stage."""
-        return {**self.point, "model": replace(self.model, layers=layers * self.stages, sliding_layers=0)}
+        """The point with so many layers per stage, on GPUs whose clock falls once."""
+        model = replace(self.model, layers=layers * self.stages, sliding_layers=0)
+        return {**self.point, "model": model, "hardware": falling_once(self._profile)}
+
+    @cached_property
+    def _profile(self) -> HardwareProfile:
+        """Of its GPU, before what the point varies."""
+        return SimulationRequest(**{**self.point, "what_if": "", "timeline": False}).resolve().profile
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Inputs of the whole step."""
+        request = SimulationRequest(**{**self.point, "timeline": False})
+        return request.resolve().inputs | {"pass": self.point.get("pass_") or "step"}
 
     def whole(self, few: int, more: int) -> int:
         """A quantity of all layers, from that of few and of more."""
@@ -73,8 +88,7 @@ def take_look(look: Look) -> Outcome:
     except _Enough as enough:
         return {"reason": str(enough)}
     time_ns, peak_bytes = (look.whole(*pair) for pair in zip(*measured, strict=True))
-    inputs = _resolve(look, FEW).inputs | {"pass": look.point.get("pass_") or "step"}
-    return {"time_s": time_ns / 1e9, "peak_memory_bytes": peak_bytes, "inputs": inputs}
+    return {"time_s": time_ns / 1e9, "peak_memory_bytes": peak_bytes, "inputs": look.inputs}
 
 
 def refine_look(look: Look) -> Outcome:
@@ -85,7 +99,7 @@ def refine_look(look: Look) -> Outcome:
         return {"reason": wrong["reason"]}
     few, more = ((round(each["time_s"] * 1e9), each["peak_memory_bytes"]) for each in outcomes)
     time_ns, peak_bytes = (look.whole(*pair) for pair in zip(few, more, strict=True))
-    return {"time_s": time_ns / 1e9, "peak_memory_bytes": peak_bytes, "inputs": outcomes[0]["inputs"]}
+    return {"time_s": time_ns / 1e9, "peak_memory_bytes": peak_bytes, "inputs": look.inputs}
 
 
 def _resolve(look: Look, layers: int) -> ResolvedRequest:

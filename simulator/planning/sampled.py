@@ -1,5 +1,9 @@
 """Prices for planning: of many different kernels that one attention call launches, a sample is priced.
 
+Bounds and looks go on from little work to much. That is an underestimate only where a GPU's clock falls once, and for
+good (`cost_models.kernels.power`): `falling_once` is a profile without the control that first overshoots and acts again
+later, both of which only take time.
+
 Kernels are ordered by their pairs; up to `MOST_PRICED` each is priced, of more every so many, with straight lines in
 between, or, where a price must not be too high, with the next cheaper sample.
 """
@@ -9,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from cost_models.hardware import HardwareProfile
+from cost_models.hardware.profile import PowerTerms
 from cost_models.topology import ClusterTopology
 from simulator.costing import CostModel
 from simulator.prices import shared_prices
@@ -17,6 +22,20 @@ from simulator.worked import STEPS_S, Worked
 
 MOST_PRICED = 48
 """Different kernels of an attention call up to which each is priced."""
+
+MOST_PROFILES = 16
+"""Profiles that are kept."""
+
+_FALLING: dict[int, tuple[HardwareProfile, HardwareProfile]] = {}
+
+
+def falling_once(profile: HardwareProfile) -> HardwareProfile:
+    """The same GPU without its control of power; one and the same for a profile, as prices are kept by profile."""
+    if id(profile) not in _FALLING:
+        while len(_FALLING) >= MOST_PROFILES:
+            del _FALLING[next(iter(_FALLING))]
+        _FALLING[id(profile)] = profile, profile.model_copy(update={"power": PowerTerms()})
+    return _FALLING[id(profile)][1]
 
 
 class SampledCosts(CostModel):

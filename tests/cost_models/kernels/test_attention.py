@@ -1,7 +1,7 @@
 """Attention kernels: work by the mask, bounds of physics, and each term of the model by what it changes."""
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from cost_models.hardware import HARDWARE_NAMES, load_hardware
@@ -64,6 +64,7 @@ def test_never_faster_than_peak_or_memory(n, heads, direction, causal):
 
 
 @settings(deadline=None)
+@example(n=1, more=1, direction="forward", kernel="flash2", right=None)
 @given(
     n=st.integers(1, 3000), more=st.integers(0, 500), direction=directions,
     kernel=st.sampled_from(["flash2", "flash3", "cudnn", "flex"]), right=st.sampled_from([None, 0]),
@@ -77,8 +78,10 @@ def test_more_tokens_and_heads_take_no_less_time(n, more, direction, kernel, rig
     wider = estimate_attention_s(
         H100, kernel, square(n, None, right), AttentionShape(2, 32, 8, 128, 128, "bf16"), direction
     )
+    # PyTorch copies what flash-attention 2 returns for one query, whose heads it packs.
+    copies_s = 2 * H100.elementwise.overhead_s if (kernel, direction, n) == ("flash2", "forward", 1) else 0.0
     if kernel != "flash3":  # its bound of list scheduling is no sum of waves: pieces may even out
-        assert longer >= base * (1 - 1e-12)
+        assert longer >= (base - copies_s) * (1 - 1e-12)
     assert wider >= base * (1 - 1e-12)
 
 

@@ -8,6 +8,7 @@ import attnsim
 from tests.traces.kineto.places import RECORDED
 from traces.differences import Comparison, compare_timelines, select_step
 from traces.kineto import read_recording
+from traces.timeline import Timeline
 
 SHAPE = {"heads": 16, "kv_heads": 16, "head_dim": 128, "seq_len": 8192, "topology": "dgx-h100", "hardware": "h100-sxm"}
 
@@ -23,12 +24,29 @@ def test_one_gpu_takes_the_time_that_is_simulated():
     assert abs(compare("h100-executor.json.gz", "flash", 1).error) < 0.05
 
 
+def durations_ns(timeline: Timeline, kind: str, phase: str) -> list[int]:
+    """Of each operation of a kind, on all ranks."""
+    own = {each.id for each in timeline.operations if (each.kind, each.phase) == (kind, phase)}
+    spans = zip(timeline.operation, timeline.start_ns, timeline.end_ns, strict=True)
+    return [int(end - start) for operation, start, end in spans if operation in own]
+
+
+def test_equal_kernels_of_ranks_that_share_a_gpu_surround_the_time_that_is_simulated():
+    """Twelve casts of the same size take 17 to 29 us there, by what the other rank does beside them."""
+    simulated = attnsim.simulate(schedule="ring", gpus=2, timeline=True, **SHAPE).timeline
+    measured = select_step(read_recording(RECORDED / "h100-shared-ring"))
+    (once,) = set(durations_ns(simulated, "cast", "backward"))
+    seen = durations_ns(measured, "cast", "backward")
+    assert len(seen) == 12
+    assert min(seen) < once < sorted(seen)[len(seen) // 2]
+
+
 def test_kernels_of_ranks_that_share_a_gpu_take_the_time_that_is_simulated():
     """All operations are found, and those that compute agree; communication does not, as the ranks take turns."""
     found = compare("h100-shared-ring", "ring", 2)
     assert all(simulated == measured for kind, (simulated, measured) in found.kinds.items() if "copy/" not in kind)
     parts = {each.name: each for each in found.parts}
-    for kind in ("attention_forward/forward", "attention_backward/backward", "cast/backward"):
+    for kind in ("attention_forward/forward", "attention_backward/backward"):
         part = parts[f"compute/{kind}"]
         assert part.simulated_ns == pytest.approx(part.measured_ns, rel=0.15)
     assert parts["communication/exchange/backward"].cost_ns > 0.5 * found.makespan.cost_ns
