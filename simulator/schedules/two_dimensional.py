@@ -1,4 +1,4 @@
-"""Attention split twice, heads over Na ranks and context over Np: what `usp` and `loongtrain` have in common.
+"""Attention split twice, heads over Na ranks and context over Np: what `usp`, `loongtrain` and yunchang have in common.
 
 Heads are scattered in their groups, the context circulates between them, heads are gathered. A prompt in chunks keeps
 keys and values by head: they are scattered once, when they come.
@@ -38,6 +38,10 @@ class TwoDimensional(Schedule):
         """Dtype of dK and dV in all windows but the first; None where it is the same."""
         return None
 
+    def _gather(self, r: Recorder, tensor: Tensor, name: str, home: Tensor, mesh: Mesh) -> Tensor:
+        """What each rank of a head group has of its heads, as ``home`` is split by tokens."""
+        return gather_heads(r, tensor, name, home.layout, home.buffer.heads, mesh.heads)
+
     def _context(self, setup: Setup) -> Partition:
         mesh = self._mesh(setup)
         return split_sequence(self.partition, setup, mesh.context, multiple=mesh.heads.size)
@@ -56,7 +60,7 @@ class TwoDimensional(Schedule):
         together = mesh.together(self._context(r.setup))
         q_heads, k_heads, v_heads = [scatter_heads(r, tensor, together, mesh.heads) for tensor in (q, k, v)]
         o_heads, lse = circulate(r, (mesh.inner, mesh.outer), q_heads, k_heads, v_heads, self._how)
-        o = gather_heads(r, o_heads, "o", q.layout, r.setup.workload.heads, mesh.heads)
+        o = self._gather(r, o_heads, "o", q, mesh)
         return o, lse, o_heads, q_heads, k_heads, v_heads
 
     def backward(
@@ -70,7 +74,7 @@ class TwoDimensional(Schedule):
             self._later_grad(r.setup),
         )  # fmt: skip
         dq, dk, dv = [
-            gather_heads(r, part, f"d{tensor.buffer.name}", tensor.layout, tensor.buffer.heads, mesh.heads)
+            self._gather(r, part, f"d{tensor.buffer.name}", tensor, mesh)
             for part, tensor in zip(parts, (q, k, v), strict=True)
         ]
         return dq, dk, dv
@@ -88,7 +92,7 @@ class TwoDimensional(Schedule):
         mesh = self._mesh(r.setup)
         q_heads = scatter_heads(r, q, self._together(chunk), mesh.heads)
         o_heads, _ = circulate(r, (mesh.inner, mesh.outer), q_heads, k, v, self._how)
-        return gather_heads(r, o_heads, "o", q.layout, r.setup.workload.heads, mesh.heads)
+        return self._gather(r, o_heads, "o", q, mesh)
 
 
 def choose_degrees(setup: Setup, heads: int | None, context: int | None) -> tuple[int, int]:

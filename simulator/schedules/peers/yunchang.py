@@ -15,16 +15,16 @@ from simulator.program.partition import Partition
 from simulator.program.recorder import Recorder
 from simulator.program.setup import Setup
 from simulator.program.tape import Tensor
-from simulator.schedules.base import Saved, Schedule, default_partition, split_sequence
-from simulator.schedules.heads import check_heads, gather_heads, scatter_heads
+from simulator.schedules.base import default_partition, split_sequence
+from simulator.schedules.heads import check_heads
 from simulator.schedules.mesh import Mesh, build_mesh
-from simulator.schedules.ring import Ring, circulate, circulate_back
-from simulator.schedules.two_dimensional import check_degrees, choose_degrees
+from simulator.schedules.ring import Ring
+from simulator.schedules.two_dimensional import TwoDimensional, check_degrees, choose_degrees
 from traces.errors import InputError
 
 
 @dataclass(frozen=True)
-class YunChang(Schedule):
+class YunChang(TwoDimensional):
     """yunchang's LongContextAttention.
 
     Parameters
@@ -63,40 +63,14 @@ class YunChang(Schedule):
         mesh, name = self._mesh(setup), default_partition(setup.workload.mask)
         return split_sequence(name, setup, mesh.context, multiple=mesh.heads.size)
 
-    def input_partition(self, setup: Setup) -> Partition:
-        """The ring's parts (zigzag for the causal mask), each cut among a head group."""
-        return self._mesh(setup).input_partition(self._context(setup))
+    @property
+    def _how(self) -> Ring:
+        return Ring()
 
-    def forward(self, r: Recorder, q: Tensor, k: Tensor, v: Tensor) -> Saved:
-        """Scatter heads, go round the ring, gather heads."""
-        mesh = self._mesh(r.setup)
-        together = mesh.together(self._context(r.setup))
-        q_heads, k_heads, v_heads = [scatter_heads(r, tensor, together, mesh.heads) for tensor in (q, k, v)]
-        o_heads, lse = circulate(r, (mesh.inner, mesh.outer), q_heads, k_heads, v_heads, Ring())
-        o = _gather(r, o_heads, "o", q, r.setup.workload.heads, mesh)
-        return o, lse, o_heads, q_heads, k_heads, v_heads
-
-    def backward(
-        self, r: Recorder, q: Tensor, k: Tensor, v: Tensor, saved: Saved, do: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The same way with gradients."""
-        mesh, (_, lse, o_heads, *attended) = self._mesh(r.setup), saved
-        do_heads = scatter_heads(r, do, o_heads.layout, mesh.heads)
-        q_heads, k_heads, v_heads = attended
-        parts = circulate_back(
-            r, (mesh.inner, mesh.outer), (q_heads, k_heads, v_heads), (o_heads, lse), do_heads, Ring()
-        )
-        dq, dk, dv = [
-            _gather(r, part, f"d{tensor.buffer.name}", tensor, tensor.buffer.heads, mesh)
-            for part, tensor in zip(parts, (q, k, v), strict=True)
-        ]
-        return dq, dk, dv
-
-
-def _gather(r: Recorder, tensor: Tensor, name: str, home: Tensor, heads: int, mesh: Mesh) -> Tensor:
-    """Transposed before the all-to-all as well."""
-    if mesh.heads.size == 1:
-        return tensor
-    if r.setup.workload.batch == 1:
-        tensor = r.copy("cast", (tensor,), r.like(tensor, f"{name}, transposed"), "pack")
-    return gather_heads(r, tensor, name, home.layout, heads, mesh.heads)
+    def _gather(self, r: Recorder, tensor: Tensor, name: str, home: Tensor, mesh: Mesh) -> Tensor:
+        """Transposed before the all-to-all as well."""
+        if mesh.heads.size == 1:
+            return tensor
+        if r.setup.workload.batch == 1:
+            tensor = r.copy("cast", (tensor,), r.like(tensor, f"{name}, transposed"), "pack")
+        return super()._gather(r, tensor, name, home, mesh)
