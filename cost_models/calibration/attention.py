@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from cost_models.calibration.robust import Estimate, Parameter, fit_times
 from cost_models.hardware import HardwareProfile, KernelPass
-from cost_models.hardware.profile import PowerTerms
+from cost_models.hardware.power import PowerTerms
 from cost_models.kernels import AttentionShape, estimate_around_s, missed_share
 from cost_models.kernels.pieces import checks_bounds, shared_bytes, split_visits
 from cost_models.kernels.power import slowed_s

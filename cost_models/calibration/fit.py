@@ -19,7 +19,7 @@ from cost_models.calibration.power import PowerFit, fit_power
 from cost_models.calibration.products import fit_gemm, gemm_errors
 from cost_models.calibration.robust import Estimate, FloatArray
 from cost_models.hardware import AttentionCurve, HardwareProfile
-from cost_models.hardware.profile import Passes
+from cost_models.hardware.attention import Passes
 from traces.errors import InputError
 from traces.records import CalibrationRecord
 

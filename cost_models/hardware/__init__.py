@@ -14,18 +14,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cost_models.hardware.attention import AttentionCurve, KernelPass
+    from cost_models.hardware.host import HostCosts
     from cost_models.hardware.links import LinkCurve
     from cost_models.hardware.load import load_hardware
-    from cost_models.hardware.profile import AttentionCurve, HardwareProfile, HostCosts, KernelPass
+    from cost_models.hardware.profile import HardwareProfile
     from cost_models.hardware.sources import Source
 
 HARDWARE_NAMES = ("a100-40", "a100-80", "a800", "h100-sxm", "h800", "h200-sxm", "b200", "l20", "l40s", "rtx4090")
 
 _MODULES = {
-    "AttentionCurve": "profile",
+    "AttentionCurve": "attention",
     "HardwareProfile": "profile",
-    "HostCosts": "profile",
-    "KernelPass": "profile",
+    "HostCosts": "host",
+    "KernelPass": "attention",
     "LinkCurve": "links",
     "Source": "sources",
     "load_hardware": "load",

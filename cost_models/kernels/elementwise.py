@@ -23,7 +23,7 @@ def estimate_elementwise_s(
     Parameters
     ----------
     bytes_read, bytes_written : numbers or arrays; where both are zero nothing is launched.
-    pattern : one of ``cost_models.hardware.profile.PATTERNS``.
+    pattern : one of ``cost_models.hardware.dense.PATTERNS``.
 
     Returns
     -------

@@ -18,7 +18,7 @@ from typing import Protocol
 
 
 class PowerLimit(Protocol):
-    """When the clock falls and by how much, of a kernel (`cost_models.hardware.profile`)."""
+    """When the clock falls and by how much, of a kernel (`cost_models.hardware.attention`)."""
 
     @property
     def boost_s(self) -> float:
@@ -34,7 +34,7 @@ class PowerLimit(Protocol):
 
 
 class PowerControl(Protocol):
-    """What the GPU does about it (`cost_models.hardware.profile.PowerTerms`)."""
+    """What the GPU does about it (`cost_models.hardware.power.PowerTerms`)."""
 
     @property
     def overshoot(self) -> float:
@@ -65,7 +65,7 @@ def slowed_s(limit: PowerLimit, control: PowerControl, busy_s: float, worked_s: 
     """Time of work that takes ``busy_s`` at the highest clock, after ``worked_s`` of such work.
 
     >>> from types import SimpleNamespace
-    >>> from cost_models.hardware.profile import PowerTerms
+    >>> from cost_models.hardware.power import PowerTerms
     >>> limit, control = SimpleNamespace(boost_s=0.03, sustained_loss=0.1, sustained_s=0.0), PowerTerms()
     >>> round(slowed_s(limit, control, 0.02), 4), round(slowed_s(limit, control, 0.018, worked_s=0.1), 4)
     (0.02, 0.02)

@@ -15,7 +15,7 @@ goes to the blocks of the kernel that was there first. A kernel of the compute l
 communication is first, as NCCL's stream waits for an event where the compute stream goes on by itself. Where software
 sees to it that communication is first (``communication_first``), it gets its SMs at once.
 Source: NVIDIA/nccl issues 689 (a channel keeps its SM), 1433 (both slow down through memory bandwidth); of waiting see
-`cost_models.hardware.profile.InterferenceTerms`.
+`cost_models.hardware.interference`.
 """
 
 from __future__ import annotations

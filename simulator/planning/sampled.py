@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from cost_models.hardware import HardwareProfile
-from cost_models.hardware.profile import PowerTerms
+from cost_models.hardware.power import PowerTerms
 from cost_models.topology import ClusterTopology
 from simulator.costing import CostModel
 from simulator.prices import shared_prices

@@ -23,7 +23,8 @@ from cost_models.masks import Lowering
 from cost_models.packing import packed_form
 from cost_models.units import dtype_bytes
 from simulator.program.communication import Communicator
-from simulator.program.lowered import LoweringColumn, LoweringTable, column_of, lowering_table
+from simulator.program.lowered import LoweringColumn, column_of
+from simulator.program.lowering_table import LoweringTable, lowering_table
 from simulator.program.operations import Attention, Column, Elementwise, Gemm, IntArray
 from simulator.program.partition import Layout
 from simulator.program.setup import Setup

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cost_models.calibration.power import fit_power
-from cost_models.hardware.profile import PowerTerms
+from cost_models.hardware.power import PowerTerms
 from cost_models.kernels.power import slowed_s
 from traces.records import CalibrationRecord
 

@@ -5,7 +5,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from cost_models.hardware import HARDWARE_NAMES, load_hardware
-from cost_models.hardware.profile import PowerTerms
+from cost_models.hardware.power import PowerTerms
 from cost_models.kernels import (
     AttentionShape,
     AttentionTimes,

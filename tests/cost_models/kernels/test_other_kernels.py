@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cost_models.hardware import load_hardware
-from cost_models.hardware.profile import PATTERNS
+from cost_models.hardware.dense import PATTERNS
 from cost_models.kernels import attention_launches, choose_kernel, estimate_elementwise_s, estimate_gemm_s
 from cost_models.masks import parse_mask
 from cost_models.workload import AttentionWorkload

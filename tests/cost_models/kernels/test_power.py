@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cost_models.hardware import load_hardware
-from cost_models.hardware.profile import PowerTerms
+from cost_models.hardware.power import PowerTerms
 from cost_models.kernels import estimate_gemm_s
 from cost_models.kernels.power import slowed_s
 

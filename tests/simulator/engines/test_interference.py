@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cost_models.hardware import HardwareProfile, load_hardware
-from cost_models.hardware.profile import PowerTerms
+from cost_models.hardware.power import PowerTerms
 from cost_models.models import ModelShape
 from cost_models.topology import load_topology
 from simulator.contended import ContendedCosts

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cost_models.masks import Lowering, Mask, TokenRange, gather_tokens, lower, parse_mask
-from simulator.program.lowered import MANY_RANGES, LoweringColumn, LoweringTable, column_of, len_of_union
+from simulator.program.lowered import LoweringColumn, column_of, len_of_union
+from simulator.program.lowering_table import MANY_RANGES, LoweringTable
 from simulator.program.partition import Layout, Partition
 from simulator.program.partitioners import build_partition
 from tests.cost_models.masks.examples import allowed_matrix, document_lengths, times_computed
