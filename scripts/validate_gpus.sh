@@ -7,7 +7,8 @@
 # The second does every link that has a plan in the folder PLANS (PLANS/*-LINK/draws-RANKS.json; channels-* use that of
 # nvlink) in turn, its time shared out: a first call of 520 seconds has some of each, later calls go on.
 #
-# RANKS  GPUs in use (2, 4, 8); LINK  nvlink, channels-1, channels-2, channels-4, shm or socket
+# RANKS  GPUs in use (2, 4, 8); LINK  nvlink, channels-1, channels-2, channels-4, shm or socket; steps: training steps,
+#        by what links there are
 # PLAN   of `attnsim validate ... --plan-only` (docs/validation/plans)
 # OUT    gets results.tar.gz, written anew all the time. A later call on another machine gets it unpacked as RESUME=FOLDER.
 #
@@ -23,7 +24,7 @@ left() { echo $((total - ($(date +%s) - start))); }
 save() { tar -C "$WORK" -czf "$out/.results" . 2>/dev/null; mv "$out/.results" "$out/results.tar.gz"; }
 
 if [ "$link" = all ]; then
-  links=$(for each in nvlink channels-1 channels-2 channels-4 shm socket; do
+  links=$(for each in nvlink channels-1 channels-2 channels-4 shm socket steps; do
     found=$(ls "$plan"/*-"${each/channels-*/nvlink}"/draws-"$ranks".json 2>/dev/null | head -n 1)
     [ -n "$found" ] && echo "$each=$found"
   done)
@@ -39,7 +40,7 @@ fi
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore::FutureWarning
 export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1
 case $link in
-  nvlink) ;;
+  nvlink | steps) ;;
   channels-*) export NCCL_MAX_NCHANNELS=${link#channels-} NCCL_MAX_CTAS=${link#channels-} ;;
   shm) export NCCL_P2P_DISABLE=1 ;;
   socket) export NCCL_P2P_DISABLE=1 NCCL_SHM_DISABLE=1 ;;
@@ -52,7 +53,7 @@ trap 'kill $saver' EXIT
 # Collectives and hops at 2, 4, ... ranks by size; records are appended, so that a second call goes on.
 for some in 2 4 8; do
   log=$WORK/network-$link-$some.log
-  { [ "$some" -gt "$ranks" ] || grep -qs " 0 left" "$log"; } && continue
+  { [ "$link" = steps ] || [ "$some" -gt "$ranks" ] || grep -qs " 0 left" "$log"; } && continue
   NCCL_TOPO_DUMP_FILE=$WORK/topology-$link-$some.xml NCCL_GRAPH_DUMP_FILE=$WORK/graph-$link-$some.xml \
     run "$some" -m validators.bench.network --records "$WORK/network-$link.jsonl" --link "$link" \
     --minutes "${NETWORK_MINUTES:-1}" --largest "${NETWORK_LARGEST:-30}" >>"$log" 2>&1

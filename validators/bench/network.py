@@ -11,8 +11,8 @@ a sample is the maximum over the ranks. Every operation's result is checked befo
 | all_to_all, all_gather, reduce_scatter, all_reduce | as in NCCL; ``bytes`` is each rank's input |
 
 Interference: a kernel (attention, GEMM) and an exchange start together on streams of their own; what is timed is the
-one that ``measured`` names, on the rank that takes longest. How ranks are linked is said by the environment (NCCL_*),
-which is in the records' provenance, and by ``--link``, a name for it.
+one that ``measured`` names, on the rank that takes longest; ``priority`` is that of NCCL's stream. How ranks are linked
+is said by the environment (NCCL_*), which is in the records' provenance, and by ``--link``, a name for it.
 """
 
 from __future__ import annotations
@@ -46,12 +46,14 @@ def network_plan(ranks: int, link: str, largest: int = LARGEST) -> list[Case]:
     for hops, size in product(TRAINS, sizes[6::4]):
         cases.append(_case("network", ranks, link, operation="exchange", bytes=size, hops=hops))
     for kernel, measured, size in product(KERNELS, ("kernel", "exchange"), sizes[14::3]):
-        cases.append(_case("interference", ranks, link, 1, kernel=kernel, measured=measured, bytes=size))
+        beside: dict[str, int | str] = {"kernel": kernel, "measured": measured, "bytes": size}
+        cases.append(_case("interference", ranks, link, 1, **beside))
+        cases.append(_case("interference", ranks, link, 1, **beside, priority=1))
     return ordered(cases)
 
 
-def _case(kind: str, ranks: int, link: str, priority: int = 0, **parameters: int | str) -> Case:
-    return Case(kind, {"ranks": ranks, "link": link, **parameters}, priority)
+def _case(kind: str, ranks: int, link: str, turn: int = 0, /, **parameters: int | str) -> Case:
+    return Case(kind, {"ranks": ranks, "link": link, **parameters}, turn)
 
 
 def run_network(

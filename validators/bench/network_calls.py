@@ -60,7 +60,7 @@ class NetworkBench:
             return self._exchange(size, one_way=operation == "one-way")
         return self._collective(operation, size)
 
-    def _exchange(self, size: int, *, one_way: bool) -> Call:
+    def _exchange(self, size: int, *, one_way: bool, group: dist.ProcessGroup | None = None) -> Call:
         rank, ranks = self.group.rank, self.group.size
         source, target = self._filled(size, rank + 1), self._filled(size, 0)
         following, previous = (rank + 1) % ranks, (rank - 1) % ranks
@@ -70,8 +70,8 @@ class NetworkBench:
             raise ValueError("an exchange needs two ranks")
 
         def call() -> None:
-            hops = [dist.P2POp(dist.isend, source, following)] if sends else []
-            hops += [dist.P2POp(dist.irecv, target, previous)] if receives else []
+            hops = [dist.P2POp(dist.isend, source, following, group)] if sends else []
+            hops += [dist.P2POp(dist.irecv, target, previous, group)] if receives else []
             for work in dist.batch_isend_irecv(hops) if hops else []:
                 work.wait()
 
@@ -119,7 +119,11 @@ class NetworkBench:
     def _interference(self, case: Case) -> Callable[[], float]:
         if self.group.device.type != "cuda":
             raise ValueError("interference is between streams of a GPU")
-        exchange = self._exchange(cast(int, case.parameters["bytes"]), one_way=False)
+        size, group = (
+            cast(int, case.parameters["bytes"]),
+            self.group.prioritised if "priority" in case.parameters else None,
+        )
+        exchange = self._exchange(size, one_way=False, group=group)
         kernel = _kernel(str(case.parameters["kernel"]), self.group.device)
         kernel()
         first, second = (kernel, exchange) if case.parameters["measured"] == "kernel" else (exchange, kernel)

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from validators.bench.timing import LEAD_CYCLES
-from validators.executors.world import own_gpu
+from validators.executors.world import communication_first, own_gpu
 
 Call = Callable[[], object]
 TIMEOUT = timedelta(seconds=60)
@@ -44,6 +45,11 @@ class Group:
             device = torch.device("cpu")
             dist.init_process_group("gloo", timeout=TIMEOUT)
         return Group(dist.get_rank(), dist.get_world_size(), device, torch.zeros(1, device=device))
+
+    @cached_property
+    def prioritised(self) -> dist.ProcessGroup:
+        """The same ranks, with NCCL's kernels on a stream of high priority; all ranks ask for it together."""
+        return dist.new_group(timeout=TIMEOUT, backend="nccl", pg_options=communication_first())
 
     def agree(self, value: float) -> float:
         """The largest value of all ranks."""

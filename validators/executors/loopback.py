@@ -94,7 +94,7 @@ class Loopback:
                 self.results[name] = assemble(buffer, self.shards[name], self._setup)
 
     def _input(self, rank: int, buffer: Buffer, dtype: torch.dtype) -> Tensor:
-        return load_shard(self._inputs, buffer, rank, dtype)
+        return load_shard(self._inputs, buffer, rank, dtype).to(self._ranks[rank].store.place_of(buffer))
 
     def _shards(self, buffer: Buffer) -> list[Tensor]:
         return [local.store.whole(buffer) for local in self._ranks]

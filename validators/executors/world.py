@@ -33,6 +33,7 @@ class World:
     Parameters
     ----------
     backend : ``gloo`` for CPUs, ``nccl`` for GPUs.
+    prioritised : whether NCCL's streams have a priority (`communication_first`).
 
     Attributes
     ----------
@@ -46,9 +47,9 @@ class World:
         Where the backend cannot run here, or the process was not started by torchrun.
     """
 
-    def __init__(self, backend: str) -> None:
+    def __init__(self, backend: str, *, prioritised: bool = True) -> None:
         _check(backend)
-        self.backend = backend
+        self.backend, self._prioritised = backend, prioritised
         self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         self.device = own_gpu() if backend == "nccl" else torch.device("cpu")
         if backend == "nccl":
@@ -65,7 +66,7 @@ class World:
         """
         key = lane, members
         if key not in self._groups:
-            options = communication_first() if first and self.backend == "nccl" else None
+            options = communication_first() if first and self._prioritised and self.backend == "nccl" else None
             made = [
                 dist.new_group(list(ranks), timeout=DATA_TIMEOUT, backend=self.backend, pg_options=options)
                 for ranks in members

@@ -41,12 +41,15 @@ def validate(
     rounds: Annotated[int, typer.Option(metavar="N", help="Isolated calls of every schedule.")] = 5,
     seconds: Annotated[float, typer.Option(metavar="S", help="No configuration is begun after that.")] = 540.0,
     peers: Annotated[bool, typer.Option("--peers", help="Draw other people's implementations too.")] = False,
-    steps: Annotated[bool, typer.Option("--steps", help="Draw training steps of models, on one GPU.")] = False,
+    steps: Annotated[bool, typer.Option("--steps", help="Draw training steps of models.")] = False,
     memory: Annotated[
         bool, typer.Option("--memory", help="Draw runs near the limit of memory, and ask only whether they fit.")
     ] = False,
     tokens: Annotated[
         str | None, typer.Option(metavar="LEAST-MOST", help="Lengths to draw from, instead of the usual ones.")
+    ] = None,
+    longest: Annotated[
+        float | None, typer.Option(metavar="S", help="Longest predicted call of a draw. Default: 2.")
     ] = None,
     plan_only: Annotated[
         bool, typer.Option("--plan-only", help="Draw for --gpus and write FOLDER/draws-P.json; measure nothing.")
@@ -65,7 +68,7 @@ def validate(
             predictor, lengths = _gpu_predictor(hardware, topology), _lengths(tokens)
             if steps:
                 _draw_steps(folder, gpus, predictor, draws, seed, rounds, lengths)
-            _draw(folder, gpus, predictor, draws, seed, rounds, peers, memory, lengths)
+            _draw(folder, gpus, predictor, draws, seed, rounds, peers, memory, lengths, longest)
         if plan_only:
             return
         _measure(folder, backend, gpus, draws, seed, rounds, seconds)
@@ -76,7 +79,7 @@ def validate(
 
 def _draw(
     folder: Path, gpus: int, predictor: GpuPredictor, draws: int, seed: int, rounds: int, peers: bool, memory: bool,
-    lengths: tuple[int, int] | None,
+    lengths: tuple[int, int] | None, longest_s: float | None,
 ) -> None:  # fmt: skip
     """Write the plan, unless it is there from an earlier run."""
     from dataclasses import replace
@@ -91,6 +94,8 @@ def _draw(
     ranges = SINGLE if gpus == 1 else GPU
     if lengths:
         ranges = replace(ranges, seq_len=lengths)
+    if longest_s is not None:
+        ranges = replace(ranges, most_s=longest_s)
     if peers:
         ranges = replace(ranges, schedules=(*ranges.schedules, *PEER_CHOICES), per_draw=ranges.per_draw + 3)
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,12 +123,10 @@ def _draw_steps(
     from validators.validation.plan import write_plan
     from validators.validation.step_draws import TOKENS, draw_steps
 
-    if gpus != 1:
-        raise InputError("steps are drawn for one GPU", got=f"{gpus} GPUs", remedy="use --gpus 1")
     plan = folder / f"draws-{gpus}.json"
     if not plan.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write_plan(plan, draw_steps(draws, seed, rounds, predictor.forecast(), lengths or TOKENS))
+        write_plan(plan, draw_steps(draws, seed, rounds, predictor.forecast(), lengths or TOKENS, gpus))
 
 
 def _measure(folder: Path, backend: str, gpus: int, draws: int, seed: int, rounds: int, seconds: float) -> None:

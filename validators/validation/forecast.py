@@ -83,8 +83,9 @@ class GpuPredictor:
         schedule: str,
         worked_s: float = 0.0,
         nccl: NcclSettings | None = None,
+        prioritised: bool = True,
     ) -> SimulationRequest:
-        """The simulation of a run, after so much work, and with what NCCL was told."""
+        """The simulation of a run, after so much work, with what NCCL was told, its streams prioritised or not."""
         ranks, nodes = configuration.ranks, configuration.ranks // configuration.ranks_per_node
         topology = load_topology(self.topology, ranks, nodes, self.profile.base or self.profile.name, nccl)
         if isinstance(configuration, StepConfiguration):
@@ -93,17 +94,17 @@ class GpuPredictor:
         return SimulationRequest(
             seq_len=configuration.seq_len, gpus=ranks, schedule=schedule, heads=configuration.heads,
             kv_heads=configuration.kv_heads, head_dim=configuration.head_dim, nodes=nodes,
-            hardware=self._profile_of(schedule, worked_s),
+            hardware=self._profile_of(schedule, worked_s, prioritised),
             topology=topology, batch=configuration.batch, dtype=configuration.dtype, mask=configuration.mask,
             pass_=configuration.pass_ if has_backward else "forward", kernel=configuration.kernel,
         )  # fmt: skip
 
-    def _profile_of(self, schedule: str, worked_s: float) -> HardwareProfile:
+    def _profile_of(self, schedule: str, worked_s: float, prioritised: bool = True) -> HardwareProfile:
         """The GPU as our executor uses it, or, for a peer, as PyTorch does by default."""
         worked = self.profile.after_work(worked_s)
         if parse_schedule(schedule).name in PEERS:
             return worked
-        return worked.isolated().with_communication_first()
+        return worked.isolated().with_communication_first() if prioritised else worked.isolated()
 
     def _of_step(self, c: StepConfiguration, schedule: str, topology: ClusterTopology) -> SimulationRequest:
         pass_ = "step" if c.what == "model" else "both"
@@ -117,9 +118,10 @@ class GpuPredictor:
     def predict(self, run: MeasuredRun) -> Prediction:
         """A run's prediction."""
         nccl = nccl_settings_of(run.machine.get("environment", {}))
-        result = simulate(self.request(run.configuration, run.schedule, nccl=nccl))
+        prioritised = bool(run.machine.get("communication_first", True))
+        result = simulate(self.request(run.configuration, run.schedule, 0.0, nccl, prioritised))
         if result.time_s > WORKED_S and not isinstance(run.configuration, StepConfiguration):
-            result = simulate(self.request(run.configuration, run.schedule, result.time_s, nccl))
+            result = simulate(self.request(run.configuration, run.schedule, result.time_s, nccl, prioritised))
         parts = result.breakdown or {}
         waiting = parts.get("idle", 0) / max(sum(parts.values()), 1)
         error = math.hypot(result.uncertainty.high_s / result.time_s - 1, waiting * self.profile.host.isolated_error)

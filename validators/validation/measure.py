@@ -72,8 +72,8 @@ class Measurement:
             yield from self._fit(schedules)
             return
         candidates = [each for each in map(self._prepare, schedules) if each is not None]
-        for candidate in candidates:
-            self._guarded(candidate, self._check)
+        for candidate in sorted(candidates, key=lambda each: each.schedule.name in PEERS):
+            self._guarded(candidate, self._check)  # peers, which may have no LSE to sample, take that of ours
         gc.collect()
         for _ in range(rounds):
             for candidate in candidates:

@@ -32,6 +32,10 @@ class StepInputs:
         """The rank's part of a buffer."""
         return cut(self._whole(buffer), buffer, self._rank).to(dtype)
 
+    def whole(self, buffer: Buffer, dtype: torch.dtype) -> Tensor:
+        """All tokens, or a weight."""
+        return self._whole(buffer).to(dtype)
+
     def _whole(self, buffer: Buffer) -> Tensor:
         c, name = self._configuration, buffer.name
         if name in ("ids", "labels"):

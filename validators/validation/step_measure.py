@@ -54,11 +54,11 @@ class StepMeasurement(Measurement):
         program, inputs = c.program(str(candidate.schedule)), self._inputs_of(c)
         short = self._executor(program, inputs)
         short.call()
-        errors = check_step(c, program, inputs, short.outputs)
+        errors = check_step(self._world, c, program, inputs, short.outputs)
         short.forget()
         del short
         candidate.run = replace(candidate.run, errors=errors.summary)
-        if not self._world.share(errors.right):
+        if not all(self._world.gather(errors.right)):
             candidate.run = replace(candidate.run, outcome="wrong", samples_s=(), detail="a result is not right")
             return
         self._first_call(candidate)
@@ -72,7 +72,7 @@ class StepMeasurement(Measurement):
             candidate.run = replace(candidate.run, peak_reserved_bytes=max(self._world.gather(taken)))
         finite = all(bool(each.isfinite().all()) for each in candidate.executor.outputs.values())
         candidate.executor.forget()
-        if not self._world.share(finite):
+        if not all(self._world.gather(finite)):
             candidate.run = replace(candidate.run, outcome="wrong", samples_s=(), detail="a result is not finite")
 
     def _time(self, candidate: Candidate) -> None:

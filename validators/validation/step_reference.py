@@ -16,18 +16,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from simulator.program.operations import Buffer
 from simulator.program.program import Program
 from simulator.steps.parameters import ADAMW
+from validators.executors.shards import token_index
 from validators.executors.store import DTYPES
+from validators.executors.world import World
 from validators.transformer import dense_layer, model_loss
 from validators.validation.step_configuration import StepConfiguration
 from validators.validation.step_inputs import StepInputs
 
 FLOOR, EXACT = 2e-3, 1e-4
 PART = 1 << 25
+TOKEN_DIM = {"loss": 2, "y": 1, "d x": 1}
+"""Of what ranks have for their own tokens only."""
 Tensors = dict[str, Tensor]
 
 
@@ -58,12 +63,19 @@ class StepErrors:
 
 
 def check_step(
-    configuration: StepConfiguration, program: Program, inputs: StepInputs, outputs: Mapping[str, Tensor]
+    world: World, configuration: StepConfiguration, program: Program, inputs: StepInputs, outputs: Mapping[str, Tensor]
 ) -> StepErrors:  # fmt: skip
-    """Errors of an executed step, whole on this rank."""
-    found = _executed(configuration, outputs)
+    """Errors of an executed step: of all ranks' tokens, and of this rank's weights. All ranks call it."""
     buffers = {each.name: each for verb, each in program.events if verb == "allocate" and isinstance(each, Buffer)
                and each.is_input}  # fmt: skip
+    found = _executed(configuration, outputs)
+    for name, dim in TOKEN_DIM.items():
+        if name in found:
+            found[name] = _of_all_ranks(
+                world, found[name], dim, buffers["x" if configuration.what == "layer" else "ids"]
+            )
+    if configuration.what == "layer":
+        found |= {name: _sum_of_ranks(world, each) for name, each in found.items() if name not in TOKEN_DIM}
     trained = {name[2:] for name in found if name.startswith("d ") and name != "d x"}
     errors = {}
     wanted = _autograd(configuration, buffers, inputs, trained, torch.float32)
@@ -72,6 +84,24 @@ def check_step(
         errors[dtype] = {name: _error(got[name].reshape(want.shape), want) for name, want in wanted.items()}
     optimizer = _optimizer_error(buffers, inputs, outputs, found) if configuration.what == "model" else 0.0
     return StepErrors(errors["executed"], errors[configuration.dtype], optimizer)
+
+
+def _sum_of_ranks(world: World, own: Tensor) -> Tensor:
+    """A layer's gradients are of each rank's tokens; only a step adds them up."""
+    if world.size == 1:
+        return own
+    total = own.float()
+    dist.all_reduce(total, group=world.group("check", (tuple(range(world.size)),), first=False))
+    return total
+
+
+def _of_all_ranks(world: World, own: Tensor, dim: int, tokens: Buffer) -> Tensor:
+    """Every rank's tokens, in their order."""
+    assert tokens.layout is not None
+    if world.size == 1:
+        return own
+    shards, order = world.gather(own.cpu()), [token_index(tokens.layout.ranges(rank)) for rank in range(world.size)]
+    return torch.cat(shards, dim=dim).index_select(dim, torch.cat(order).argsort()).to(own.device)
 
 
 def _executed(configuration: StepConfiguration, outputs: Mapping[str, Tensor]) -> Tensors:
@@ -89,7 +119,7 @@ def _autograd(
 ) -> Tensors:
     """Of the plain model."""
     named = {name: buffer for name, buffer in buffers.items() if " " not in name}
-    loaded = {name: inputs.load(buffer, torch.int64 if "int" in buffer.dtype else DTYPES[c.dtype])
+    loaded = {name: inputs.whole(buffer, torch.int64 if "int" in buffer.dtype else DTYPES[c.dtype])
               for name, buffer in named.items()}  # fmt: skip
     weights = {name: (each.reshape(-1, each.shape[-1]).squeeze(0)).to(dtype).requires_grad_(name in trained)
                for name, each in loaded.items() if name not in ("ids", "labels", "x", "dy")}  # fmt: skip

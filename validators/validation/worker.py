@@ -38,14 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--memory-share", type=float, default=1.0, help="of the GPU, for runs that ask whether they fit"
     )
+    parser.add_argument("--no-priority", action="store_true", help="NCCL's streams as PyTorch makes them by default")
     parser.add_argument("--threads", type=int, default=1, help="of each process, on CPUs")
     options = parser.parse_args(arguments)
     if options.backend == "gloo":
         take_cores()
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
-    world = World(options.backend)
+    world = World(options.backend, prioritised=not options.no_priority)
     machine = describe_machine(world.device) | {"threads": options.threads}
+    if options.no_priority:
+        machine["communication_first"] = False
     if options.memory_share < 1 and world.device.type == "cuda":
         torch.cuda.set_per_process_memory_fraction(options.memory_share, world.device)
         machine["memory_share"] = options.memory_share

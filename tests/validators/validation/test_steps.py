@@ -11,6 +11,8 @@ import torch
 
 from validators.executors import layering
 from validators.executors.lanes import ThreadLanes
+from validators.executors.processes import run_ranks
+from validators.executors.world import World
 from validators.kernels import pointwise
 from validators.validation.compare import compare_folder
 from validators.validation.forecast import GpuPredictor
@@ -84,6 +86,28 @@ def test_a_wrong_kernel_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert timeline is None
 
 
+def _outcomes(world: World, wrong: bool) -> list[tuple[str, str]]:
+    """Of a model and a layer by some schedules; gradients of one rank are off where they are to be wrong."""
+    torch.set_num_threads(1)
+    if wrong and world.rank == 1:
+        right = pointwise.rms_norm_dw
+        layering.pointwise.rms_norm_dw = lambda *tensors: 1.5 * right(*tensors)
+    found = []
+    for step, spec in (("full", "ring"), ("lora", "ulysses"), ("layer", "ring:partition=contiguous"), ("full", "magi")):
+        configuration = replace(STEPS[step], ranks=2, ranks_per_node=2)
+        with torch.no_grad():
+            run, _ = next(StepMeasurement(world, configuration, 1, {}).run([spec], 1))
+        found.append((run.outcome, run.detail or ""))
+    return found
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_steps_of_two_processes_are_checked_on_each_of_them(wrong: bool) -> None:
+    """What one rank alone has wrong is found: here a gain's gradient, which LoRA does not train."""
+    outcomes = [outcome for outcome, _ in run_ranks(2, _outcomes, wrong)[0]]
+    assert outcomes == (["wrong", "measured", "wrong", "wrong"] if wrong else ["measured"] * 4)
+
+
 def test_a_planned_step_comes_back_and_is_not_measured_twice(tmp_path: Path) -> None:
     planned = Planned(STEPS["lora"], ("flash",), 2, 7)
     write_plan(tmp_path / "plan.json", [planned])
@@ -117,3 +141,18 @@ def test_draws_have_every_kind_are_bounded_and_depend_on_the_seed_only() -> None
     assert kinds == list(KINDS) * 2
     assert all(forecast(each.configuration, "flash")[0] <= 1.2 for each in planned)
     assert all(each.configuration.seq_len & (each.configuration.seq_len - 1) for each in planned)
+
+
+def test_draws_of_several_ranks_are_of_one_context_parallel_group_and_all_schedules() -> None:
+    planned = draw_steps(16, 3, 2, lambda configuration, spec: (0.1, 0.3, True), ranks=2)
+    assert (
+        {each.configuration.ranks for each in planned} == {each.configuration.ranks_per_node for each in planned} == {2}
+    )
+    assert {each.schedules[0].partition(":")[0] for each in planned} == {
+        "ring",
+        "ulysses",
+        "burst",
+        "allgather",
+        "usp",
+        "magi",
+    }
