@@ -2,8 +2,8 @@
 
 A field of these classes is an option of ``simulate``, ``compare``, ``plan``, ``sweep`` and ``choices``, a keyword of
 `attnsim.simulate` and a field of `simulator.request.SimulationRequest`. What an option means is its help. Checks live
-with the code that uses it (`request`, `steps.plan`, `faults`), which inherits from the class here: this module imports
-nothing heavy, as ``--help`` reads it.
+with the code that uses it (`request_checks`, `steps.plan`, `faults`); what inherits from the classes here may import
+what is heavy, this module nothing: ``--help`` reads it.
 """
 
 from __future__ import annotations

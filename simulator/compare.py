@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from simulator.answer import result_of
 from simulator.choices import list_choices
 from simulator.progress import Progress
 from simulator.recorded import Recordings
-from simulator.request import ResolvedRequest, SimulationRequest
+from simulator.request import SimulationRequest
+from simulator.resolved import ResolvedRequest
 from simulator.result import Comparison, Refused, SimulationResult
+from simulator.run import Run
 from simulator.schedules import Schedule, parse_schedule
-from simulator.simulate import Run
 from simulator.steps.record import setup_of
 from traces.display import format_bytes
 from traces.errors import InputError
@@ -68,7 +70,7 @@ def _try(schedule: Schedule, resolved: ResolvedRequest, recordings: Recordings |
     except InputError as error:
         return Refused(str(schedule), error.message)
     if not run.lacking_bytes:
-        return run.result()
+        return result_of(run)
     needs = format_bytes(run.profile.usable_memory_bytes + run.lacking_bytes)
     more = format_bytes(run.lacking_bytes)
     return Refused(str(run.schedule), f"out of memory: needs {needs}, {more} more than the GPU has")

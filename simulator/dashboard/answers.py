@@ -13,7 +13,7 @@ from simulator.dashboard.state import State
 from simulator.planning.pareto import pareto_front
 from simulator.recorded import Recordings
 from simulator.result import Refused, SimulationResult
-from simulator.simulate import memory_bytes, simulate
+from simulator.simulate import simulate
 from traces.errors import InputError
 
 RECORDINGS = Recordings()
@@ -96,4 +96,4 @@ def _look(state: State, schedule: str) -> SimulationResult:
 
 @lru_cache(maxsize=64)
 def _capacity_bytes(state: State) -> int:
-    return memory_bytes(state.request().resolve())
+    return state.request().resolve().room_bytes

@@ -42,7 +42,8 @@ from simulator.program.recorder import Recorder
 from simulator.program.setup import Setup
 from simulator.program.tape import Tensor
 from simulator.recording import record_program
-from simulator.request import ResolvedRequest, SimulationRequest
+from simulator.request import SimulationRequest
+from simulator.resolved import ResolvedRequest
 from simulator.schedules import parse_schedule
 from simulator.schedules.base import Saved, Schedule, split_sequence
 from simulator.steps.parameters import ParameterStore

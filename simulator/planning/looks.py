@@ -24,7 +24,8 @@ from simulator.planning.points import Outcome, Point, run_point
 from simulator.planning.sampled import SampledCosts, falling_once
 from simulator.program.operations import Attention, Operation
 from simulator.program.tape import Ignore
-from simulator.request import ResolvedRequest, SimulationRequest
+from simulator.request import SimulationRequest
+from simulator.resolved import ResolvedRequest
 from simulator.schedules import parse_schedule
 from simulator.steps.record import subject_of
 from traces.display import format_bytes

@@ -16,7 +16,8 @@ from typing import Any
 
 from simulator.request import SimulationRequest
 from simulator.result import Refused
-from simulator.simulate import Stopped, simulate
+from simulator.run import Stopped
+from simulator.simulate import simulate
 from traces.atomic import write_text_atomic
 from traces.errors import InputError
 from traces.garbage import collector_paused

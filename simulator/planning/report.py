@@ -13,7 +13,6 @@ from simulator.planning.reasons import kinds_of
 from simulator.planning.sweep import Row
 from simulator.planning.tables import PART_NAMES
 from simulator.request import SimulationRequest
-from simulator.simulate import memory_bytes
 from traces.figures.crossover import plot_crossover
 from traces.figures.embed import Figure
 from traces.figures.pareto import plot_pareto
@@ -40,7 +39,7 @@ def write_plan_report(path: str | os.PathLike[str], found: PlanResult, request: 
     limits = [{"candidate": each["candidate"], **_limits(each["limits"])} for each in found.candidates]
     sections = [
         Section(f"Best by {found.objective}", [rows]),
-        Section("", [_front(found, memory_bytes(request.resolve()))]),
+        Section("", [_front(found, request.resolve().room_bytes)]),
         Section("Limited by", [limits]),
         *([Section("What would help the best one", [_helps(found.sensitivity)])] if found.sensitivity else []),
         *([Section("Dropped", [_by_reason(found.dropped)])] if found.dropped else []),

@@ -29,7 +29,7 @@ from simulator.planning.points import Outcome, Point, run_point
 from simulator.planning.runners import Runner
 from simulator.planning.space import Candidate
 from simulator.planning.standing import MARGIN, MARGIN_OF_MICROBATCHES, STAGES, Key, Standing
-from simulator.request import ResolvedRequest
+from simulator.resolved import ResolvedRequest
 from simulator.schedules import parse_schedule
 from simulator.steps.record import plan_of
 from traces.display import format_bytes

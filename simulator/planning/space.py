@@ -21,7 +21,8 @@ from cost_models.hardware import HardwareProfile
 from cost_models.kernels import choose_kernel
 from simulator.choices import list_choices, make_choice
 from simulator.layers.checkpoint import CHECKPOINTS
-from simulator.request import ResolvedRequest, SimulationRequest
+from simulator.request import SimulationRequest
+from simulator.resolved import ResolvedRequest
 from simulator.schedules import Schedule, parse_schedule
 from simulator.steps.record import setup_of, subject_of
 from traces.errors import InputError

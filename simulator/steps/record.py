@@ -10,7 +10,7 @@ from cost_models.models import ModelShape
 from simulator.program.setup import Setup
 from simulator.program.tape import Sink
 from simulator.recording import check_program, default_pass, record_program
-from simulator.request import ResolvedRequest
+from simulator.resolved import ResolvedRequest
 from simulator.schedules import Ring, Schedule
 from simulator.steps.inference import record_decode, record_prefill
 from simulator.steps.layer_pass import record_layer

@@ -8,7 +8,8 @@ import pytest
 
 from simulator.asked import StepFields
 from simulator.described import SUBJECTS, UNSAID, describe_inputs
-from simulator.request import PASSES, SimulationRequest
+from simulator.request import SimulationRequest
+from simulator.request_checks import PASSES
 
 OPTIONS = {"model": "llama-3.1-8b", "seq_len": "8k", "gpus": 4, "topology": "dgx-h100"}
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import attnsim
-from simulator import simulate as module
+from simulator import run as running
 from simulator.result import Refused, SimulationResult
 from simulator.schedules import SCHEDULES
 from simulator.schedules.minference import computed_share
@@ -68,7 +68,7 @@ def test_inputs_reproduce_the_run() -> None:
 
 def test_many_ranks_are_simulated_without_being_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = run("ring", gpus=8)
-    monkeypatch.setattr(module, "KEPT_RANKS", 4)
+    monkeypatch.setattr(running, "KEPT_RANKS", 4)
     told: list[tuple[str, int, int]] = []
     streamed = attnsim.simulate(**{**SMALL, "schedule": "ring", "gpus": 8}, progress=lambda *what: told.append(what))
     assert streamed.timeline is None

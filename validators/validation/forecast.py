@@ -12,7 +12,7 @@ from cost_models.topology import ClusterTopology, NcclSettings, load_topology, n
 from simulator.engines.memory import Memory
 from simulator.request import SimulationRequest
 from simulator.schedules import PEERS, parse_schedule
-from simulator.simulate import memory_bytes, simulate
+from simulator.simulate import simulate
 from traces.timeline import Timeline
 from validators.validation.draws import Forecast
 from validators.validation.process_fit import predict, program_of
@@ -135,7 +135,7 @@ class GpuPredictor:
 
         def forecast(configuration: Configuration | StepConfiguration, spec: str) -> tuple[float, float, bool]:
             result = simulate(self.request(configuration, spec))
-            most = memory_bytes(self.request(configuration, spec).resolve())
+            most = self.request(configuration, spec).resolve().room_bytes
             return result.time_s, result.communication_s / result.time_s, result.peak_memory_bytes < 0.8 * most
 
         return forecast
