@@ -74,6 +74,8 @@ CASES = [
     *[Case("llama-3.1-70b", gpus, length, tp=8) for gpus in (8, 16, 64) for length in LENGTHS],
     Case("llama-3.1-70b", 8, "8k", batch=64, tp=8),
     *[Case("deepseek-v3", 64, length, batch=64, dp=64, ep=64) for length in LENGTHS],
+    *[Case("deepseek-v3", 64, length, batch=64, dp=8, ep=64) for length in LENGTHS],
+    *[Case("deepseek-v3", 64, length, batch=8, dp=8, ep=64) for length in LENGTHS],
     Case("deepseek-v3", 64, "8k", batch=2048, dp=64, ep=64),
 ]  # fmt: skip
 

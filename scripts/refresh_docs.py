@@ -6,7 +6,7 @@
     ```
 
 ``python scripts/refresh_docs.py`` rewrites the pages, and what `gather_evidence` gathers; ``--check`` only says which
-pages differ and exits with 1.
+pages differ and exits with 1; ``--only TEXT`` runs no other commands than those that contain the text.
 """
 
 from __future__ import annotations
@@ -40,22 +40,23 @@ def run(command: str) -> str:
     return "\n".join([f"$ {command}", "", *printed, ""])
 
 
-def refresh(text: str) -> str:
-    """A page with the output of all its commands."""
-    return BLOCK.sub(lambda match: match[1] + run(match[2]) + match[3], text)
+def refresh(text: str, only: str = "") -> str:
+    """A page with the output of all its commands, or of those that contain a text."""
+    return BLOCK.sub(lambda match: match[1] + run(match[2]) + match[3] if only in match[2] else match[0], text)
 
 
 def main() -> None:
     """Refresh or check all pages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page differs")
-    check = parser.parse_args().check
-    stale = []
-    if not check:
+    parser.add_argument("--only", default="", metavar="TEXT", help="commands that contain this text")
+    asked = parser.parse_args()
+    check, stale = asked.check, []
+    if not check and not asked.only:
         gather_evidence.write()
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        fresh = refresh(text)
+        fresh = refresh(text, asked.only)
         if fresh != text:
             stale.append(page.relative_to(ROOT))
             if not check:

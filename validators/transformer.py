@@ -123,13 +123,15 @@ def cached(shape: ModelShape, w: Weights, at: str, n: Tensor) -> dict[str, Tenso
     return {"keys": rotate(keys, shape.head_dim), "values": values}
 
 
-def prefill(shape: ModelShape, w: Weights, ids: Tensor, allowed: Tensor) -> dict[str, Tensor]:
-    """Logits [B, V] after the last token, and what a cache holds of every layer."""
+def prefill(
+    shape: ModelShape, w: Weights, ids: Tensor, allowed: Tensor, visits: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Logits [B, V] after the last token, and what a cache holds of every layer; ``visits`` as of `dense_layer`."""
     x, found = w["embed_tokens"][ids], {}
     for index in range(shape.layers):
         at, n = f"layers.{index}.", rms_norm(x, w[f"layers.{index}.input_norm"])
         found |= {f"{name} {index}": rows for name, rows in cached(shape, w, at, n).items()}
-        x = dense_layer(shape, w, at, x, allowed)
+        x = dense_layer(shape, w, at, x, allowed, visits)
     last = rms_norm(x[:, -1], w["norm"])
     return {**found, "logits": last @ w["embed_tokens" if shape.tied_embeddings else "lm_head"].T}
 

@@ -7,6 +7,11 @@ Which experts a token visits is given by the routing (`simulator.layers.routing`
 the softmax over the given experts (Mixtral, Jiang et al. 2024, arXiv 2401.04088, section 2.1). With experts spread over
 P ranks, rows travel in two all-to-alls forward and two backward, each (P-1)/P n k C e bytes where routing is even. An
 expert product is one launch for all of a rank's experts, of as many rows as they get together.
+
+New tokens, which all ranks of a context parallel group have, are dispatched to experts at the own context position only
+(`routing`): where experts are spread over a context parallel group no row travels at all, and an all-reduce of n C e
+bytes sums what its ranks have of each token. It is the expert parallelism of Helix (Bhatia et al. 2025, arXiv
+2507.07120, section 2), whose ranks hold different keys during attention and different experts after it.
 """
 
 from __future__ import annotations
@@ -73,6 +78,7 @@ class Experts:
         h = swiglu(net, gate, up)
         del gate, up
         y = self._combine(net, self._back(net, self._product(net, h, weights["experts_down"], "rows")), gates, x)
+        self._sum_shared(net, y.tensor)
         if self.moe.shared:
             shared = [linear(net, x, weights[f"shared_{name}"], name) for name in ("gate_proj", "up_proj")]
             y = residual(net, y, linear(net, swiglu(net, *shared), weights["shared_down_proj"], "x"))
@@ -81,7 +87,8 @@ class Experts:
     # -- on the tokens' rank -----------------------------------------------------------------------------------------
 
     def _options(self) -> dict[str, Any]:
-        return {"counts": self.routing.counts, "place": self.routing.place, "top_k": self.moe.top_k}
+        sent = {} if self.routing.sent is None else {"sent": self.routing.sent}
+        return {"counts": self.routing.counts, "place": self.routing.place, "top_k": self.moe.top_k, **sent}
 
     def _gates(self, net: Net, logits: Var) -> Var:
         r, tensor = net.r, logits.tensor
@@ -141,17 +148,25 @@ class Experts:
 
     def _to_experts(self, net: Net, rows: Var) -> Var:
         """Rows sorted by expert, on the experts' ranks."""
-        if self.routing.over == 1:
+        if not self.routing.travels:
             return rows
         out = net.var(self._gathered(net, rows.tensor), rows)
         return _hang(net, rows, out, lambda drows: self._returned(net, drows))
 
     def _back(self, net: Net, rows: Var) -> Var:
         """Rows as the tokens' ranks sent them."""
-        if self.routing.over == 1:
+        if not self.routing.travels:
             return rows
         out = net.var(self._returned(net, rows.tensor), rows)
         return _hang(net, rows, out, lambda drows: self._gathered(net, drows))
+
+    def _sum_shared(self, net: Net, y: Tensor) -> None:
+        """Sum, in place, what the ranks that have the same tokens dispatched of them."""
+        count, size = self.routing.shared, y.buffer.bytes
+        if count > 1:
+            assert not net.training, "tokens are replicated in inference only"
+            work = Collective("all_reduce", size, 2 * size * (count - 1) // count, self.routing.sharers)
+            net.r.emit("all_reduce", work, (y,), (y,), lane="comm:ep")
 
     def _gathered(self, net: Net, rows: Tensor) -> Tensor:
         arrived = self._exchange(net, rows, self.routing.splits, self.routing.computed)

@@ -15,6 +15,7 @@ parallel ranks. Decoding is launched kernel by kernel, as PyTorch does, unless a
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from simulator.layers.cache import KvCache, Prompt
 from simulator.layers.layer import Context
@@ -52,8 +53,9 @@ class InferenceStep:
         maker, options = WeightMaker(plan.shape, context.parallel, plan.dtype), plan.options
         self.model = Model(context, maker, None, options.parsed_method, options.ep)
         whole = TensorParallel(plan.grid, version=1)
-        absorbed = plan.options.mla != "expanded"
-        self._on_all = replace_context(self.model, replace(context, parallel=whole, absorbed=absorbed))
+        absorbed, routing = plan.options.mla != "expanded", partial(self._ranks.routing, replicated=True)
+        on_all = replace(context, parallel=whole, absorbed=absorbed, routing=routing)
+        self._on_all = replace_context(self.model, on_all)
         self.store = ParameterStore(self.r, plan.grid, 0, None)
         self._stages = [self.model.stage_layers(stage, plan.grid.pp) for stage in range(plan.grid.pp)]
         self._caches = Caches(plan, self._ranks)

@@ -190,15 +190,12 @@ class Plan:
                 "tokens of a rank are not divisible by the tensor parallel ranks", got=f"{local} / {self.grid.tp}"
             )
 
-    def routing(self, tokens: Column) -> Routing:
-        """Of so many tokens on each rank."""
+    def routing(self, tokens: Column, *, replicated: bool = False) -> Routing:
+        """Of so many tokens on each rank; ``replicated``: the same on all ranks of a context parallel group."""
         assert self.shape.moe is not None
-        if not isinstance(tokens, int):
-            raise InputError(
-                f"{self.schedule.name} gives ranks unequally many tokens", remedy="experts need equal ones"
-            )
         options = self.options
-        return build_routing(self.shape.moe, self.grid, tokens, options.ep, options.routing, options.capacity)
+        return build_routing(self.shape.moe, self.grid, tokens, options.ep, options.routing, options.capacity,
+                             replicated=replicated)  # fmt: skip
 
     def _check_targets(self) -> None:
         """Refuse methods on matrices that a layer does not have."""
@@ -235,7 +232,15 @@ class Plan:
         if name in ("half", "qlora") or (low_rank and {"gate", "up", "down"} & set(low_rank[1])):
             raise InputError(f"{options.parsed_method} changes matrices of which experts have many",
                              remedy="use a method for attention's matrices, as lora")  # fmt: skip
-        self.routing(self.seq_len // self.grid.cp * self.sequences)
+
+    def check_routing(self, pass_: str) -> None:
+        """Refuse experts that cannot be spread as the pass needs them."""
+        if self.shape.moe is None:
+            return
+        if pass_ != "decode":
+            self.routing(self.seq_len // self.grid.cp * self.sequences)
+        if pass_ == "decode" or (pass_ == "prefill" and self.schedule.asks_again):
+            self.routing(self.sequences, replicated=True)
 
     def resolved(self) -> Plan:
         """With the schedule's defaults filled in."""

@@ -34,15 +34,15 @@ class Ranks:
         self.r = Recorder(plan.setup, self._lift or sink)
         home = Layout.home(plan.schedule.input_partition(plan.setup))
         parallel = TensorParallel(grid, plan.options.tp_version)
-        self._routings: dict[int, Routing] = {}
+        self._routings: dict[tuple[bytes, bool], Routing] = {}
         self._link, self._sent = stage_link(plan.options), 0
-        self.context = Context(plan.shape, plan.schedule, parallel, home, self._routing)
+        self.context = Context(plan.shape, plan.schedule, parallel, home, self.routing)
 
-    def _routing(self, tokens: Column) -> Routing:
+    def routing(self, tokens: Column, *, replicated: bool = False) -> Routing:
         """One for all layers, so that what they send is priced once."""
-        key = tokens if isinstance(tokens, int) else -1
+        key = np.asarray(tokens).tobytes(), replicated
         if key not in self._routings:
-            self._routings[key] = self.plan.routing(tokens)
+            self._routings[key] = self.plan.routing(tokens, replicated=replicated)
         return self._routings[key]
 
     def on(self, *stages: int) -> None:

@@ -65,6 +65,7 @@ def subject_of(schedule: Schedule, resolved: ResolvedRequest) -> Subject:
     if request.layers == "layer":
         pass_ = request.pass_ or default_pass(schedule)
         plan.check(training=pass_ != "forward")
+        plan.check_routing(pass_)
         filled, what = plan.resolved().schedule, (plan, "layer", pass_)
         return Subject(filled, plan.world, pass_, plan.grid.tp, lambda sink: record_layer(plan, pass_, sink), what)
     pass_ = request.pass_ or "step"

@@ -80,6 +80,7 @@ def check_pass(plan: Plan, pass_: str) -> None:
                          expected=f"at most {plan.seq_len // plan.grid.cp}")  # fmt: skip
     if plan.options.chunked:
         _check_chunks(plan)
+    plan.check_routing(pass_)
 
 
 def _check_chunks(plan: Plan) -> None:

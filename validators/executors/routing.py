@@ -1,6 +1,7 @@
 """Experts and latent attention of one rank (`simulator.layers.kinds`): the routing is enforced, not computed.
 
-A rank's rows lie sorted by expert, ``counts`` of each; row j is token j mod n (`simulator.layers.routing`).
+A rank's rows lie sorted by expert, ``counts`` of each; row j is token j mod n (`simulator.layers.routing`). With option
+``sent`` it dispatches those of some experts, and knows all.
 """
 
 from __future__ import annotations
@@ -24,6 +25,16 @@ def slots(operation: Operation, rank: int, tokens: int) -> tuple[Tensor, Tensor]
     return torch.arange(len(expert)) % tokens, expert
 
 
+def sent_slots(operation: Operation, rank: int, tokens: int) -> tuple[Tensor, Tensor]:
+    """Token and expert of every row that a rank dispatches."""
+    token, expert = slots(operation, rank, tokens)
+    if "sent" not in operation.options:
+        return token, expert
+    place = int(typing.cast(np.ndarray, operation.options["place"])[rank])
+    own = torch.from_numpy(typing.cast(np.ndarray, operation.options["sent"])[place])[expert]
+    return token[own], expert[own]
+
+
 def gate_matrix(logits: Tensor, token: Tensor, expert: Tensor) -> Tensor:
     """[tokens, experts]: softmax over the experts that a token visits, 0 elsewhere."""
     chosen = torch.full_like(logits, -torch.inf)
@@ -35,8 +46,8 @@ def gates(local: LocalOperations, operation: Operation) -> None:
     """Gate of every row."""
     (logits,), (target,) = local.reads(operation), local.writes(operation)
     flat = logits.flatten(0, 2)
-    token, expert = slots(operation, local.store.rank, len(flat))
-    target.copy_(gate_matrix(flat, token, expert)[token, expert].view_as(target))
+    matrix = gate_matrix(flat, *slots(operation, local.store.rank, len(flat)))
+    target.copy_(matrix[sent_slots(operation, local.store.rank, len(flat))].view_as(target))
 
 
 def gates_backward(local: LocalOperations, operation: Operation) -> None:
@@ -53,7 +64,7 @@ def dispatch(local: LocalOperations, operation: Operation) -> None:
     """Rows of the tokens."""
     (x,), (rows,) = local.reads(operation), local.writes(operation)
     flat = x.flatten(2).flatten(0, 1)
-    rows.copy_(flat[slots(operation, local.store.rank, len(flat))[0]].view_as(rows))
+    rows.copy_(flat[sent_slots(operation, local.store.rank, len(flat))[0]].view_as(rows))
 
 
 def dispatch_backward(local: LocalOperations, operation: Operation) -> None:
@@ -68,7 +79,7 @@ def combine_rows(local: LocalOperations, operation: Operation) -> None:
     """Sum over a token's rows."""
     (rows, gate), (y,) = local.reads(operation), local.writes(operation)
     total = torch.zeros_like(y.flatten(2).flatten(0, 1))
-    token, _ = slots(operation, local.store.rank, len(total))
+    token, _ = sent_slots(operation, local.store.rank, len(total))
     y.copy_(total.index_add(0, token, rows.flatten(0, 2) * gate.view(-1, 1)).view_as(y))
 
 

@@ -8,22 +8,26 @@ these are, and MInference's columns and diagonals, is found anew here from the p
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from cost_models.models.shape import MoeShape
 from simulator.program.operations import Buffer
 from simulator.program.program import Program
 from simulator.schedules.apb import SCORE_WIDTH
 from simulator.steps.inference import record_prefill
-from tests.validators.steps.cases import StepCase
+from tests.validators.steps.cases import SHAPE, StepCase
 from validators.executors.loopback import execute
 from validators.executors.shards import Globals, draw_weight
-from validators.transformer import attend, rms_norm, rotate
+from validators.transformer import attend, mixture, rms_norm, rotate
 
 TOLERANCE = 1e-11
 S = 48
+VISITED = replace(SHAPE, name="all visited", moe=MoeShape(experts=4, top_k=4, shared=1, intermediate=10))
+"""Every token visits all experts, an anchor's copies too; ranks have unequally many tokens."""
 Choose = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 """[B, H, S, S] from q, k, v before rotation and q, k after."""
 
@@ -67,6 +71,8 @@ def sublayers(case: StepCase, at: str, x: Tensor, o: Tensor) -> Tensor:
     w = case.weights()
     x = x + o.flatten(2) @ w[at + "o_proj"].T
     n = rms_norm(x, w[at + "post_norm"])
+    if case.shape.moe:
+        return x + mixture(case.shape, w, at, n, torch.ones(*n.shape[:2], case.shape.moe.experts, dtype=torch.bool))
     return x + (torch.nn.functional.silu(n @ w[at + "gate_proj"].T) * (n @ w[at + "up_proj"].T)) @ w[at + "down_proj"].T
 
 
@@ -159,7 +165,10 @@ CASES = [
     (StepCase("star:anchor=5", 2, seq_len=S, batch=2), star(2, 5)),
     (StepCase("apb:anchor=3,passing=4", 4, seq_len=S), apb(StepCase("apb", 4), 3, 4)),
     (StepCase("apb:anchor=6,passing=2", 2, seq_len=S, batch=2), apb(StepCase("apb", 2), 6, 2)),
-]
+    (StepCase("star:anchor=5", 4, {"ep": 4}, seq_len=S, shape=VISITED), star(4, 5)),
+    (StepCase("apb:anchor=6,passing=2", 2, {"ep": 2}, seq_len=S, batch=2, shape=VISITED),
+     apb(StepCase("apb", 2), 6, 2)),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("case", "choose"), CASES, ids=[str(case) for case, _ in CASES])
