@@ -25,7 +25,7 @@ this table with option ``accumulate`` is a gradient that is added to.
 | split, join | Elementwise | features of x cut into several tensors, and put together again |
 | latent_keys (_backward) | Elementwise | expanded, key -> [expanded's first features, key], the others; and back |
 | gates (_backward) | Elementwise | router logits -> softmax over the experts that each token visits, by row |
-| dispatch (_backward) | Elementwise | x -> its rows by expert, `counts` of `place`, of those `sent`; and added by token |
+| dispatch (_backward) | Elementwise | x -> rows by expert, `counts` of `place` (those `sent`); and added by token |
 | combine_rows (_backward) | Elementwise | rows, gates -> sum over a token's rows of gate row |
 | regroup | Elementwise | rows by source and expert -> by expert and source (`by_expert`), or back |
 | experts, experts_dx, experts_dw | Gemm | rows by expert, stack of matrices -> each expert's product; `counts` |
