@@ -87,7 +87,7 @@ class Experts:
     # -- on the tokens' rank -----------------------------------------------------------------------------------------
 
     def _options(self) -> dict[str, Any]:
-        sent = {} if self.routing.sent is None else {"sent": self.routing.sent}
+        sent: dict[str, Any] = {} if self.routing.sent is None else {"sent": self.routing.sent}
         return {"counts": self.routing.counts, "place": self.routing.place, "top_k": self.moe.top_k, **sent}
 
     def _gates(self, net: Net, logits: Var) -> Var:

@@ -31,7 +31,8 @@ from simulator.steps.axes import DATA
 from traces.bounded import read_bounded
 from traces.errors import InputError
 
-FloatArray, BoolArray = NDArray[np.float64], NDArray[np.bool_]
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 MAX_FILE_BYTES = 4 * 2**20
 
 
