@@ -116,6 +116,9 @@ class StepFields:
     zero: int = _option(0, int, "0-3", "ZeRO stage over context and data parallel ranks.")
     checkpoint: str = _option("none", str, "none|full|attention|sequence", "What of a layer is recomputed in backward.")
     microbatches: int = _option(1, int, "M", "Microbatches of each data parallel rank.")
+    virtual_stages: int = _option(
+        1, int, "V", "Parts of each pipeline stage's layers, interleaved (step). Microbatches: a multiple of --pp."
+    )
     loss_chunks: int | None = _option(None, int | None, "N", "Fuse head and loss over N chunks. Default: whole logits.")
     optimizer: str = _option("adamw", str, "adamw|adamw-8bit", "Optimizer of a step.")
     offload: str = _option(

@@ -1,50 +1,87 @@
-"""The order in which pipeline stages work on microbatches: one forward, one backward.
+"""The order in which pipeline stages work on microbatches: one forward, one backward, of one part each or interleaved.
 
-Stage s of S first runs S-1-s forwards, then a forward and a backward in turn, then the backwards that are left, so that
-it holds at most S-s microbatches. The bubble is (S-1) / (m + S-1) of the time for m microbatches of equal cost.
+Layers are cut into v S parts; stage s of S has parts s, S + s, ... (v = 1: one, all its layers). It first runs some
+forwards, then a forward and a backward in turn, then the backwards that are left:
+
+    forwards first      S-1-s                        v = 1
+                        2 (S-1-s) + (v-1) S          v > 1, microbatches in groups of S: part 0 of S of them, part 1, ...
+    held at most        one more than these, each of 1/v of a stage's layers
+    bubble              (S-1) / (v m)                of the time of m microbatches without any
 
 Tasks of all stages come in the order in which they would start, a backward taking as long as two forwards: what a stage
 sends is then issued between what its neighbour issues about that time, so that neither waits for work of the other that
-comes later. Source: Narayanan et al. 2021 (arXiv 2104.04473), section 2.2 (PipeDream-flush).
+comes later. Source: Narayanan et al. 2021 (arXiv 2104.04473), section 2.2 (PipeDream-flush; interleaved schedule), and
+Megatron-LM's ``forward_backward_pipelining_with_interleaving`` for the forwards that come first.
 """
 
 from __future__ import annotations
 
 FORWARD, BACKWARD = "forward", "backward"
 Task = tuple[int, str, int]
-"""Stage, forward or backward, microbatch."""
+"""Part, forward or backward, microbatch. Part p is on stage p mod S."""
 
 UNITS = {FORWARD: 1, BACKWARD: 2}
 
 
-def one_forward_one_backward(stages: int, microbatches: int) -> list[Task]:
-    """Tasks of all stages, each after what it needs: a forward on the stage before, a backward on the one after.
+def one_forward_one_backward(stages: int, microbatches: int, virtual: int = 1) -> list[Task]:
+    """Tasks of all stages, each after what it needs: a forward of the part before, a backward of the one after.
 
-    >>> [f"{kind[0]}{microbatch}@{stage}" for stage, kind, microbatch in one_forward_one_backward(2, 3)]
+    Parameters
+    ----------
+    virtual : parts of each stage; above 1 the microbatches are a multiple of the stages.
+
+    >>> [f"{kind[0]}{microbatch}@{part}" for part, kind, microbatch in one_forward_one_backward(2, 3)]
     ['f0@0', 'f1@0', 'f0@1', 'b0@1', 'b0@0', 'f1@1', 'b1@1', 'f2@0', 'b1@0', 'f2@1', 'b2@1', 'b2@0']
     """
-    ends: dict[Task, int] = {}
-    starts: dict[Task, int] = {}
-    queues = [_stage_tasks(stage, stages, microbatches) for stage in range(stages)]
+    ends = dict[Task, int]()
+    starts = dict[Task, int]()
+    queues = [_stage_tasks(stage, stages, microbatches, virtual) for stage in range(stages)]
     free = [0] * stages
     while any(queues):
         for stage, queue in enumerate(queues):
-            while queue and (needs := _needs(stage, *queue[0], stages)) <= ends.keys():
-                task = (stage, *queue.pop(0))
+            while queue and (needs := _needs(queue[0], stages * virtual)) <= ends.keys():
+                task = queue.pop(0)
                 starts[task] = max([free[stage], *(ends[each] for each in needs)])
                 free[stage] = ends[task] = starts[task] + UNITS[task[1]]
-    return sorted(starts, key=lambda task: (starts[task], task[0]))
+    return sorted(starts, key=lambda task: (starts[task], task[0] % stages))
 
 
-def _stage_tasks(stage: int, stages: int, microbatches: int) -> list[tuple[str, int]]:
-    ahead = min(stages - 1 - stage, microbatches)
-    tasks = [(FORWARD, index) for index in range(ahead)]
-    for index in range(microbatches - ahead):
-        tasks += [(FORWARD, ahead + index), (BACKWARD, index)]
-    return tasks + [(BACKWARD, index) for index in range(microbatches - ahead, microbatches)]
+def in_flight(stage: int, stages: int, microbatches: int, virtual: int = 1) -> int:
+    """Parts, of some microbatch each, whose activations a stage holds at most.
+
+    >>> [in_flight(stage, 4, 8) for stage in range(4)], [in_flight(stage, 4, 8, 2) for stage in range(4)]
+    ([4, 3, 2, 1], [11, 9, 7, 5])
+    """
+    return min(_forwards_first(stage, stages, virtual) + 1, microbatches * virtual)
 
 
-def _needs(stage: int, kind: str, microbatch: int, stages: int) -> set[Task]:
-    """The task on a neighbouring stage that gives a task its input."""
-    before = stage - 1 if kind == FORWARD else stage + 1
-    return {(before, kind, microbatch)} if 0 <= before < stages else set()
+def _forwards_first(stage: int, stages: int, virtual: int) -> int:
+    after = stages - 1 - stage
+    return after if virtual == 1 else 2 * after + (virtual - 1) * stages
+
+
+def _stage_tasks(stage: int, stages: int, microbatches: int, virtual: int) -> list[Task]:
+    """A stage's tasks in its order."""
+    slots = _slots(stages, microbatches, virtual)
+    forwards = [(part * stages + stage, FORWARD, microbatch) for part, microbatch in slots]
+    backwards = [((virtual - 1 - part) * stages + stage, BACKWARD, microbatch) for part, microbatch in slots]
+    ahead = min(_forwards_first(stage, stages, virtual), len(slots))
+    tasks = forwards[:ahead]
+    for forward, backward in zip(forwards[ahead:], backwards, strict=False):
+        tasks += [forward, backward]
+    return tasks + backwards[len(slots) - ahead :]
+
+
+def _slots(stages: int, microbatches: int, virtual: int) -> list[tuple[int, int]]:
+    """Part of a stage and microbatch of its forwards, in order."""
+    if virtual == 1:
+        return [(0, index) for index in range(microbatches)]
+    groups = range(0, microbatches, stages)
+    return [(part, first + index) for first in groups for part in range(virtual) for index in range(stages)]
+
+
+def _needs(task: Task, parts: int) -> set[Task]:
+    """The task of a neighbouring part that gives a task its input."""
+    part, kind, microbatch = task
+    before = part - 1 if kind == FORWARD else part + 1
+    return {(before, kind, microbatch)} if 0 <= before < parts else set()

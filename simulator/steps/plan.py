@@ -47,7 +47,7 @@ class StepOptions(StepFields):
         if self.capacity is not None and not 0 < self.capacity <= 1000:
             raise InputError("capacity is out of range", got=self.capacity, expected="above 0, at most 1000")
         check_options(self)
-        for name in ("tp", "dp", "pp", "ep", "microbatches", "loss_chunks"):
+        for name in ("tp", "dp", "pp", "ep", "microbatches", "loss_chunks", "virtual_stages"):
             value = getattr(self, name)
             if name == "loss_chunks" and value is None:
                 continue
@@ -119,6 +119,11 @@ class Plan:
         return self.batch // parts
 
     @property
+    def parts(self) -> int:
+        """Into how many parts a pipeline cuts the layers: part p is on stage p mod pp."""
+        return self.grid.pp * self.options.virtual_stages
+
+    @property
     def sequences(self) -> int:
         """Sequences of one microbatch: two answers to each prompt where a method compares them."""
         return self.micro_batch * self.options.parsed_method.answers
@@ -165,6 +170,8 @@ class Plan:
         if self.grid.pp > 1 and training and self.options.microbatches < self.grid.pp:
             raise InputError("fewer microbatches than pipeline stages", got=f"{self.options.microbatches} microbatches",
                              expected=f"at least {self.grid.pp}")  # fmt: skip
+        if self.options.virtual_stages > 1 and training:
+            self._check_interleaved()
         self._check_targets()
         self._check_experts()
         if self.options.offloads("activations") and self.options.checkpoint == "none":
@@ -209,6 +216,18 @@ class Plan:
                              remedy="use full, adapters or a low-rank method")  # fmt: skip
         if not shape.gated and low_rank and "gate" in low_rank[1] and set(low_rank[1]) != set(MATRICES):
             raise InputError(f"{method} changes a gate, and {shape.name} has none", remedy="leave gate out")
+
+    def _check_interleaved(self) -> None:
+        """Refuse what the interleaved schedule cannot order."""
+        stages, options = self.grid.pp, self.options
+        if stages == 1:
+            raise InputError("virtual stages need pipeline stages", got="pp 1", remedy="use pp 2 or more")
+        if options.microbatches % stages:
+            raise InputError("microbatches of interleaved stages are not a multiple of the pipeline stages",
+                             got=f"{options.microbatches} / {stages}")  # fmt: skip
+        if self.shape.layers % self.parts:
+            raise InputError("layers are not divisible by pipeline stages x virtual stages",
+                             got=f"{self.shape.layers} / ({stages} x {options.virtual_stages})")  # fmt: skip
 
     def _check_halves(self) -> None:
         """Refuse to keep half of the sequence where the halves do not come apart."""

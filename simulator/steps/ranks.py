@@ -66,9 +66,19 @@ class Ranks:
         start = self.plan.grid.coordinate("tp") * per_rank
         return Slices(2, start, start + per_rank)
 
-    def send(self, tensor: Tensor, source: int, target: int) -> Tensor:
-        """A tensor of one pipeline stage, on a neighbouring one."""
-        grid, b = self.plan.grid, tensor.buffer
+    def pass_on(self, tensor: Tensor, part: int, to: int) -> Tensor:
+        """A tensor of one part of the layers, on the stage of a neighbouring part.
+
+        Activations and gradients have lanes of their own, and so have those that go around, from the last stage to the
+        first or back: none waits for another of which its receiver has no need yet.
+        """
+        stages, way = self.plan.grid.pp, "down" if to > part else "up"
+        around = "" if part // stages == to // stages else "-around"
+        return self.send(tensor, part % stages, to % stages, f"{way}{around}")
+
+    def send(self, tensor: Tensor, source: int, target: int, way: str | None = None) -> Tensor:
+        """A tensor of one pipeline stage, on another one."""
+        grid, b, way = self.plan.grid, tensor.buffer, way or ("down" if target > source else "up")
         message = self._far(b.bytes, source, target)
         self.on(target)
         received = self.r.tensor(b.name, b.layout, b.heads, b.dim, b.dtype, tokens=b.tokens, batch=b.batch)
@@ -79,7 +89,7 @@ class Ranks:
         sends = stage == source
         to = np.arange(grid.n_ranks) + np.where(sends, (target - source) * grid.stride("pp"), 0)
         work = Transfer("send", b.bytes, np.where(sends, b.bytes, 0), groups, to=to, arrived=self._link is not None)
-        lane = f"comm:pp-{source}-{target}" if self._link else f"comm:pp-{'down' if target > source else 'up'}"
+        lane = f"comm:pp-{source}-{target}" if self._link else f"comm:pp-{way}"
         self.r.emit("send", work, (tensor, *message), (received, *message), lane=lane)
         return received
 

@@ -26,8 +26,9 @@ ONLY = {
     "kv_block": ("decode",),
     "new_tokens": ("decode",),
     "cuda_graphs": ("decode",),
+    "virtual_stages": ("step",),
 }
-"""Options of inference, and the passes that have them."""
+"""Options that not all passes have, and the passes that have them."""
 
 
 def check_options(asked: StepFields) -> None:

@@ -1,7 +1,8 @@
 """A training step: forward and backward of all microbatches, reduction of gradients, optimizer.
 
-Each pipeline stage runs its units (embedding, layers, end) in order, and backward in reverse; a unit's weights are
-gathered while the unit before computes, its gradients are reduced while the next one does.
+Each pipeline stage runs the units of a part (embedding, layers, end) in order, and backward in reverse; a unit's weights
+are gathered while the unit before computes, its gradients are reduced while the next one does. A stage has one part, or
+several, interleaved with those of the other stages (`pipeline`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Unit = tuple[Sequence[Parameter], Callable[[Net, Var | None], Var | None]]
 
 @dataclass
 class _Pass:
-    """One microbatch on one stage: its net, where each unit's backwards begin, and the ends of its graph."""
+    """One microbatch in one part: its net, where each unit's backwards begin, and the ends of its graph."""
 
     net: Net
     marks: list[int] = field(default_factory=list)
@@ -68,36 +69,36 @@ class TrainingStep:
 
     def record(self) -> None:
         """Record everything."""
-        stages = self.plan.grid.pp
-        units = [self._units(stage) for stage in range(stages)]
-        for stage in range(stages):
-            self._ranks.on(stage)
-            for weights, _ in units[stage]:
+        stages, options = self.plan.grid.pp, self.plan.options
+        units = [self._units(part) for part in range(self.plan.parts)]
+        for part, each in enumerate(units):
+            self._ranks.on(part % stages)
+            for weights, _ in each:
                 self.store.hold(weights)
-        for stage, kind, microbatch in one_forward_one_backward(stages, self.plan.options.microbatches):
+        for part, kind, microbatch in one_forward_one_backward(stages, options.microbatches, options.virtual_stages):
             if kind == BACKWARD:
-                self._backward(stage, microbatch, units[stage])
+                self._backward(part, microbatch, units[part])
             else:
-                self._forward(stage, microbatch, units[stage])
+                self._forward(part, microbatch, units[part])
         self.r.phase = "optimizer"
         self._ranks.on(*range(stages))
         for stage in range(stages):
             self._ranks.on(stage)
-            self.store.step_units([weights for weights, _ in units[stage]])
+            self.store.step_units([weights for part in units[stage::stages] for weights, _ in part])
         outputs = {f"{name} {index}": tensor for index, rows in enumerate(self.losses)
                    for name, tensor in zip(("lse", "target"), rows, strict=True)}  # fmt: skip
         self.r.close(outputs | self.store.updated)
 
     # -- units -------------------------------------------------------------------------------------------------------
 
-    def _units(self, stage: int) -> list[Unit]:
-        model, stages = self.model, self.plan.grid.pp
+    def _units(self, part: int) -> list[Unit]:
+        model, parts = self.model, self.plan.parts
         units: list[Unit] = []
-        if stage == 0:
+        if part == 0:
             units.append(([model.ends["embed_tokens"]], self._embed))
-        layers = model.stage_layers(stage, stages)
+        layers = model.stage_layers(part, parts)
         units += [(list(model.layers[index].values()), self._layer(index, index == layers[-1])) for index in layers]
-        if stage == stages - 1:
+        if part == parts - 1:
             units.append(([model.ends["norm"], model.ends["lm_head"]], self._loss))
         return units
 
@@ -129,14 +130,14 @@ class TrainingStep:
 
     # -- passes ------------------------------------------------------------------------------------------------------
 
-    def _forward(self, stage: int, microbatch: int, units: Sequence[Unit]) -> None:
+    def _forward(self, part: int, microbatch: int, units: Sequence[Unit]) -> None:
         self._microbatch, self.r.phase = microbatch, "forward"
-        run = self._passes[stage, microbatch] = _Pass(Net(self.r, training=True))
+        run = self._passes[part, microbatch] = _Pass(Net(self.r, training=True))
         run.net.stash = Stash(self.r) if self.plan.options.offloads("activations") else None
         self._log_probability = self._reference(microbatch) if self._reference else None
-        x = Var(self._activations.pop((stage, microbatch)), Slot()) if stage else None
+        x = Var(self._activations.pop((part, microbatch)), Slot()) if part else None
         run.entry = x.slot if x else None
-        self._ranks.on(stage)
+        self._ranks.on(part % self.plan.grid.pp)
         self.store.gather(units[0][0])
         for number, (weights, unit) in enumerate(units):
             if number + 1 < len(units):
@@ -146,16 +147,16 @@ class TrainingStep:
             if number + 1 < len(units):
                 self.store.free(weights)
         run.exit_slot = x.slot if x else None
-        if x is not None and stage < self.plan.grid.pp - 1:
-            self._activations[stage + 1, microbatch] = self._ranks.send(x.tensor, stage, stage + 1)
+        if x is not None and part < self.plan.parts - 1:
+            self._activations[part + 1, microbatch] = self._ranks.pass_on(x.tensor, part, part + 1)
 
-    def _backward(self, stage: int, microbatch: int, units: Sequence[Unit]) -> None:
+    def _backward(self, part: int, microbatch: int, units: Sequence[Unit]) -> None:
         self.r.phase = "backward"
-        run = self._passes.pop((stage, microbatch))
-        if stage < self.plan.grid.pp - 1:
+        run = self._passes.pop((part, microbatch))
+        if part < self.plan.parts - 1:
             assert run.exit_slot is not None
-            run.exit_slot.grad = self._gradients.pop((stage, microbatch))
-        self._ranks.on(stage)
+            run.exit_slot.grad = self._gradients.pop((part, microbatch))
+        self._ranks.on(part % self.plan.grid.pp)
         last = microbatch == self.plan.options.microbatches - 1
         self.store.gather(units[-1][0])
         for number in reversed(range(len(units))):
@@ -165,9 +166,9 @@ class TrainingStep:
             run.net.backward(run.marks[number])
             self.store.free(weights)
             self.store.reduce(weights, last=last)
-        if stage > 0:
+        if part > 0:
             assert run.entry is not None
-            self._gradients[stage - 1, microbatch] = self._ranks.send(run.entry.take(), stage, stage - 1)
+            self._gradients[part - 1, microbatch] = self._ranks.pass_on(run.entry.take(), part, part - 1)
 
 
 def record_training_step(plan: Plan, sink: Sink) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.validators.steps.cases import (
     DEEPSEEK,
     EXPERTS,
     LATENT,
+    SHAPE,
     TIED,
     UNGATED,
     StepCase,
@@ -37,6 +40,18 @@ CASES = [
     StepCase("ulysses", 8, {"tp": 2, "dp": 2, "zero": 2, "tp_version": 3, "loss_chunks": 4}, batch=2, mask="full"),
     StepCase("burst:ring=double", 8, {"tp": 2, "checkpoint": "attention"}, ranks_per_node=4),
 ]
+
+
+FOUR = replace(SHAPE, name="four", layers=4)
+EIGHT = replace(EXPERTS, name="eight", layers=8)
+INTERLEAVED_CASES = [
+    StepCase("ring", 2, {"pp": 2, "virtual_stages": 2, "microbatches": 2}, batch=2, shape=FOUR),
+    StepCase("ring", 4, {"pp": 2, "virtual_stages": 2, "microbatches": 4, "zero": 3, "dp": 2}, batch=8, shape=FOUR),
+    StepCase("burst", 8, {"pp": 4, "virtual_stages": 2, "microbatches": 4, "zero": 2, "checkpoint": "full"}, batch=4,
+             shape=EIGHT),
+    StepCase("ring", 8, {"pp": 2, "virtual_stages": 2, "microbatches": 2, "tp": 2, "offload": "all", "zero": 1,
+                         "checkpoint": "attention", "placement": "pp-cp-tp-dp"}, batch=2, shape=FOUR),
+]  # fmt: skip
 
 
 OFFLOAD_CASES = [
@@ -99,7 +114,7 @@ MODEL_CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES + OFFLOAD_CASES + METHOD_CASES + MODEL_CASES, ids=str)
+@pytest.mark.parametrize("case", CASES + INTERLEAVED_CASES + OFFLOAD_CASES + METHOD_CASES + MODEL_CASES, ids=str)
 def test_equals_autograd(case: StepCase) -> None:
     done = case.execute()
     loss, wanted = reference_step(case)
