@@ -4,7 +4,7 @@
     kept        what a layer keeps of a microbatch for its backward, of a rank's own tokens
     logits      and their gradient, T V e bytes each, where the loss is not fused
 
-    least = max(state + layers x in flight x kept         first stage, all its microbatches in flight
+    least = max(state + layers x in flight x kept         first stage, all its microbatches in flight (`in_flight`)
                 state + layers x kept + logits)           last stage, when its loss has its gradient
 
 `kept` is recorded with one context parallel rank that has a rank's tokens: every schedule keeps at least the shards of
@@ -27,6 +27,7 @@ from simulator.layers.net import Net, Slot, Var
 from simulator.layers.weights import WeightMaker
 from simulator.schedules.flash import Flash
 from simulator.steps.parameters import ParameterStore
+from simulator.steps.pipeline import in_flight
 from simulator.steps.plan import Plan
 from simulator.steps.ranks import Ranks
 
@@ -41,14 +42,15 @@ def least_memory_bytes(plan: Plan) -> int:
     ----------
     plan : resolved or not; its schedule does not matter.
     """
-    layers, in_flight = plan.shape.layers // plan.grid.pp, min(plan.grid.pp, plan.options.microbatches)
+    options, layers = plan.options, plan.shape.layers // plan.grid.pp
+    parts = in_flight(0, plan.grid.pp, options.microbatches, options.virtual_stages)
     held = _held(plan)
     states = {place: [_state_bytes(held, count, place) for count in (1, 2)] for place in (FIRST, LAST)}
     state = {place: one + (layers - 1) * (two - one) for place, (one, two) in states.items()}
     if plan.shape.moe:
         return max(state.values())
     kept = layers * _kept_bytes(_alone(plan))
-    return max(state[FIRST] + in_flight * kept, state[LAST] + kept + _logits_bytes(plan))
+    return max(state[FIRST] + parts * kept // options.virtual_stages, state[LAST] + kept + _logits_bytes(plan))
 
 
 def _held(plan: Plan) -> Plan:

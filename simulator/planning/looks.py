@@ -43,7 +43,7 @@ class Look:
     ----------
     point : options of the whole step.
     model : its model.
-    stages : pipeline stages.
+    stages : pipeline stages, or their parts where they are interleaved.
     """
 
     point: Point

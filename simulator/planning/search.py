@@ -188,15 +188,19 @@ class Search:
 
     def _next_stage(self, standing: Standing) -> str:
         """Interference only adds to a time, and is no question of memory."""
-        if self._model.layers // int(standing.candidate.options.get("pp", 1)) < FEWEST_LOOKED_AT:
+        if self._model.layers // self._parts(standing) < FEWEST_LOOKED_AT:
             return "whole"
         following = STAGES[STAGES.index(standing.stage) + 1]
         refines = self._resolved.request.interference and self._wanted.objective != "memory"
         return "whole" if following == "refined" and not refines else following
 
     def _job(self, standing: Standing, stage: str) -> Job:
-        stages = int(standing.candidate.options.get("pp", 1))
-        return Job(Look(self._point(standing), self._model, stages), stage, self._wanted.cache_folder)
+        look = Look(self._point(standing), self._model, self._parts(standing))
+        return Job(look, stage, self._wanted.cache_folder)
+
+    def _parts(self, standing: Standing) -> int:
+        """Into how many parts a pipeline cuts the layers."""
+        return int(standing.candidate.options.get("pp", 1)) * self._resolved.request.virtual_stages
 
     def _keep(self, standing: Standing, stage: str, outcome: Outcome) -> None:
         reason, peak_bytes = outcome.get("reason"), outcome.get("peak_memory_bytes", 0)

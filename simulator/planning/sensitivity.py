@@ -35,7 +35,7 @@ def estimate_sensitivity(
     if deep is None:
         outcomes = runner.run(slowed)
     else:
-        stages = int(point.get("pp", 1))
+        stages = int(point.get("pp", 1)) * int(point.get("virtual_stages", 1))
         time_s = float(take_look(Look(point, deep, stages))["time_s"])
         outcomes = runner.map(take_look, [Look(each, deep, stages) for each in slowed])
     found = {}

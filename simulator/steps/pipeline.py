@@ -8,30 +8,38 @@ forwards, then a forward and a backward in turn, then the backwards that are lef
     held at most        one more than these, each of 1/v of a stage's layers
     bubble              (S-1) / (v m)                of the time of m microbatches without any
 
-Tasks of all stages come in the order in which they would start, a backward taking as long as two forwards: what a stage
-sends is then issued between what its neighbour issues about that time, so that neither waits for work of the other that
-comes later. Source: Narayanan et al. 2021 (arXiv 2104.04473), section 2.2 (PipeDream-flush; interleaved schedule), and
+Tasks of all stages come in the order in which they would start, a backward taking as long as two forwards, and what they
+make is sent in the order in which they would end. A message is then issued where its receiver is between two tasks, as
+Megatron-LM posts them: NCCL's receive kernel holds its SMs while it waits, beside whatever computes meanwhile, which a
+message issued when the sender begins does for as long as the sender computes (2 to 10 % of a step). And neither side's
+messages wait for work that comes later. Source: Narayanan et al. 2021 (arXiv 2104.04473), section 2.2 (PipeDream-flush; interleaved schedule), and
 Megatron-LM's ``forward_backward_pipelining_with_interleaving`` for the forwards that come first.
 """
 
 from __future__ import annotations
 
 FORWARD, BACKWARD = "forward", "backward"
+SEND = {FORWARD: "send activations", BACKWARD: "send gradients"}
+"""What happens with what a task has made."""
+
 Task = tuple[int, str, int]
-"""Part, forward or backward, microbatch. Part p is on stage p mod S."""
+"""Part, what is done, microbatch. Part p is on stage p mod S."""
 
 UNITS = {FORWARD: 1, BACKWARD: 2}
 
 
 def one_forward_one_backward(stages: int, microbatches: int, virtual: int = 1) -> list[Task]:
-    """Tasks of all stages, each after what it needs: a forward of the part before, a backward of the one after.
+    """Tasks of all stages and their messages, each after what it needs: from the part before, in backward after.
 
     Parameters
     ----------
     virtual : parts of each stage; above 1 the microbatches are a multiple of the stages.
 
-    >>> [f"{kind[0]}{microbatch}@{part}" for part, kind, microbatch in one_forward_one_backward(2, 3)]
+    >>> tasks = one_forward_one_backward(2, 3)
+    >>> [f"{kind[0]}{microbatch}@{part}" for part, kind, microbatch in tasks if kind in UNITS]
     ['f0@0', 'f1@0', 'f0@1', 'b0@1', 'b0@0', 'f1@1', 'b1@1', 'f2@0', 'b1@0', 'f2@1', 'b2@1', 'b2@0']
+    >>> tasks[:4]
+    [(0, 'forward', 0), (0, 'send activations', 0), (0, 'forward', 1), (1, 'forward', 0)]
     """
     ends = dict[Task, int]()
     starts = dict[Task, int]()
@@ -43,7 +51,12 @@ def one_forward_one_backward(stages: int, microbatches: int, virtual: int = 1) -
                 task = queue.pop(0)
                 starts[task] = max([free[stage], *(ends[each] for each in needs)])
                 free[stage] = ends[task] = starts[task] + UNITS[task[1]]
-    return sorted(starts, key=lambda task: (starts[task], task[0] % stages))
+    begun = [(start, 1, task[0] % stages, task) for task, start in starts.items()]
+    sent = [
+        (end, 0, part % stages, (part, SEND[kind], index)) for (part, kind, index), end in ends.items()
+        if (part < stages * virtual - 1 if kind == FORWARD else part > 0)
+    ]  # fmt: skip
+    return [event[-1] for event in sorted(begun + sent)]
 
 
 def in_flight(stage: int, stages: int, microbatches: int, virtual: int = 1) -> int:

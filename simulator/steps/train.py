@@ -21,7 +21,7 @@ from simulator.layers.preference import preference_loss
 from simulator.layers.weights import WeightMaker
 from simulator.program.tape import Sink, Tensor
 from simulator.steps.parameters import ParameterStore
-from simulator.steps.pipeline import BACKWARD, one_forward_one_backward
+from simulator.steps.pipeline import BACKWARD, FORWARD, SEND, Task, one_forward_one_backward
 from simulator.steps.plan import Plan
 from simulator.steps.ranks import Ranks
 from simulator.steps.reference import reference_of
@@ -64,6 +64,7 @@ class TrainingStep:
         self._log_probability: Tensor | None = None
         self._passes: dict[tuple[int, int], _Pass] = {}
         self._activations: dict[tuple[int, int], Tensor] = {}
+        self._made: dict[Task, Tensor] = {}
         self._gradients: dict[tuple[int, int], Tensor] = {}
         self._reference = reference_of(self.model, self.plan, self._ranks, self.store)
 
@@ -76,7 +77,9 @@ class TrainingStep:
             for weights, _ in each:
                 self.store.hold(weights)
         for part, kind, microbatch in one_forward_one_backward(stages, options.microbatches, options.virtual_stages):
-            if kind == BACKWARD:
+            if kind in SEND.values():
+                self._send(part, kind, microbatch)
+            elif kind == BACKWARD:
                 self._backward(part, microbatch, units[part])
             else:
                 self._forward(part, microbatch, units[part])
@@ -148,7 +151,7 @@ class TrainingStep:
                 self.store.free(weights)
         run.exit_slot = x.slot if x else None
         if x is not None and part < self.plan.parts - 1:
-            self._activations[part + 1, microbatch] = self._ranks.pass_on(x.tensor, part, part + 1)
+            self._made[part, FORWARD, microbatch] = x.tensor
 
     def _backward(self, part: int, microbatch: int, units: Sequence[Unit]) -> None:
         self.r.phase = "backward"
@@ -168,7 +171,18 @@ class TrainingStep:
             self.store.reduce(weights, last=last)
         if part > 0:
             assert run.entry is not None
-            self._gradients[part - 1, microbatch] = self._ranks.pass_on(run.entry.take(), part, part - 1)
+            self._made[part, BACKWARD, microbatch] = run.entry.take()
+
+    def _send(self, part: int, kind: str, microbatch: int) -> None:
+        """What a task has made, to the stage of the part that goes on with it."""
+        if kind == SEND[FORWARD]:
+            self.r.phase = "forward"
+            made = self._made.pop((part, FORWARD, microbatch))
+            self._activations[part + 1, microbatch] = self._ranks.pass_on(made, part, part + 1)
+        else:
+            self.r.phase = "backward"
+            made = self._made.pop((part, BACKWARD, microbatch))
+            self._gradients[part - 1, microbatch] = self._ranks.pass_on(made, part, part - 1)
 
 
 def record_training_step(plan: Plan, sink: Sink) -> None:

@@ -98,6 +98,19 @@ def test_bounds_are_never_more_than_whole_simulations(request_: SimulationReques
     assert max(shares["least"]) > 0.8 and max(shares["memory"]) == 1
 
 
+@pytest.mark.parametrize("kept", ["none", "full"])
+def test_bounds_hold_where_stages_are_interleaved(kept: str) -> None:
+    model = replace(LLAMA, layers=16)
+    request = replace(SEVERAL, model=model, virtual_stages=2, pp=2, zero=1, checkpoint=kept, schedule="ulysses")
+    point = {**base_point(request), "schedule": "ulysses", "pp": 2, "zero": 1, "checkpoint": kept}
+    outcome, look = run_point(point), take_look(Look(point, model, 4))
+    assert 0.65 < least_times_s(Bounded([point]))[0] / outcome["time_s"] <= 1, "it knows no bubble"
+    assert 0.9 < look["time_s"] * (1 - MARGIN_OF_MICROBATCHES) / outcome["time_s"] <= 1
+    plan_ = plan_of(parse_schedule("ulysses"), request.resolve(), model)
+    assert 0.7 < least_memory_bytes(plan_) / outcome["peak_memory_bytes"] <= 1
+    assert look["peak_memory_bytes"] == pytest.approx(outcome["peak_memory_bytes"], rel=0.002)
+
+
 def test_a_bound_that_is_past_its_limit_is_still_one() -> None:
     point = {**base_point(STEP), "schedule": "ring", "checkpoint": "full"}
     (whole_s,) = least_times_s(Bounded([point]))
