@@ -4,16 +4,17 @@ Layers are cut into v S parts; stage s of S has parts s, S + s, ... (v = 1: one,
 forwards, then a forward and a backward in turn, then the backwards that are left:
 
     forwards first      S-1-s                        v = 1
-                        2 (S-1-s) + (v-1) S          v > 1, microbatches in groups of S: part 0 of S of them, part 1, ...
+                        2 (S-1-s) + (v-1) S          v > 1; part 0 of S microbatches, part 1 of these, ... then the next
     held at most        one more than these, each of 1/v of a stage's layers
     bubble              (S-1) / (v m)                of the time of m microbatches without any
 
-Tasks of all stages come in the order in which they would start, a backward taking as long as two forwards, and what they
-make is sent in the order in which they would end. A message is then issued where its receiver is between two tasks, as
-Megatron-LM posts them: NCCL's receive kernel holds its SMs while it waits, beside whatever computes meanwhile, which a
-message issued when the sender begins does for as long as the sender computes (2 to 10 % of a step). And neither side's
-messages wait for work that comes later. Source: Narayanan et al. 2021 (arXiv 2104.04473), section 2.2 (PipeDream-flush; interleaved schedule), and
-Megatron-LM's ``forward_backward_pipelining_with_interleaving`` for the forwards that come first.
+Tasks of all stages come in the order in which they would start, a backward taking as long as two forwards, and what
+they make is sent in the order in which they would end. A message is then issued where its receiver is between two
+tasks, as Megatron-LM posts them: NCCL's receive kernel holds its SMs while it waits, beside whatever computes
+meanwhile, which a message issued when the sender begins does for as long as the sender computes (3 to 10 % of a step).
+And neither side's messages wait for work that comes later.
+Source: Narayanan et al. 2021 (arXiv 2104.04473), section 2.2 (PipeDream-flush; interleaved schedule), and Megatron-LM's
+``forward_backward_pipelining_with_interleaving`` for the forwards that come first.
 """
 
 from __future__ import annotations

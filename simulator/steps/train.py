@@ -1,8 +1,8 @@
 """A training step: forward and backward of all microbatches, reduction of gradients, optimizer.
 
-Each pipeline stage runs the units of a part (embedding, layers, end) in order, and backward in reverse; a unit's weights
-are gathered while the unit before computes, its gradients are reduced while the next one does. A stage has one part, or
-several, interleaved with those of the other stages (`pipeline`).
+Each pipeline stage runs the units of a part (embedding, layers, end) in order, and backward in reverse; a unit's
+weights are gathered while the unit before computes, its gradients are reduced while the next one does. A stage has one
+part, or several, interleaved with those of the other stages (`pipeline`).
 """
 
 from __future__ import annotations
