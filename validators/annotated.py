@@ -15,7 +15,7 @@ from cost_models.workload import AttentionWorkload
 from simulator.program.program import Program
 from simulator.program.setup import Setup
 from simulator.recording import build_program
-from simulator.schedules import parse_schedule
+from simulator.schedules import PEERS, parse_schedule
 from traces.kineto.annotations import Named, annotation
 from validators.executors.distributed import RankExecutor, cut_input
 from validators.executors.lanes import Call, Lanes
@@ -23,6 +23,7 @@ from validators.executors.shards import draw_inputs
 from validators.executors.waits import Wait
 from validators.executors.world import World
 from validators.kernels import build_attention_kernel
+from validators.peers.executor import PeerExecutor
 
 
 class AnnotatedLanes:
@@ -71,7 +72,7 @@ class AnnotatedLanes:
 def prepare_call(
     world: World, schedule: str, seq_len: int, heads: int, head_dim: int, pass_: str, mask: str, kernel: str | None
 ) -> Callable[[], object]:
-    """A function that calls a schedule once on this process among all.
+    """A function that calls a schedule once on this process among all; a peer's operations have no annotations.
 
     Parameters
     ----------
@@ -82,7 +83,10 @@ def prepare_call(
     dtype = "bf16" if on_gpu else "fp32"
     workload = AttentionWorkload(1, seq_len, heads, heads, head_dim, head_dim, dtype, parse_mask(mask, seq_len))
     setup = Setup(workload, world.size, world.size)
-    program = build_program(parse_schedule(schedule), setup, pass_)
+    parsed = parse_schedule(schedule).resolve(setup)
+    program, load = build_program(parsed, setup, pass_), cut_input(draw_inputs(setup, 0), world.rank)
+    if parsed.name in PEERS:
+        return PeerExecutor(world, parsed, program, load).call
     world.lanes = AnnotatedLanes(world.lanes, program)
     attention = build_attention_kernel(kernel or ("cudnn" if on_gpu else "cpu"))
-    return RankExecutor(world, program, attention, cut_input(draw_inputs(setup, 0), world.rank)).call
+    return RankExecutor(world, program, attention, load).call

@@ -2,7 +2,8 @@
 
     python -m validators.record_trace out --workload kernels                          one process, CPU or GPU
     torchrun --nproc-per-node 2 -m validators.record_trace out --workload collectives   gloo on CPUs, NCCL on GPUs
-    torchrun --nproc-per-node 2 -m validators.record_trace out --workload executor --schedule ring      our executor
+    torchrun --nproc-per-node 2 -m validators.record_trace out --workload executor --schedule ring      our executor,
+                                                                                      or a peer by our name for it
     torchrun --nproc-per-node 2 -m validators.record_trace out --workload context-parallel              PyTorch's
 
 Ranks share a GPU where NCCL 2.30 is told to let them (NCCL_MULTI_RANK_GPU_ENABLE=1), or with ``--backend gloo``.

@@ -1,12 +1,14 @@
 """What the host needs to issue operations as the executor issues them, in calls on their own.
 
     python -m torch.distributed.run --nproc-per-node 1 -m validators.bench.issued --records FILE --minutes 1
+    python -m torch.distributed.run --nproc-per-node 2 -m validators.bench.issued --records FILE --minutes 1
 
 Programs of attention and of small training steps are called as the cross-check calls them: an idle device, ranks that
 have just agreed on a start, a rest before steps. The host's clock is read after every operation, which is the ``first``
 of its kind in the call, when caches of the host are cold, or a ``later`` one. Kinds that one rank alone does not have
 are called by themselves (``alone``); communication goes to the rank itself (``exchange``, ``collective``), which leaves
-NCCL little to do on the device.
+NCCL little to do on the device. Of several ranks every exact schedule's Program is called, communication and all; what
+rank 0's host needs is recorded (``ranks``).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -39,6 +42,7 @@ from validators.executors.world import World
 from validators.kernels import build_attention_kernel
 from validators.kernels.dense import DenseKernel
 from validators.kernels.fused import merge_into
+from validators.validation.draws import EXACT
 from validators.validation.inputs import SeededInputs
 from validators.validation.step_configuration import StepConfiguration
 from validators.validation.step_inputs import StepInputs
@@ -67,14 +71,15 @@ def run_issued(world: World, kernels: tuple[str, ...], seconds: float) -> Times:
 
     Parameters
     ----------
-    world : of one rank.
+    world : of one rank, or of several.
     seconds : no Program is begun after them.
     """
     end, times = time.monotonic() + seconds, Times()
-    for kernel, program, load, rest_s in _programs(world, kernels):
-        if time.monotonic() < end:
+    programs = _programs(world, kernels) if world.size == 1 else _of_several(world, kernels)
+    for kernel, program, load, rest_s in programs:
+        if world.share(time.monotonic() < end):
             _call(world, kernel, program, load, rest_s, times)
-    if time.monotonic() < end:
+    if world.size == 1 and time.monotonic() < end:
         _alone(world, times)
         _communication(world, times)
     return times
@@ -92,6 +97,15 @@ def _programs(world: World, kernels: tuple[str, ...]) -> Iterator[tuple[str, Pro
         for method, checkpoint, chunks in STEPS:
             c = StepConfiguration("model", 2, 1024, 8, 2, 128, 2816, 4096, 512, 1, kernel, method, checkpoint, chunks)
             yield kernel, c.program("flash"), StepInputs(c, 0, 0, world.device).load, REST_S
+
+
+def _of_several(world: World, kernels: tuple[str, ...]) -> Iterator[tuple[str, Program, LoadInput, float]]:
+    dtype, ranks = "bf16" if world.device.type == "cuda" else "fp32", world.size
+    workload = AttentionWorkload(1, TOKENS * ranks, 16, 4, 128, 128, dtype, parse_mask("causal", TOKENS * ranks))
+    setup = Setup(workload, ranks, ranks)
+    for spec, kernel in product(EXACT, kernels):
+        program = build_program(parse_schedule(spec).resolve(setup), setup, "both")
+        yield kernel, program, SeededInputs(setup, 0, world.rank, world.device).load, 0.0
 
 
 def _sized(text: str) -> str:
@@ -112,6 +126,8 @@ def _call(world: World, kernel: str, program: Program, load: LoadInput, rest_s: 
             kind = kinds[operation]
             parameters: dict[str, Value] = {"what": "issue", "operation": kind}
             parameters["turn"] = "later" if kind in seen else "first"
+            if world.size > 1:
+                parameters["ranks"] = world.size
             if isinstance(work := works[operation], Attention):
                 parameters |= {
                     "kernel": kernel, "launches": executor.launches(operation),
@@ -187,7 +203,7 @@ def write_records(times: Times, file: RecordFile, device: torch.device) -> None:
 
 
 def main() -> None:
-    """Measure under torchrun, with one rank."""
+    """Measure under torchrun."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=Path, required=True, help="file of records, appended to")
     parser.add_argument("--minutes", type=float, default=1.0, help="no Program is begun after them")
@@ -198,6 +214,9 @@ def main() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     world = World(options.backend)
     times = run_issued(world, tuple(options.kernels), 60 * options.minutes)
+    if world.rank:
+        world.leave()
+        return
     write_records(times, open_records(options.records), world.device)
     for parameters, samples in sorted(times.items(), key=str):
         print(f"{1e6 * sorted(samples)[len(samples) // 2]:8.1f} us", dict(parameters), len(samples), flush=True)

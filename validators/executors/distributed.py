@@ -60,10 +60,21 @@ class RankExecutor:
         self._store = Store(world.rank, world.device, self._input, dtype=dtype, poison=poison)
         self._local = LocalOperations(kernel, self._store, merge)
         self._issues = Issues(program, self._local, world.lanes, Communication(world))
-        self._at_first = {buffer.id: self._held_at_first(buffer) for buffer in allocated(program)}
+        self._at_first: dict[int, Tensor | None] = {}
+        self.load()
         self.outputs: dict[str, Tensor] = {}
         self.issued_ns = 0
         self.output_buffers: dict[str, Buffer] = {}
+
+    def load(self) -> None:
+        """Have the inputs on the device, which they are from the beginning on until `unload`."""
+        self._at_first = {buffer.id: self._held_at_first(buffer) for buffer in allocated(self._program)}
+
+    def unload(self) -> None:
+        """Drop the inputs too: no call before they are loaded again."""
+        self.forget()
+        self._at_first = {}
+        self._inputs.clear()
 
     def _held_at_first(self, buffer: Buffer) -> Tensor | None:
         return self._input(buffer, self._store.dtype_of(buffer)) if buffer.is_input else None

@@ -10,9 +10,9 @@ from __future__ import annotations
 import importlib.util
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -60,8 +60,8 @@ def build_peer(world: World, schedule: Schedule, *, causal: bool) -> Attend:
 
 
 def _ring_flash_attn(group: dist.ProcessGroup | None, schedule: RingFlashAttn, causal: bool) -> Attend:
-    _stand_in()
-    import ring_flash_attn
+    with _stand_in():
+        import ring_flash_attn
 
     function = {
         "ring": ring_flash_attn.ring_flash_attn_func,
@@ -73,9 +73,9 @@ def _ring_flash_attn(group: dist.ProcessGroup | None, schedule: RingFlashAttn, c
 
 def _yunchang(world: World, schedule: YunChang, causal: bool) -> Attend:
     """Its process groups are set to ours, which have the backend that is measured."""
-    _stand_in()
-    from yunchang.globals import PROCESS_GROUP
-    from yunchang.hybrid import LongContextAttention
+    with _stand_in():
+        from yunchang.globals import PROCESS_GROUP
+        from yunchang.hybrid import LongContextAttention
 
     heads, ranks = schedule.ulysses, world.size
     assert heads is not None
@@ -169,18 +169,24 @@ def _sdpa_backward(
     return dq, dk.reshape(shape).sum(dim=2), dv.reshape(shape).sum(dim=2)
 
 
-def _stand_in() -> None:
-    """Make ``import flash_attn`` find ours where there is no other, and transformers what it no longer has."""
+@contextmanager
+def _stand_in() -> Iterator[None]:
+    """Have ``import flash_attn`` find ours where there is no other, and ``import transformers`` an empty one.
+
+    ring-flash-attn has adapters for Transformers that nothing here uses, and importing it takes seconds.
+    """
     if importlib.util.find_spec("flash_attn") is None:
         sys.path.append(_STAND_IN)
-    name = "transformers.modeling_flash_attention_utils"
-    if name in sys.modules:
+    names = ("transformers", "transformers.modeling_flash_attention_utils")
+    if names[0] in sys.modules:
+        yield
         return
-    if importlib.util.find_spec("transformers") is not None:
-        module: Any = importlib.import_module(name)
-    else:
-        module = types.ModuleType(name)
-        sys.modules["transformers"], sys.modules[name] = types.ModuleType("transformers"), module
-        sys.modules["transformers"].modeling_flash_attention_utils = module  # type: ignore[attr-defined]
-    if not hasattr(module, "is_flash_attn_greater_or_equal_2_10"):
-        module.is_flash_attn_greater_or_equal_2_10 = lambda: True
+    package, module = (types.ModuleType(name) for name in names)
+    module.is_flash_attn_greater_or_equal_2_10 = lambda: True  # type: ignore[attr-defined]
+    package.modeling_flash_attention_utils = module  # type: ignore[attr-defined]
+    sys.modules |= dict(zip(names, (package, module), strict=True))
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]

@@ -49,14 +49,19 @@ class StepMeasurement(Measurement):
         return self._configuration
 
     def _check(self, candidate: Candidate) -> None:
-        """A short sequence is right; the whole one has a finite loss, and shows what memory is taken."""
+        """A short sequence is right; the whole one has a finite loss, and shows what memory is taken.
+
+        Weights and optimizer states are not in memory twice.
+        """
+        assert isinstance(candidate.executor, RankExecutor)
+        candidate.executor.unload()
         c = self._step.shortened(CHECKED_TOKENS)
         program, inputs = c.program(str(candidate.schedule)), self._inputs_of(c)
         short = self._executor(program, inputs)
         short.call()
         errors = check_step(self._world, c, program, inputs, short.outputs)
-        short.forget()
-        del short
+        short.unload()
+        candidate.executor.load()
         candidate.run = replace(candidate.run, errors=errors.summary)
         if not all(self._world.gather(errors.right)):
             candidate.run = replace(candidate.run, outcome="wrong", samples_s=(), detail="a result is not right")

@@ -46,3 +46,19 @@ def test_what_one_rank_does_not_have_is_measured_too(records: list[Any]) -> None
     alone = {each["operation"]: each["samples"] for each in records if each["turn"] == "alone"}
     assert {"merge", "accumulate", "pack", "collective"} <= set(alone)
     assert min(alone.values()) >= 2
+
+
+def test_several_ranks_have_communication_and_rank_0s_host_is_recorded(tmp_path: Path) -> None:
+    run_ranks(2, measure_several, str(tmp_path))
+    found = [record.parameters for record in open_records(tmp_path / "issued.jsonl").records]
+    assert {each["ranks"] for each in found} == {2}
+    turns = {(each["operation"], each["turn"]) for each in found}
+    assert {("exchange", "first"), ("exchange", "later"), ("all_to_all", "later"), ("all_reduce", "first")} <= turns
+
+
+def measure_several(world: World, folder: str) -> None:
+    issued.TOKENS, issued.CALLS = 64, 1
+    torch.set_grad_enabled(False)
+    times = issued.run_issued(world, ("dense",), 60.0)
+    if world.rank == 0:
+        issued.write_records(times, open_records(Path(folder) / "issued.jsonl"), world.device)
