@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cost_models.spec import parse_spec
+from cost_models.topology.link_types import kind_of
 from cost_models.topology.links import LinkType
 from traces.errors import InputError
 
@@ -65,6 +66,10 @@ class Variation:
                 if curve.channel_bytes_per_s
                 else curve
                 for kind, curve in profile.links.items()
+            },
+            "pairs": {
+                link: {name: each.faster(factor(kind_of(link), 1.0)) for name, each in operations.items()}
+                for link, operations in profile.pairs.items()
             },
         }
         return profile.model_copy(update=changes)

@@ -4,8 +4,8 @@
 
 share_i is the part of the critical rank's time that term i prices, e_i the half-width of its 90 % band and w_i = 2
 where the shape lies beyond what the term was measured on, else 1. Within a term all operations err alike, between terms
-independently. e_call is what whole calls differ by besides (``HardwareProfile.call_error``), fitted to runs. A fitted
-term brings its own e_i; of one that does not, the basis decides (`RELATIVE_ERROR`).
+independently. e_call is what whole calls differ by besides (``HardwareProfile.call_error``, or that of the links),
+fitted to runs. A fitted term brings its own e_i; of one that does not, the basis decides (`RELATIVE_ERROR`).
 """
 
 from __future__ import annotations
@@ -79,9 +79,17 @@ class Trust:
             widen = EXTRAPOLATED if extrapolated and label.startswith("attention") else 1.0
             of_term[label] = of_term.get(label, 0.0) + part_ns * _error(self._sources[label]) * widen
         total_ns = sum(breakdown.values())
-        sigma = math.hypot(self.profile.call_error, *[value / (total_ns or 1) for value in of_term.values()])
+        sigma = math.hypot(self._call_error, *[value / (total_ns or 1) for value in of_term.values()])
         time_s = total_ns / 1e9
         return Uncertainty(time_s / (1 + sigma), time_s * (1 + sigma), extrapolated=extrapolated)
+
+    @cached_property
+    def _call_error(self) -> float:
+        """Of the kind of link that has the widest band, or of the GPU."""
+        links = [
+            self.profile.links[kind].call_error for kind in link_kinds(self.topology) if kind in self.profile.links
+        ]
+        return max((each for each in links if each is not None), default=self.profile.call_error)
 
     @cached_property
     def _sources(self) -> dict[str, Source]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +11,7 @@ import typer
 
 from simulator.options import JsonTarget, Outputs
 from traces.errors import InputError
+from validators.shown import shown_path
 
 if TYPE_CHECKING:
     from cost_models.calibration.fit import Calibration
@@ -45,9 +46,17 @@ def calibrate(
     ] = None,
     network: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Records network-*.jsonl: fit links only, to a profile of such a node."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Records network-*.jsonl: fit links, and host and intervals with --runs, of such a node.",
+        ),
     ] = None,
-    topology: Annotated[str, typer.Option(metavar="NAME|FILE", help="Of runs and networks.")] = "dgx-h100",
+    topology: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE", help="Of runs and networks. Default: a usual node, of two GPUs a measured pair."
+        ),
+    ] = None,
     fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Fit the profile.")] = True,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the calibrated terms (TOML).")] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report (Markdown).")] = None,
@@ -55,7 +64,10 @@ def calibrate(
 ) -> None:
     """Measure a GPU, fit its hardware profile, and report the errors on what was left out of the fit."""
     if network is not None:
-        _links(network, hardware, topology, output, report)
+        from validators.validation.pair_fit import fit_pair
+
+        text, shown = fit_pair(network, runs or [], hardware, topology)
+        _write_links(text, shown, output, report)
         return
     folder = records or RECORDS / hardware
     if measure:
@@ -74,7 +86,7 @@ def calibrate(
     done = run(latest(files), load_hardware(hardware), machines=machines, progress=_say)
     if runs:
         done = _with_calls(done, runs, hardware, topology)
-    where = f"records in {_shown(folder)}, {sum(done.outcomes.values())} cases"
+    where = f"records in {shown_path(folder)}, {sum(done.outcomes.values())} cases"
     if output:
         write_text_atomic(output, done.overlay(where))
     text = render_report(done, where)
@@ -86,36 +98,28 @@ def calibrate(
         print(text)
 
 
-def _links(folder: Path, hardware: str, topology: str, output: Path | None, report: Path | None) -> None:
-    """Fit links to what `scripts/validate_gpus.sh` measured; print the report, write what is asked for."""
-    from cost_models.calibration.network import fit_links, render_link_report, render_links, topologies_of
-    from cost_models.hardware import load_hardware
+def _write_links(profile: str, shown: str, output: Path | None, report: Path | None) -> None:
+    """Print the report, write what is asked for."""
     from traces.atomic import write_text_atomic
-    from traces.records import latest, read_records
 
-    files = [read_records(path) for path in sorted(folder.glob("network-*.jsonl"))]
-    if not files:
-        raise InputError("no network-*.jsonl in the folder", got=str(folder))
-    found = latest(files)
-    fits = fit_links(found, topologies_of(found, topology, hardware), load_hardware(hardware))
     if output:
-        write_text_atomic(output, render_links(fits, hardware, f"records in {_shown(folder)}"))
-    text = f"# Links of {_shown(folder)}\n\n" + render_link_report(fits)
+        write_text_atomic(output, profile)
     if report:
-        write_text_atomic(report, text)
-    print(text)
+        write_text_atomic(report, shown)
+    print(shown)
 
 
-def _with_calls(done: Calibration, runs: list[Path], hardware: str, topology: str) -> Calibration:
+def _with_calls(done: Calibration, runs: list[Path], hardware: str, topology: str | None) -> Calibration:
     """The fit, and terms of isolated calls under the fitted kernels."""
     from cost_models.hardware.load import load_with_overlay
     from validators.validation.call_fit import fit_calls
     from validators.validation.runs import RunFolder
 
     profile = load_with_overlay(hardware, done.overlay("this fit"))
-    terms = asdict(fit_calls([RunFolder(each) for each in runs], profile, topology))
-    count = int(terms.pop("runs"))
-    return replace(done, calls=terms, calls_reference=f"{count} runs in {', '.join(map(_shown, runs))}")
+    found = fit_calls([RunFolder(each) for each in runs], profile, topology)
+    count = found.runs
+    terms = {name: getattr(found, name) for name in ("isolated", "isolated_error", "call_error")}
+    return replace(done, calls=terms, calls_reference=f"{count} runs in {', '.join(map(shown_path, runs))}")
 
 
 def _measure(folder: Path, minutes: float, shard: str) -> None:
@@ -141,10 +145,3 @@ def _read_shard(text: str) -> tuple[int, int]:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _shown(folder: Path) -> str:
-    """The folder as in the repository, where it is in it."""
-    root = Path(__file__).resolve().parent.parent
-    resolved = folder.resolve()
-    return str(resolved.relative_to(root) if resolved.is_relative_to(root) else folder)

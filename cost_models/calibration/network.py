@@ -10,38 +10,32 @@ whole message sizes left out; trains of hops and all that is refused or wrong ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 
 from cost_models.calibration.holdout import Errors
+from cost_models.calibration.regimes import RegimesFit, fit_regimes
 from cost_models.calibration.robust import Estimate, FloatArray, Parameter, fit_times
 from cost_models.hardware import HardwareProfile
-from cost_models.network import communicator, estimate_collective_s, estimate_exchange_s
+from cost_models.hardware.links import TWO_RANKS
+from cost_models.network import communicator, estimate_collective, estimate_collective_s, estimate_exchange_s
 from cost_models.network.terms import NetworkTerms, Terms, terms_of
-from cost_models.topology import ClusterTopology, NcclSettings, load_topology
+from cost_models.topology import ClusterTopology, NcclSettings
+from cost_models.topology.link_types import PAIRS, host_topology
 from traces.errors import InputError
 from traces.records import CalibrationRecord
 
 EXCHANGES = ("exchange", "one-way")
 COLLECTIVES = ("all_to_all", "all_gather", "reduce_scatter", "all_reduce")
 FOLDS = 3
+FEWEST_SIZES = 3
+"""Sizes below which an operation of two ranks is not fitted."""
 FEWEST = 8
 """Measurements of a kind of link below which it is not fitted."""
 
-PAIRS = {
-    "nvlink": "h200-nvlink-pair", "channels-1": "h200-nvlink-pair:channels=1",
-    "channels-2": "h200-nvlink-pair:channels=2", "channels-4": "h200-nvlink-pair:channels=4",
-    "shm": "h200-shm-pair", "socket": "h200-socket-pair",
-}  # fmt: skip
-"""Two GPUs of one host, by link type."""
-_NODE_SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "nvlink": {}, "channels-1": {"max_nchannels": 1, "max_ctas": 1}, "channels-2": {"max_nchannels": 2, "max_ctas": 2},
-    "channels-4": {"max_nchannels": 4, "max_ctas": 4}, "shm": {"p2p_disable": True},
-    "socket": {"p2p_disable": True, "shm_disable": True},
-}  # fmt: skip
 Topologies = Mapping[tuple[str, int], ClusterTopology]
 """By name of the link type and number of ranks."""
 
@@ -67,12 +61,14 @@ class LinkFit:
     links: tuple[str, ...]
 
 
-def topologies_of(records: Iterable[CalibrationRecord], node: str, gpu: str) -> dict[tuple[str, int], ClusterTopology]:
+def topologies_of(
+    records: Iterable[CalibrationRecord], node: str | None, gpu: str
+) -> dict[tuple[str, int], ClusterTopology]:
     """What joins the ranks of each link type that the records name; NVLink multicast is off, as where it is measured.
 
     Parameters
     ----------
-    node : preset or file of a host with more than two GPUs; of two, it is a measured pair (``PAIRS``).
+    node : preset or file of a host with more than two GPUs, if it is not the usual one; two are a measured pair.
     gpu : their name.
     """
     found: dict[tuple[str, int], ClusterTopology] = {}
@@ -80,11 +76,7 @@ def topologies_of(records: Iterable[CalibrationRecord], node: str, gpu: str) -> 
         link, ranks = str(record.parameters.get("link")), int(record.parameters.get("ranks") or 0)
         if record.kind != "network" or ranks < 2 or link not in PAIRS or (link, ranks) in found:
             continue
-        if ranks == 2:
-            found[link, ranks] = load_topology(PAIRS[link], 2, gpu=gpu, nccl=NcclSettings(nvls_enable=False))
-        else:
-            settings = NcclSettings(nvls_enable=False, **_NODE_SETTINGS[link])
-            found[link, ranks] = load_topology(node, ranks, 1, gpu, settings)
+        found[link, ranks] = host_topology(ranks, gpu, link, NcclSettings(nvls_enable=False), node)
     return found
 
 
@@ -114,6 +106,71 @@ def fit_links(
     if not fits:
         raise InputError("the records hold no link to fit", expected="exchanges between the ranks of a known topology")
     return fits
+
+
+@dataclass(frozen=True)
+class PairFit:
+    """Two ranks over one link type.
+
+    Attributes
+    ----------
+    link : its name. kind : of the route, as in ``Route.kind``.
+    operations : fits by operation (`TWO_RANKS`).
+    efficiency : share of the wires that the fastest message reaches.
+    trains : errors of trains of hops, each hop priced as one alone.
+    """
+
+    link: str
+    kind: str
+    operations: Mapping[str, RegimesFit]
+    efficiency: float
+    trains: Errors | None
+
+    @property
+    def error(self) -> float:
+        """What 90 % of the errors on sizes left out stay within, of the operation whose are widest."""
+        return max((each.left_out.p90 for each in self.operations.values() if each.left_out), default=0.3)
+
+
+def fit_pairs(
+    records: Iterable[CalibrationRecord], topologies: Topologies, profile: HardwareProfile
+) -> list[PairFit]:  # fmt: skip
+    """A fit per link type that records of two ranks have; arguments as of `fit_links`."""
+    by_link: dict[str, list[_Sample]] = {}
+    for record in records:
+        if record.kind == "network" and record.samples_s and record.parameters.get("ranks") == 2:
+            sample = _Sample.of(record, topologies)
+            if sample is not None:
+                by_link.setdefault(sample.link, []).append(sample)
+    plain = profile.model_copy(update={"pairs": {}})
+    return [_fit_pair(link, found, plain) for link, found in sorted(by_link.items())]
+
+
+def _fit_pair(link: str, samples: Sequence[_Sample], profile: HardwareProfile) -> PairFit:
+    topology, fits = samples[0].topology, {}
+    for operation in TWO_RANKS:
+        found = sorted((s for s in samples if s.operation == operation and s.hops == 1), key=lambda each: each.bytes)
+        if len(found) >= FEWEST_SIZES:
+            change = partial(_change, topology, profile, operation)
+            fits[operation] = fit_regimes([each.bytes for each in found], [each.seconds for each in found], change)
+    fastest = max((max(fits[name].regimes.bytes_per_s) for name in EXCHANGES if name in fits), default=0.0)
+    route = topology.route(0, 1)
+    hop = fits.get("exchange")
+    trains = [each for each in samples if each.operation == "exchange" and each.hops > 1]
+    errors = [each.hops * hop.regimes.seconds(each.bytes) / each.seconds - 1 for each in trains] if hop else []
+    share = min(fastest / route.wire_bytes_per_s, 1.0) or profile.links[route.kind].efficiency
+    return PairFit(link, route.kind, fits, share, Errors.of(np.array(errors)) if errors else None)
+
+
+def _change(topology: ClusterTopology, profile: HardwareProfile, operation: str, n_bytes: float) -> Hashable:
+    """What NCCL does with a message: channels of sends, algorithm and protocol of others."""
+    comm = communicator(topology, range(2))
+    if operation in EXCHANGES:
+        return comm.send_channels(n_bytes)
+    if operation == "all_to_all":
+        return comm.send_channels(n_bytes / 2)
+    found = estimate_collective(topology, profile, operation, range(2), n_bytes)
+    return found.algorithm, found.protocol
 
 
 @dataclass(frozen=True)
@@ -240,39 +297,3 @@ def _left_out(predict: Predict, samples: Sequence[_Sample], parameters: Sequence
         for sample, seconds in zip(judged, predicted, strict=True):
             found.setdefault(sample.operation, []).append(seconds / sample.seconds - 1)
     return {operation: Errors.of(np.array(errors)) for operation, errors in sorted(found.items())}
-
-
-def render_links(fits: Sequence[LinkFit], hardware: str, reference: str) -> str:
-    """TOML of a profile that has these links and all else of ``hardware``."""
-    blocks = [f'# Made by `attnsim calibrate --network`; do not edit.\nbase = "{hardware}"\n']
-    for fit in fits:
-        lines = [f"{name} = {each.value:.4g}" for name, each in fit.curve.items()]
-        lines += [f"{_IN_CURVE[name]} = {each.value:.4g}" for name, each in fit.terms.items()]
-        blocks.append(f"[links.{fit.kind}]\n" + "\n".join(lines) + "\n")
-    for fit in fits:
-        worst = max((each.p90 for each in fit.left_out.values()), default=0.0)
-        blocks.append(
-            f'[[source]]\nterms = ["links.{fit.kind}"]\nbasis = "calibrated"\n'
-            f'reference = "{reference}: {", ".join(fit.links)}"\nrelative_error = {max(worst, 1e-3):.3g}\n'
-        )
-    return "\n".join(blocks)
-
-
-_IN_CURVE = {"start_s": "start_s", "step_s": "step_s", "efficiency": "collective_efficiency"}
-
-
-def render_link_report(fits: Sequence[LinkFit]) -> str:
-    """Markdown: parameters with their 90 % intervals, and errors on sizes left out."""
-    parts = []
-    for fit in fits:
-        parts.append(f"## {fit.kind} ({', '.join(fit.links)})\n")
-        parts.append("| parameter | value | 90 % interval |\n|---|---|---|")
-        for name, each in [*fit.curve.items(), *((_IN_CURVE[n], e) for n, e in fit.terms.items())]:
-            width = f"+- {each.half_width:.2g}" if np.isfinite(each.half_width) else "the data do not say"
-            parts.append(f"| {name} | {each.value:.4g} | {width} |")
-        parts.append("\n| sizes left out | number | median error | 90th | 95th percentile |\n|---|---|---|---|---|")
-        errors = {**fit.left_out, **({"trains of hops (not fitted)": fit.trains} if fit.trains else {})}
-        for operation, e in errors.items():
-            parts.append(f"| {operation} | {e.count} | {e.median:.1%} | {e.p90:.1%} | {e.p95:.1%} |")
-        parts.append("")
-    return "\n".join(parts) + "\n"

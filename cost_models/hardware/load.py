@@ -1,6 +1,7 @@
 """A profile by name or from a TOML file, which may override terms of another: ``base = "h200-sxm"``.
 
-With ``calibrated = false`` the base is what was published of it, without the terms that we fitted to measurements.
+With ``calibrated = false`` the base is what was published of it, without the terms that we fitted to measurements. With
+``same_gpu = true`` it is the same GPU on another host: what was measured of it was measured of this one.
 A whole table of the base is left out by ``name = false`` (a kernel that does not run on the GPU).
 
 Files from outside are untrusted: bounded in size and depth, and every fault is one message that names file and term.
@@ -91,11 +92,24 @@ def load_with_overlay(name: str, text: str) -> HardwareProfile:
     return _build(merged, {term: (sources | more)[term] for term in iterate_terms(merged)}, name)
 
 
+def parse_hardware(text: str, name: str) -> HardwareProfile:
+    """A profile that is not in a file yet.
+
+    Parameters
+    ----------
+    text : TOML, as in a file.
+    """
+    return _build(*_resolve(_parse(text.encode(), name), name), name)
+
+
 def _read(path: Path, file: str) -> tuple[dict[str, Any], dict[str, Source]]:
     """Terms of a file and of its bases, and their sources."""
-    table = _parse(_read_bytes(path, file), file)
+    return _resolve(_parse(_read_bytes(path, file), file), file)
+
+
+def _resolve(table: dict[str, Any], file: str) -> tuple[dict[str, Any], dict[str, Source]]:
     listed = table.pop("source", [])
-    base, calibrated = table.pop("base", None), table.pop("calibrated", True)
+    base, calibrated, same = table.pop("base", None), table.pop("calibrated", True), table.pop("same_gpu", False)
     sources = resolve_sources(table, listed, file)
     if base is None:
         return table, sources
@@ -103,9 +117,9 @@ def _read(path: Path, file: str) -> tuple[dict[str, Any], dict[str, Source]]:
         raise InputError(f"hardware file {file}: unknown base", got=repr(base),
                          expected="one of " + ", ".join(HARDWARE_NAMES))  # fmt: skip
     under, under_sources = _named_table(base) if calibrated else _published_table(base)
-    inherited = {term: source.inherited(base) for term, source in under_sources.items()}
+    inherited = {term: source if same else source.inherited(base) for term, source in under_sources.items()}
     merged = _merge(under, table)
-    if file not in HARDWARE_NAMES:  # a file of the user's; bases of our own profiles are other GPUs
+    if same or file not in HARDWARE_NAMES:  # bases of our own profiles are other GPUs
         merged["base"] = base
     return merged, {term: (inherited | sources)[term] for term in iterate_terms(merged)}
 

@@ -15,7 +15,7 @@ from cost_models.hardware.attention import AttentionCurve, KernelPass, Passes
 from cost_models.hardware.dense import ElementwiseCosts, GemmCosts
 from cost_models.hardware.host import CopyTerms, HostCosts
 from cost_models.hardware.interference import InterferenceTerms
-from cost_models.hardware.links import LINK_KINDS, LinkCurve
+from cost_models.hardware.links import LINK_KINDS, TWO_RANKS, LinkCurve, Regimes
 from cost_models.hardware.power import PowerTerms
 from cost_models.hardware.sources import Source
 from cost_models.hardware.terms import Count, Fraction, Positive, Share, Terms
@@ -38,6 +38,8 @@ class HardwareProfile(Terms):
     peak_flop_per_s : of dense matrix products, fp32 accumulation, by dtype.
     kernels, default_kernel : attention kernels, and the fastest exact one.
     links : curves by kind of link (those of ``Route.kind``).
+    pairs : operations of two ranks of one host as they were measured there, by link type
+        (`cost_models.topology.link_types`) and operation: instead of ``links`` and the terms of collectives.
     power : how the clock follows power.
     interference : what communication takes from kernels beside it.
     copies : between the memories of GPU and host.
@@ -66,6 +68,7 @@ class HardwareProfile(Terms):
     power: PowerTerms = PowerTerms()
     host: HostCosts
     links: dict[str, LinkCurve]
+    pairs: dict[str, dict[str, Regimes]] = {}
     interference: InterferenceTerms = InterferenceTerms()
     copies: CopyTerms = CopyTerms()
     allocator_slack: Positive = 1.08
@@ -78,6 +81,8 @@ class HardwareProfile(Terms):
             raise ValueError(f"default_kernel {self.default_kernel} is not one of {', '.join(self.kernels)}")
         if set(self.links) != set(LINK_KINDS):
             raise ValueError("links are not given for exactly " + ", ".join(LINK_KINDS))
+        if any(set(operations) - set(TWO_RANKS) for operations in self.pairs.values()):
+            raise ValueError("pairs have other operations than " + ", ".join(TWO_RANKS))
         if "bf16" not in self.peak_flop_per_s:
             raise ValueError("peak_flop_per_s has no bf16")
         return self

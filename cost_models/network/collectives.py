@@ -7,7 +7,7 @@ bounds it: inside the node every pair's data cross their route, and to other nod
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from cost_models.network.algorithms import all_to_all_s, collective_s
 from cost_models.network.communicator import Communicator, communicator
 from cost_models.network.loads import all_to_all_loads, fabric_share, slowest_share
-from cost_models.network.terms import Terms, terms_of
+from cost_models.network.terms import Terms, regimes_of, terms_of
 from cost_models.network.tuner import COLLECTIVES, choose
 from cost_models.topology import ClusterTopology
 from traces.errors import InputError
@@ -99,12 +99,15 @@ def estimate_collective(
     comm = communicator(topology, ranks)
     if comm.n_ranks == 1 or bytes_per_rank == 0:
         return CollectiveEstimate(0.0, "", "", 0)
+    measured = regimes_of(topology, profile, kind) if terms is None and algorithm is None and protocol is None else None
     chosen = terms or terms_of(profile, comm)
     if kind == "all_to_all":
-        return _all_to_all(topology, comm, chosen, np.asarray(ranks, np.int64), bytes_per_rank / comm.n_ranks)
+        found = _all_to_all(topology, comm, chosen, np.asarray(ranks, np.int64), bytes_per_rank / comm.n_ranks)
+        return found if measured is None else replace(found, seconds=measured.seconds(bytes_per_rank))
     group = np.sort(np.asarray(ranks, np.int64))
     share = min(slowest_share(topology, group, comm.ring), fabric_share(topology, group, comm.ring))
-    return _reduce_or_gather(comm, chosen, kind, bytes_per_rank, algorithm, protocol, share)
+    found = _reduce_or_gather(comm, chosen, kind, bytes_per_rank, algorithm, protocol, share)
+    return found if measured is None else replace(found, seconds=measured.seconds(bytes_per_rank))
 
 
 @lru_cache(maxsize=4096)

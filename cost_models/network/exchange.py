@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from cost_models.network.communicator import NET_CHANNEL_GB_PER_S, communicator
 from cost_models.network.fairness import max_min_rates
 from cost_models.network.flows import FlowRoutes, route_flows
+from cost_models.network.terms import regimes_of
 from cost_models.topology import ClusterTopology
 from cost_models.topology.links import GB_PER_S
 from traces.errors import InputError
@@ -111,6 +112,11 @@ def flow_terms(
             wires = np.minimum(wires, channels[flows] * (NET_CHANNEL_GB_PER_S * GB_PER_S))
         rate[flows] = np.minimum(wires, route.host_bytes_per_s)
         efficiency[flows] = curve.efficiency
+    both = "exchange" if routes.n_flows > 1 else "one-way"
+    measured = regimes_of(topology, profile, both)
+    if measured is not None:  # the only route there is
+        overhead, rate = measured.at(sizes)
+        rate = np.minimum(rate, efficiency * routes.classes[0].wire_bytes_per_s)
     return overhead, rate, efficiency
 
 

@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from cost_models.network.communicator import Communicator
 from cost_models.network.tuner import HOP_US, RING_BASE_US
+from cost_models.topology.link_types import link_type_of
 
 if TYPE_CHECKING:
     from cost_models.hardware import HardwareProfile
+    from cost_models.hardware.links import Regimes
+    from cost_models.topology import ClusterTopology
 
 FIT_FILE = Path(__file__).with_name("data") / "fit.toml"
 NUMBERS = ("start_s", "step_s", "efficiency")
@@ -94,7 +97,20 @@ def _terms_of_link(profile: HardwareProfile, kind: str) -> NetworkTerms:
 def network_part(profile: HardwareProfile) -> Hashable:
     """All of a profile on which times of transfers and collectives depend: equal parts, equal times."""
     calibrated = tuple(profile.sources.get(f"links.{kind}.latency_s") for kind in profile.links)
-    return profile.base or profile.name, tuple(profile.links.items()), calibrated
+    pairs = tuple((link, *operations.items()) for link, operations in profile.pairs.items())
+    return profile.base or profile.name, tuple(profile.links.items()), calibrated, pairs
+
+
+def regimes_of(topology: ClusterTopology, profile: HardwareProfile, operation: str) -> Regimes | None:
+    """An operation as it was measured, where the topology is two GPUs of one host and the profile has their links.
+
+    Parameters
+    ----------
+    operation : one of ``TWO_RANKS``.
+    """
+    if not profile.pairs or topology.n_ranks != 2 or topology.n_nodes != 1:
+        return None
+    return profile.pairs.get(link_type_of(topology.nccl, topology.route(0, 1).kind), {}).get(operation)
 
 
 def fitted(hardware: str, kind: str) -> NetworkTerms | None:

@@ -133,17 +133,19 @@ _PAIR_SHM_GB_PER_S = 24.0 / 0.8
 _PAIR_SOCKET_GB_PER_S = 2.6 / 0.9
 
 
-def _pair(link_bytes_per_s: float, nvlink_bytes_per_s: float = 0.0, socket_bytes_per_s: float = 0.0) -> Host:
+def _pair(
+    model: GpuModel, link_bytes_per_s: float, nvlink_bytes_per_s: float = 0.0, socket_bytes_per_s: float = 0.0
+) -> Host:
     links = {NVSWITCH: nvlink_bytes_per_s} if nvlink_bytes_per_s else {}
     gpus = [PciDevice(f"0000:00:0{6 + i}.0", link_bytes_per_s, gpu=Gpu((i,), 90, dict(links))) for i in range(2)]
     cpus = [Cpu("0", vendor="GenuineIntel", family=6, model=0xCF, children=gpus)]
     if socket_bytes_per_s:  # apart, so that only the network joins them
         cpus = [Cpu(str(i), vendor="GenuineIntel", family=6, model=0xCF, board=i, children=[gpus[i]]) for i in range(2)]
-    return Host(cpus, model_of_hardware("h200-sxm"), loopback_bytes_per_s=socket_bytes_per_s)
+    return Host(cpus, model, loopback_bytes_per_s=socket_bytes_per_s)
 
 
 def _nvlink_pair(model: GpuModel, _spec: Spec) -> Host:
-    return _pair(pcie_generation_bytes_per_s(5), model.nvlinks * nvlink_bytes_per_s(model.sm))
+    return _pair(model, pcie_generation_bytes_per_s(5), model.nvlinks * nvlink_bytes_per_s(model.sm))
 
 
 def channels_of(spec: Spec) -> int | None:
@@ -156,15 +158,16 @@ def channels_of(spec: Spec) -> int | None:
     return int(text)
 
 
-def _shm_pair(_model: GpuModel, _spec: Spec) -> Host:
-    return _pair(_PAIR_SHM_GB_PER_S * GB_PER_S)
+def _shm_pair(model: GpuModel, _spec: Spec) -> Host:
+    return _pair(model, _PAIR_SHM_GB_PER_S * GB_PER_S)
 
 
-def _socket_pair(_model: GpuModel, _spec: Spec) -> Host:
-    return _pair(pcie_generation_bytes_per_s(5), socket_bytes_per_s=_PAIR_SOCKET_GB_PER_S * GB_PER_S)
+def _socket_pair(model: GpuModel, _spec: Spec) -> Host:
+    return _pair(model, pcie_generation_bytes_per_s(5), socket_bytes_per_s=_PAIR_SOCKET_GB_PER_S * GB_PER_S)
 
 
 _MEASURED = "measured: NCCL send and receive between 2x H200 of one VM"
+_OF_H100 = ("h100-sxm",)
 
 PRESETS = {
     "dgx-a100": Preset(
@@ -195,9 +198,11 @@ PRESETS = {
         "a usual 8-GPU PCIe Gen4 server: 2 sockets, 4 switches, 2x 200 Gb/s",
         other_gpus=("l20", "rtx4090"),
     ),
-    "h200-nvlink-pair": Preset(_nvlink_pair, "h200-sxm", _MEASURED, ("channels",)),
-    "h200-shm-pair": Preset(_shm_pair, "h200-sxm", _MEASURED + ", peer-to-peer disabled", ()),
-    "h200-socket-pair": Preset(_socket_pair, "h200-sxm", _MEASURED + ", peer-to-peer and shared memory disabled", ()),
+    "h200-nvlink-pair": Preset(_nvlink_pair, "h200-sxm", _MEASURED, ("channels",), ("h100-sxm",)),
+    "h200-shm-pair": Preset(_shm_pair, "h200-sxm", _MEASURED + ", peer-to-peer disabled", (), ("h100-sxm",)),
+    "h200-socket-pair": Preset(
+        _socket_pair, "h200-sxm", _MEASURED + ", peer-to-peer and shared memory disabled", (), ("h100-sxm",)
+    ),
 }
 
 

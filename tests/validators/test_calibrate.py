@@ -63,7 +63,9 @@ def test_links_become_a_profile_that_predictions_take(tmp_path: Path, capsys: py
     assert "| exchange | 20 |" in capsys.readouterr().out
     assert tomllib.loads(profile.read_text())["links"]["shm"]["efficiency"] == pytest.approx(20 / 30, rel=0.02)
     configuration = Configuration(4096, 8, 8, 64, 1, "causal", "bf16", "flash2", 2, 2)
-    assert GpuPredictor(str(profile), "h200-shm-pair").request(configuration, "ring").resolve()
+    machine = {"environment": {"NCCL_P2P_DISABLE": "1"}}
+    resolved = GpuPredictor(str(profile), None).request(configuration, "ring", machine=machine).resolve()
+    assert resolved.topology.name == "h200-shm-pair"
 
 
 @pytest.mark.parametrize(

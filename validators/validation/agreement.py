@@ -20,14 +20,18 @@ from itertools import combinations
 import numpy as np
 from scipy.stats import binom
 
+from simulator.schedules import PEERS, parse_schedule
 from traces.metrics import busy_ns, critical_rank, exposed_communication_ns
 from traces.timeline import Timeline
 from validators.validation.forecast import Prediction
 from validators.validation.runs import MeasuredRun
+from validators.validation.step_configuration import StepConfiguration
 
 LEVEL = 0.9
 APART = 0.05
 """Measured times that differ by less are not ordered."""
+LONG = 32768
+"""Tokens from which on ours are compared with peers."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Agreement:
     inflation : of the instrumented call over the isolated one.
     kinds : operations by kind, what is most off first.
     host_limited : whether the host was predicted to be what limits it.
+    link : link type of several GPUs of a host; empty where there is no choice.
     """
 
     run: MeasuredRun
@@ -73,6 +78,7 @@ class Agreement:
     inflation: float | None
     kinds: tuple[KindAgreement, ...]
     host_limited: bool = False
+    link: str = ""
 
     def to_json(self) -> dict[str, object]:
         """Without the timeline."""
@@ -109,6 +115,7 @@ def compare_run(run: MeasuredRun, prediction: Prediction, measured: Timeline | N
         inflation=run.instrumented_s / run.time_s - 1 if run.instrumented_s else None,
         kinds=kinds,
         host_limited=prediction.host_limited,
+        link=prediction.link,
     )
 
 
@@ -175,11 +182,37 @@ def order(agreements: Sequence[Agreement]) -> tuple[int, int]:
     right = pairs = 0
     for a, b in combinations(agreements, 2):
         first, second = a.run, b.run
-        if first.configuration != second.configuration or abs(first.time_s / second.time_s - 1) <= APART:
+        if (
+            a.link != b.link
+            or first.configuration != second.configuration
+            or abs(first.time_s / second.time_s - 1) <= APART
+        ):
             continue
         pairs += 1
         right += (first.time_s < second.time_s) == (a.predicted_s < b.predicted_s)
     return right, pairs
+
+
+def is_peer(run: MeasuredRun) -> bool:
+    """Whether it ran other people's code."""
+    return run.schedule.split(":")[0] in PEERS
+
+
+def compare_with_peers(agreements: Sequence[Agreement]) -> dict[str, object]:
+    """Measured time of our fastest exact schedule over that of the fastest peer, on configurations that have both.
+
+    Only where both use the same kernel and the sequence has at least `LONG` tokens.
+    """
+    fastest: dict[object, dict[bool, float]] = {}
+    for each in agreements:
+        c, peer = each.run.configuration, is_peer(each.run)
+        if isinstance(c, StepConfiguration) or c.kernel != "flash2" or c.seq_len < LONG:
+            continue
+        if peer or parse_schedule(each.run.schedule).exact:
+            times = fastest.setdefault((each.link, c), {})
+            times[peer] = min(each.run.time_s, times.get(peer, np.inf))
+    ratios = [times[False] / times[True] for times in fastest.values() if len(times) == 2]
+    return {"configurations": len(ratios), "median_ratio": float(np.median(ratios)) if ratios else None}
 
 
 def group(agreements: Sequence[Agreement]) -> Mapping[str, list[Agreement]]:

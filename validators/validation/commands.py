@@ -35,7 +35,9 @@ def validate(
     hardware: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="GPU profile; with gloo the host's profile, a JSON file.")
     ] = None,
-    topology: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Of the GPUs.")] = None,
+    topology: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Of the GPUs; default by what NCCL was told.")
+    ] = None,
     draws: Annotated[int, typer.Option(metavar="N", help="Configurations to draw.")] = 20,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the draws.")] = 0,
     rounds: Annotated[int, typer.Option(metavar="N", help="Isolated calls of every schedule.")] = 5,
@@ -130,7 +132,8 @@ def _draw_steps(
 
 
 def _measure(folder: Path, backend: str, gpus: int, draws: int, seed: int, rounds: int, seconds: float) -> None:
-    from validators.validation.session import RUNS, launch, validate_processes
+    from validators.validation.runs import RUNS
+    from validators.validation.session import launch, validate_processes
 
     if backend == "gloo":
         validate_processes(folder, ranks=gpus, draws=draws, seed=seed, rounds=rounds, seconds=seconds)
@@ -153,8 +156,10 @@ def _predictor(
 def _gpu_predictor(hardware: str | None, topology: str | None) -> GpuPredictor:
     from validators.validation.forecast import GpuPredictor
 
-    if hardware is None or topology is None:
-        raise InputError("predictions for GPUs need a profile and a topology", remedy="give --hardware and --topology")
+    if hardware is None:
+        raise InputError(
+            "predictions for GPUs need a profile", remedy="give --hardware, and --topology of several nodes"
+        )
     return GpuPredictor(hardware, topology)
 
 
@@ -163,19 +168,19 @@ def _compare(folder: Path, predictor: GpuPredictor | HostPredictor, limit: float
     import numpy as np
 
     from simulator.output import print_tables, print_warnings, write_json
-    from validators.validation.compare import compare_folder, compare_memory, table_of, worst_with_timelines
+    from validators.validation.compare import compare_folders, compare_memory, table_of, worst_with_timelines
     from validators.validation.forecast import GpuPredictor
     from validators.validation.report import describe, write_html
-    from validators.validation.runs import RunFolder
-    from validators.validation.session import RUNS
+    from validators.validation.runs import open_folders
 
-    measured = RunFolder(folder / RUNS if (folder / RUNS).is_dir() else folder)
-    agreements = compare_folder(measured, predictor)
-    runs = list(measured.runs.values())
-    memory = compare_memory(measured, predictor) if isinstance(predictor, GpuPredictor) else []
+    folders = open_folders(folder)
+    agreements = compare_folders(folders, predictor)
+    runs = [run for each in folders for run in each.runs.values()]
+    gpus = isinstance(predictor, GpuPredictor)
+    memory = [asked for each in folders for asked in compare_memory(each, predictor)] if gpus else []
     write_json(describe(agreements, runs, memory), outputs)
     if outputs.html is not None:
-        chosen = worst_with_timelines(measured, predictor, agreements)
+        chosen = worst_with_timelines(folders, predictor, agreements)
         write_html(outputs.html, f"Predictions against {folder.name}", agreements, runs, chosen)
     print_tables([table_of(agreements)] if agreements else [], outputs)
     if memory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from traces.errors import InputError
@@ -25,19 +26,25 @@ class Predictor(Protocol):
 
 
 def compare_folder(folder: RunFolder, predictor: Predictor) -> list[Agreement]:
-    """Agreement of every run that has times.
+    """Agreement of every run that has times."""
+    measured = [run for run in folder.runs.values() if run.outcome == "measured"]
+    return [compare_run(run, predictor.predict(run), folder.timeline(run)) for run in measured]
+
+
+def compare_folders(folders: Sequence[RunFolder], predictor: Predictor) -> list[Agreement]:
+    """Agreement of every run of several folders that has times.
 
     Raises
     ------
     InputError
-        Where the folder has none, and none that asked whether it fits either.
+        Where there is none, and none that asked whether it fits either.
     """
-    measured = [run for run in folder.runs.values() if run.outcome == "measured"]
-    if not measured and any(run.outcome in ("fits", "out_of_memory") for run in folder.runs.values()):
-        return []
-    if not measured:
-        raise InputError(f"folder {folder.path} has no measured runs", remedy="measure with --gpus, or name another")
-    return [compare_run(run, predictor.predict(run), folder.timeline(run)) for run in measured]
+    found = [each for folder in folders for each in compare_folder(folder, predictor)]
+    outcomes = {run.outcome for folder in folders for run in folder.runs.values()}
+    if not found and not outcomes & {"fits", "out_of_memory"}:
+        where = ", ".join(str(folder.path) for folder in folders)
+        raise InputError(f"folder {where} has no measured runs", remedy="measure with --gpus, or name another")
+    return found
 
 
 def compare_memory(folder: RunFolder, predictor: GpuPredictor) -> list[dict[str, object]]:
@@ -56,11 +63,12 @@ def compare_memory(folder: RunFolder, predictor: GpuPredictor) -> list[dict[str,
 
 
 def worst_with_timelines(
-    folder: RunFolder, predictor: Predictor, agreements: list[Agreement]
+    folders: Sequence[RunFolder], predictor: Predictor, agreements: list[Agreement]
 ) -> tuple[Agreement, Timeline, Timeline] | None:
     """The run that is most off among those whose operations were timed, with both timelines."""
     for each in sorted(agreements, key=lambda each: -abs(each.error)):
-        measured, predicted = folder.timeline(each.run), predictor.predict(each.run).timeline
+        home = next((folder for folder in folders if folder.runs.get(each.run.id) is each.run), None)
+        measured, predicted = home and home.timeline(each.run), predictor.predict(each.run).timeline
         if measured is not None and predicted is not None:
             return each, predicted, measured
     return None

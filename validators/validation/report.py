@@ -12,8 +12,9 @@ from traces.figures.embed import Figure
 from traces.figures.timeline import plot_timeline
 from traces.report import Section, write_report
 from traces.timeline import Timeline
-from validators.validation.agreement import Agreement, KindAgreement, group, summarise
+from validators.validation.agreement import Agreement, KindAgreement, compare_with_peers, group, is_peer, summarise
 from validators.validation.runs import MeasuredRun
+from validators.validation.step_configuration import StepConfiguration
 
 WORST = 12
 
@@ -28,6 +29,8 @@ def describe(
         "summary": summarise(agreements),
         "by_limit": {name: summarise(some) for name, some in by_limit(agreements).items()},
         "out_of_memory": {"asked": len(memory), "right": right, "runs": list(memory)},
+        "by_link": {name: summarise(some) for name, some in by_link(agreements).items()},
+        "against_peers": compare_with_peers(agreements),
         "by_ranks": {
             str(ranks): summarise([each for each in agreements if each.run.configuration.ranks == ranks])
             for ranks in sorted({each.run.configuration.ranks for each in agreements})
@@ -45,6 +48,18 @@ def by_limit(agreements: Sequence[Agreement]) -> dict[str, list[Agreement]]:
         name: [each for each in agreements if each.host_limited == host]
         for name, host in (("device", False), ("host", True))
     }  # fmt: skip
+
+
+def by_link(agreements: Sequence[Agreement]) -> dict[str, list[Agreement]]:
+    """By link type, whose code it is (ours, peers) and what limits it; training steps are apart."""
+    found: dict[str, list[Agreement]] = {}
+    for each in sorted(agreements, key=lambda each: each.link):
+        whose = "peers" if is_peer(each.run) else "ours"
+        steps = ", steps" if isinstance(each.run.configuration, StepConfiguration) else ""
+        limit = "host" if each.host_limited else "device"
+        if each.link:
+            found.setdefault(f"{each.link}, {whose}{steps}, {limit}", []).append(each)
+    return found
 
 
 def _outcomes(runs: Sequence[MeasuredRun]) -> dict[str, int]:
@@ -78,7 +93,12 @@ def summary_rows(agreements: Sequence[Agreement]) -> list[dict[str, object]]:
     """A row per schedule and number of ranks, and one of all."""
     rows = []
     limits = {f"all that the {name} limits": some for name, some in by_limit(agreements).items() if some}
-    for name, some in {**group(agreements), **(limits if len(limits) > 1 else {}), "all": list(agreements)}.items():
+    for name, some in {
+        **group(agreements),
+        **by_link(agreements),
+        **(limits if len(limits) > 1 else {}),
+        "all": list(agreements),
+    }.items():
         figures: Any = summarise(some)
         exposed = figures["exposed_communication_error"]
         rows.append(

@@ -30,7 +30,7 @@ from validators.validation.step_configuration import StepConfiguration
 FORMAT = "attnsim measured run 1"
 OUTCOMES = ("measured", "out_of_memory", "wrong", "refused", "fits")
 """A run that ``fits`` was neither checked nor timed: only whether memory suffices was asked."""
-FILE = "runs.jsonl"
+FILE, RUNS = "runs.jsonl", "runs"
 MAX_FILE_BYTES = 64 << 20
 
 
@@ -166,6 +166,14 @@ class RunFolder:
             self.runs[run.id] = run
         if lines[-1]:  # an interrupted run left half a line
             file.write_bytes(b"\n".join([*lines[:-1], b""]))
+
+
+def open_folders(path: Path) -> list[RunFolder]:
+    """The runs of a folder: in it, in its ``runs``, or in ``runs-LINK`` for each link type, whose runs may be alike."""
+    linked = sorted(each for each in path.glob("runs-*") if each.is_dir())
+    if linked:
+        return [RunFolder(each) for each in linked]
+    return [RunFolder(path / RUNS if (path / RUNS).is_dir() else path)]
 
 
 def _parse(line: bytes, where: str) -> MeasuredRun:

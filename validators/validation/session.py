@@ -20,9 +20,9 @@ from traces.metrics import busy_ns, critical_rank
 from validators.validation.draws import CPU, Forecast, Ranges, calibration_plan, draw_plan
 from validators.validation.plan import write_plan
 from validators.validation.process_fit import fit_host, predict
-from validators.validation.runs import Configuration, RunFolder
+from validators.validation.runs import RUNS, Configuration, RunFolder
 
-CALIBRATION, RUNS, PROFILE = "calibration", "runs", "profile.json"
+CALIBRATION, PROFILE = "calibration", "profile.json"
 CALIBRATING = 0.4
 STEADY_HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 28)}
 """A C library that keeps what it was given: memory then comes from the process, as from PyTorch's allocator on a GPU,

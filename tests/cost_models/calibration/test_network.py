@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cost_models.calibration.network import PAIRS, LinkFit, fit_links, render_link_report, render_links, topologies_of
+from cost_models.calibration.network import LinkFit, fit_links, fit_pairs, topologies_of
+from cost_models.calibration.pair import HostOfPair, render_pair, render_pair_report
 from cost_models.hardware import HardwareProfile, load_hardware
 from cost_models.network import communicator, estimate_collective_s, estimate_exchange_s
 from cost_models.network.terms import NetworkTerms, Terms, terms_of
 from cost_models.topology import ClusterTopology, load_topology
+from cost_models.topology.link_types import PAIRS, host_topology, link_type_of
 from traces.errors import InputError
 from traces.records import CalibrationRecord
 from validators.bench.network import COLLECTIVES, network_plan
@@ -44,11 +46,11 @@ def seconds(topology: ClusterTopology, operation: str, size: int, hops: int) -> 
     return hops * float(estimate_exchange_s(topology, profile, *flows, size).max())
 
 
-def records(links: tuple[str, ...], noise: float) -> list[CalibrationRecord]:
+def records(links: tuple[str, ...], noise: float, every: int = 2) -> list[CalibrationRecord]:
     random, made = np.random.default_rng(3), []
     for link in links:
         for case in network_plan(2, link, 28):
-            if case.kind == "network" and int(case.parameters["bytes"]).bit_length() % 2:  # type: ignore[arg-type]
+            if case.kind == "network" and int(case.parameters["bytes"]).bit_length() % 2 >= every - 1:  # type: ignore[arg-type]
                 p = case.parameters
                 took = seconds(TOPOLOGIES[link, 2], str(p["operation"]), int(p["bytes"]), int(p["hops"]))  # type: ignore[arg-type]
                 samples = tuple(float(took * each) for each in np.exp(noise * random.standard_normal(5)))
@@ -85,8 +87,9 @@ def test_disturbed_measurements_pull_little() -> None:
 
 
 def test_the_file_is_a_profile_that_costs_as_was_measured(tmp_path: Path) -> None:
-    file = tmp_path / "h200-nvlink-pair.toml"
-    file.write_text(render_links(list(fits().values()), "h200-sxm", "records"))
+    """Links of more than two ranks."""
+    file = tmp_path / "node.toml"
+    file.write_text(render_pair([], list(fits().values()), "h200-sxm", "records"))
     profile = load_hardware(file)
     assert profile.base == "h200-sxm" and profile.sources["links.socket.step_s"].basis == "calibrated"
     for link in ("nvlink", "channels-4", "socket"):
@@ -97,8 +100,40 @@ def test_the_file_is_a_profile_that_costs_as_was_measured(tmp_path: Path) -> Non
             gathered = estimate_collective_s(topology, profile, "all_gather", (0, 1), size)
             assert gathered == pytest.approx(seconds(topology, "all_gather", size, 1), rel=0.03)
         assert terms_of(profile, communicator(topology, (0, 1))).intra.source.startswith("records: ")
-    report = render_link_report(list(fits().values()))
+    report = render_pair_report([], list(fits().values()))
     assert "| all_to_all |" in report and "trains of hops" in report
+
+
+def test_a_pair_costs_as_was_measured_on_its_link_type(tmp_path: Path) -> None:
+    """What NCCL is told chooses what is priced: each link type has its own figures, also sizes between those fitted."""
+    links = ("nvlink", "channels-2", "shm", "socket")
+    pairs = fit_pairs(records(links, 0.002, every=1), TOPOLOGIES, load_hardware("h200-sxm"))
+    assert [each.link for each in pairs] == sorted(links)
+    assert all(fit.left_out.median < 0.04 for each in pairs for fit in each.operations.values())  # type: ignore[union-attr]
+    host = HostOfPair({"first_s": 2e-5}, {"kinds": {"merge": 3e-5}}, "records", calls={"exchange_s": 7e-5},
+                      call_errors={"shm": 0.07}, calls_reference="runs")  # fmt: skip
+    file = tmp_path / "h200-nvlink-pair.toml"
+    file.write_text(render_pair(pairs, [], "h200-sxm", "records", host))
+    profile = load_hardware(file)
+    assert (
+        profile.sources["kernels.cudnn.forward.overhead_s"]
+        == load_hardware("h200-sxm").sources["kernels.cudnn.forward.overhead_s"]
+    )
+    assert profile.host.exchange_s == 7e-5 and profile.links["shm"].call_error == 0.07
+    for link in links:
+        topology = host_topology(2, "h200-sxm", link, TOPOLOGIES[link, 2].nccl)
+        assert link_type_of(topology.nccl, topology.route(0, 1).kind) == link
+        for size in (2**14, 3 * 2**20, 2**27, 2**31):
+            flows = [0, 1], [1, 0]
+            want = seconds(topology, "exchange", size, 1)
+            assert estimate_exchange_s(topology, profile, *flows, size)[0] == pytest.approx(want, rel=0.08), (
+                link,
+                size,
+            )
+            want = seconds(topology, "all_gather", size, 1)
+            assert estimate_collective_s(topology, profile, "all_gather", (0, 1), size) == pytest.approx(want, rel=0.08)
+    assert "| shm" not in (report := render_pair_report(pairs, [], host)) and "## shm, two ranks" in report
+    assert "| call_error over shm | 0.07 |" in report
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:
