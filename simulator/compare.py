@@ -14,6 +14,7 @@ from simulator.schedules import Schedule, parse_schedule
 from simulator.steps.record import setup_of
 from traces.display import format_bytes
 from traces.errors import InputError
+from traces.garbage import collector_paused
 
 PEER_CHOICES = (
     "torch-cp", "torch-cp:rotate=alltoall", "torch-cp:balance=false", "torch-cp:rotate=alltoall,balance=false",
@@ -63,10 +64,11 @@ def compare(
 def _try(schedule: Schedule, resolved: ResolvedRequest, recordings: Recordings | None) -> SimulationResult | Refused:
     """Simulate what fits; the engine does not run for what is known not to."""
     try:
-        run = Run.prepare(schedule, resolved, None, recordings)
-        run.follow()
-        if not run.lacking_bytes:
-            run.execute()
+        with collector_paused():
+            run = Run.prepare(schedule, resolved, None, recordings)
+            run.follow()
+            if not run.lacking_bytes:
+                run.execute()
     except InputError as error:
         return Refused(str(schedule), error.message)
     if not run.lacking_bytes:

@@ -14,6 +14,7 @@ from simulator.run import Run
 from simulator.schedules import SCHEDULES, Schedule, parse_schedule
 from simulator.steps.largest import largest_seq_len
 from traces.errors import InputError
+from traces.garbage import collector_paused
 
 
 def simulate(
@@ -54,6 +55,7 @@ def simulate_schedule(
 ) -> SimulationResult:
     """Simulate a schedule for a request that names none."""
     run = Run.prepare(schedule, resolved, progress, recordings)
-    run.follow()
-    run.execute(stop_after_s)
+    with collector_paused():
+        run.follow()
+        run.execute(stop_after_s)
     return result_of(run)

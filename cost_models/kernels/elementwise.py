@@ -37,6 +37,10 @@ def estimate_elementwise_s(
     costs = profile.elementwise
     if pattern not in costs.efficiency:
         raise InputError("unknown access pattern", got=repr(pattern), expected="one of " + ", ".join(costs.efficiency))
+    rate = costs.efficiency[pattern] * profile.hbm_bytes_per_s
+    if isinstance(bytes_read, int | float) and isinstance(bytes_written, int | float):
+        amount = float(bytes_read) + bytes_written
+        return costs.overhead_s + amount / rate if amount > 0 else 0.0
     moved = np.asarray(bytes_read, dtype=np.float64) + bytes_written
-    seconds = np.where(moved > 0, costs.overhead_s + moved / (costs.efficiency[pattern] * profile.hbm_bytes_per_s), 0.0)
+    seconds = np.where(moved > 0, costs.overhead_s + moved / rate, 0.0)
     return float(seconds) if seconds.ndim == 0 else seconds

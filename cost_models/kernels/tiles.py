@@ -112,20 +112,31 @@ def _runs(
     row_offset: IntArray | int = 0, column_offset: IntArray | int = 0,
 ) -> _Runs:  # fmt: skip
     """Runs of tiles; offsets are where the segments begin in their tiles, 0 where each has its own grid."""
-    row_offset, column_offset = np.broadcast_to(row_offset, rows.shape), np.broadcast_to(column_offset, rows.shape)
-    tiles = np.where(rows > 0, -(-(row_offset + rows) // tile_rows), 0)
-    segment = np.repeat(np.arange(len(rows)), tiles)
-    edge = (np.arange(len(segment)) - np.repeat(np.cumsum(tiles) - tiles, tiles)) * tile_rows - row_offset[segment]
-    first_row, last_row = np.maximum(edge, 0), np.minimum(edge + tile_rows, rows[segment]) - 1
-    diagonal, last_column = (columns - rows)[segment], columns[segment] - 1
+    if len(rows) == 1 and isinstance(row_offset, int):
+        first_row = np.arange(-(-int(rows[0]) // tile_rows)) * tile_rows
+        segment = np.zeros(len(first_row), dtype=np.int64)
+        last_row, at = np.minimum(first_row + tile_rows, rows) - 1, column_offset
+        diagonal, last_column = columns - rows, columns - 1
+    else:
+        segment, edge = _edges(rows, np.broadcast_to(row_offset, rows.shape), tile_rows)
+        first_row, last_row = np.maximum(edge, 0), np.minimum(edge + tile_rows, rows[segment]) - 1
+        at = np.broadcast_to(column_offset, rows.shape)[segment]
+        diagonal, last_column = (columns - rows)[segment], columns[segment] - 1
     back = diagonal - (_UNBOUNDED if left is None else left)
     ahead = diagonal + (_UNBOUNDED if right is None else right)
     first, last = np.maximum(first_row + back, 0), np.minimum(last_row + ahead, last_column)
-    at = column_offset[segment]
     visited = np.where(last >= first, (at + last) // tile_columns - (at + first) // tile_columns + 1, 0)
     begin, end = np.maximum(last_row + back, 0), np.minimum(first_row + ahead, last_column) + 1
-    whole = np.clip((at + end) // tile_columns - -(-(at + begin) // tile_columns), 0, visited)
+    full = (at + end) // tile_columns - -(-(at + begin) // tile_columns)
+    whole = np.minimum(np.maximum(full, 0), visited)
     return _Runs(segment, first_row, last_row, first, last, visited, whole)
+
+
+def _edges(rows: IntArray, offset: IntArray, tile: int) -> tuple[IntArray, IntArray]:
+    """Segment of each tile, and the row of it at which the tile begins (before the segment, where that is offset)."""
+    tiles = np.where(rows > 0, -(-(offset + rows) // tile), 0)
+    segment = np.repeat(np.arange(len(rows)), tiles)
+    return segment, (np.arange(len(segment)) - np.repeat(np.cumsum(tiles) - tiles, tiles)) * tile - offset[segment]
 
 
 def _runs_on_grid(

@@ -140,7 +140,8 @@ def _users(operation: Operation) -> Sequence[int]:
         return range(len(work.ring.to))
     assert isinstance(work, Collective)
     if work.splits is not None:
-        return [int(each) for each in work.flows()[0]]
+        senders: list[int] = work.flows()[0].tolist()
+        return senders
     return [0] if work.groups is None else np.unique(work.groups, return_index=True)[1].tolist()
 
 
@@ -150,7 +151,7 @@ def _sends_several(operation: Operation) -> bool:
 
 
 def _asks(operation: Operation, demands: Sequence[Demand | None], tight: frozenset[int]) -> list[Ask | None]:
-    return [_ask(_name(operation, number), demand, tight) for number, demand in enumerate(demands)]
+    return [_ask(name, demand, tight) for name, demand in zip(_names(operation, len(demands)), demands, strict=True)]
 
 
 def _ask(who: str, demand: Demand | None, tight: frozenset[int]) -> Ask | None:
@@ -162,13 +163,12 @@ def _ask(who: str, demand: Demand | None, tight: frozenset[int]) -> Ask | None:
     return Ask(total_ns - overhead_ns, overhead_ns, demand.ceiling_bytes_per_s, crosses, who)
 
 
-def _name(operation: Operation, number: int) -> str:
-    """A transfer, as users see it: lane and ranks, or collective and group."""
+def _names(operation: Operation, transfers: int) -> list[str]:
+    """Its transfers, as users see them: lane and ranks, or collective and group."""
     work = operation.work
     if isinstance(work, Exchange):
-        return f"{work.ring.name} {number}->{int(work.ring.to[number])}"
+        return [f"{work.ring.name} {rank}->{to}" for rank, to in enumerate(work.ring.to.tolist())]
     assert isinstance(work, Collective)
     if work.splits is not None:
-        source, target = work.flows()
-        return f"{operation.kind} {source[number]}->{target[number]}"
-    return f"{operation.kind} group {number}"
+        return [f"{operation.kind} {source}->{target}" for source, target in np.stack(work.flows(), axis=1).tolist()]
+    return [f"{operation.kind} group {number}" for number in range(transfers)]
