@@ -6,7 +6,8 @@ else on its GPUs begins or ends:
     left' = left - (now - since) speed,     end = now + left / speed,       rounded to a nanosecond
 
 so that what is never slowed ends after exactly its time alone. All changes of an instant are taken together, after
-everything else that happens then.
+everything else that happens then; what cannot change a speed is none (nothing asks for more than memory sustains, so
+that what is alone is never slowed, and nobody gains by an end where nobody is slowed).
 """
 
 from __future__ import annotations
@@ -185,7 +186,7 @@ class Devices:
         """The kernel has ended."""
         device = self._devices[rank]
         device.kernel = None
-        if device.moving:
+        if device.stretch > 1.0:
             self._change(rank)
 
     def room(self, rank: int) -> Any:
@@ -216,15 +217,19 @@ class Devices:
         self._ranks_of[moving] = [rank for rank, _ in traffic]
         self._fresh[moving] = None
         for rank, rate in traffic:
-            self._devices[rank].moving[moving] = rate
-            self._change(rank)
+            device = self._devices[rank]
+            device.moving[moving] = rate
+            if device.kernel is not None or len(device.moving) > 1:
+                self._change(rank)
 
     def rest(self, moving: Moving) -> None:
         """Data have arrived."""
         self._fresh.pop(moving, None)
         for rank in self._ranks_of.pop(moving):
-            del self._devices[rank].moving[moving]
-            self._change(rank)
+            device = self._devices[rank]
+            del device.moving[moving]
+            if device.stretch > 1.0:
+                self._change(rank)
 
     def _change(self, rank: int) -> None:
         if not self._changed:
