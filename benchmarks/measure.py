@@ -3,6 +3,7 @@
 A case prints one JSON object as the last line of its output: what it did, in counts and ``seconds`` of processor time,
 which on a core of one's own is the time that passes, and is disturbed less where others run too. The parent adds wall
 and processor time of the whole process. The best of several runs is kept: what disturbs a run only adds to it.
+Modules are compiled once and kept, as where attnsim is installed, whatever this process was told to do about them.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ def _run_once(command: Sequence[str], cores: int) -> Measured:
     chosen = sorted(os.sched_getaffinity(0))[-cores:]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     environment = {**os.environ, **threads, "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     begin, used = time.perf_counter(), _children_cpu_s()
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
