@@ -28,16 +28,17 @@ def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """The rules with four empty packages."""
+    """The rules with packages that are empty but for what is allowed."""
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    for package in (*attnsim.PACKAGES, "simulator/engines", "traces/figures", "cost_models/topology"):
+    inner = ("simulator/engines", "simulator/engines/des", "traces/figures", "cost_models/topology")
+    for package in (*attnsim.PACKAGES, *inner):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text("")
     (tmp_path / "traces/figures/bars.py").write_text("import plotly.graph_objects\n")
     (tmp_path / "traces/report.py").write_text("import traces.figures.bars\n")
-    (tmp_path / "simulator/engines/des.py").write_text("import simpy\n")
+    (tmp_path / "simulator/engines/des/engine.py").write_text("import simpy\n")
     (tmp_path / "simulator/run.py").write_text(
-        "import simulator.engines.des, traces.report, cost_models.topology.graph\n"
+        "import simulator.engines.des.engine, traces.report, cost_models.topology.graph\n"
     )
     (tmp_path / "cost_models/topology/graph.py").write_text("import networkx as nx\n")
     (tmp_path / "validators/gpu.py").write_text("import torch, simulator.run\n")
