@@ -118,7 +118,8 @@ class CostModel(KernelCosts):
         if isinstance(work, Attention):
             return self._attention(work, self._worked.before_s(operation))
         if isinstance(work, Elementwise):
-            return self._elementwise(work)
+            executed = cast("Elementwise | None", operation.options.get("executed"))
+            return self._elementwise(executed if executed and self._profile.host.cold else work)
         if isinstance(work, Exchange):
             return self._network.exchange_ns(work)
         if isinstance(work, Stencil):

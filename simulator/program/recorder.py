@@ -237,7 +237,8 @@ class Recorder(Communicator):
         """
         if fused:
             return self.stand_in("reorder", tensor, target, have=source, want=target.layout)
-        return self.copy("reorder", (tensor,), target, "gather", have=source, want=target.layout)
+        executed = Elementwise("pack", tensor.buffer.bytes, target.buffer.bytes)  # by a kernel of ours
+        return self.copy("reorder", (tensor,), target, "gather", have=source, want=target.layout, executed=executed)
 
     def add_by_token(self, totals: Sequence[Tensor], parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Add each row of the parts to the row of its token, in one launch."""
@@ -256,8 +257,13 @@ class Recorder(Communicator):
         return totals
 
     def stand_in(self, kind: str, tensor: Tensor, target: Tensor, **options: Any) -> Tensor:
-        """Fill ``target`` from the tensor at no cost: work of the layer around, or of the communication beside it."""
-        self.emit(kind, Elementwise("copy", 0, 0), (tensor,), (target,), **options)
+        """Fill ``target`` from the tensor at no cost: work of the layer around, or of the communication beside it.
+
+        Executors do it in a kernel of their own (``executed``), which is priced in predictions of their calls.
+        """
+        read, written = tensor.buffer.bytes, target.buffer.bytes
+        executed = Elementwise("pack", read, written + read if kind == "place" else read)
+        self.emit(kind, Elementwise("copy", 0, 0), (tensor,), (target,), executed=executed, **options)
         return target
 
     def product(self, kind: str, reads: Sequence[Tensor], target: Tensor, work: Gemm, **options: Any) -> Tensor:

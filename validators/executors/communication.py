@@ -97,6 +97,9 @@ def _all_to_all(target: Tensor, source: Tensor, group: Group, axis: int | None) 
 
 def _all_to_all_v(target: Tensor, source: Tensor, group: Group, received: list[int], sent: list[int]) -> None:
     """Rows of [B, rows, heads, D], made outermost where there are several sequences."""
+    if source.shape[0] == 1 and source.is_contiguous():
+        dist.all_to_all_single(target[0], source[0], received, sent, group=group)
+        return
     rows = source.transpose(0, 1).contiguous()
     arriving = torch.empty_like(target.transpose(0, 1), memory_format=torch.contiguous_format)
     dist.all_to_all_single(arriving, rows, received, sent, group=group)

@@ -3,7 +3,8 @@
 PyTorch gives every NCCL communicator a stream of its own. Beside it a lane has a stream that follows it: a call is made
 from the lane's stream, which makes NCCL's wait for it, and the lane's stream then waits for NCCL's. So whatever the
 lane's stream waits for, NCCL's does, and an event on it marks the end of the operation, without the compute stream
-waiting for anything that the Program does not say.
+waiting for anything that the Program does not say. Copies around a collective are on the lane's stream, with a high
+priority: else they would wait for the blocks of the attention kernel beside them, and the peer with them.
 
 Memory belongs to the compute stream. The Program gives a buffer back once the compute lane has waited for its last use
 on another lane; a rank that took no part in the waiting operation has not, and tells PyTorch's allocator to wait.
@@ -99,7 +100,7 @@ class CudaLanes:
         """Streams go back by themselves."""
 
     def _open(self, lane: str) -> torch.cuda.Stream:
-        stream = self._streams[lane] = torch.cuda.Stream(self._device)
+        stream = self._streams[lane] = torch.cuda.Stream(self._device, priority=-1)
         return stream
 
     def _forget(self) -> None:

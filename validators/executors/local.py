@@ -36,10 +36,10 @@ class AttentionKernel(Protocol):
 
 
 class Rows(NamedTuple):
-    """Rows of a tensor by the tokens of another's: their index, and slices of those that it lacks (index 0)."""
+    """Rows of a tensor by the tokens of another's: their index, 0 and (in ``found``) -1 where it lacks them."""
 
     at: Tensor
-    missing: Slices
+    found: Tensor
 
 
 @runtime_checkable
@@ -143,9 +143,8 @@ class LocalOperations:
         if key not in self._rows:
             rank = self.store.rank
             found = rows_of(source.tokens_of(rank), target.tokens_of(rank))
-            lacking = [(int(row), int(row) + 1) for row in np.flatnonzero(found < 0)]
-            at = torch.from_numpy(np.maximum(found, 0)).to(self.store.device)
-            self._rows[key] = Rows(at, join_slices(lacking))
+            there = torch.from_numpy(np.asarray(found, np.int64)).to(self.store.device)
+            self._rows[key] = Rows(there.clamp(min=0), there)
         return self._rows[key]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from simulator.program.operations import Operation
 from validators.executors.local import LocalOperations, gaps
 from validators.executors.store import token_dim
-from validators.kernels.fused import add_into, copy_into
+from validators.kernels.fused import add_into, copy_into, gather_rows
 
 
 def accumulate(local: LocalOperations, operation: Operation) -> None:
@@ -66,12 +66,8 @@ def reorder(local: LocalOperations, operation: Operation) -> None:
     (source,), (target,) = local.reads(operation), local.writes(operation)
     batch = math.gcd(source.shape[0], target.shape[0])
     rows = local.rows(operation, 0, operation.options["have"], operation.options["want"])
-    result = _in_a_row(source, batch).index_select(1, rows.at)
-    for start, stop in rows.missing:
-        result[:, start:stop] = 0
-    groups = target.shape[0] // batch
-    shape = batch, groups, *target.shape[1:]
-    copy_into(target.view(groups, batch, *target.shape[1:]), result.view(shape).transpose(0, 1))
+    held, wanted = (each.view(-1, batch, *each.shape[1:]) for each in (source, target))
+    gather_rows(wanted, held, rows.found)
 
 
 def place(local: LocalOperations, operation: Operation) -> None:
@@ -79,12 +75,7 @@ def place(local: LocalOperations, operation: Operation) -> None:
     (source,), (target,) = local.reads(operation), local.writes(operation)
     first = int(operation.options["first_head"][local.store.rank])
     target.zero_()
-    target[:, :, first : first + source.shape[2]] = source
-
-
-def _in_a_row(tensor: Tensor, batch: int) -> Tensor:
-    """[P B, tokens, ...] as [B, P tokens, ...]."""
-    return tensor.view(tensor.shape[0] // batch, batch, *tensor.shape[1:]).transpose(0, 1).flatten(1, 2)
+    copy_into(target[:, :, first : first + source.shape[2]], source)
 
 
 def pack(local: LocalOperations, operation: Operation) -> None:

@@ -46,6 +46,23 @@ def add_into(total: Tensor, part: Tensor) -> None:
     total += part
 
 
+def gather_rows(target: Tensor, source: Tensor, rows: Tensor) -> None:
+    """Fill ``target`` with rows of ``source``, zero where the number is negative.
+
+    Parameters
+    ----------
+    target : [G, B, T, H, D]. source : [P, B, n, H, D], whose rows are numbered over P and n.
+    rows : int64 [G T], over G and T.
+    """
+    if target.is_cuda and target.dtype != torch.float64 and target.is_contiguous() and source.is_contiguous():
+        _kernels().gather_rows(target, source, rows)
+        return
+    groups, batch, count = target.shape[:3]
+    result = source.transpose(0, 1).flatten(1, 2).index_select(1, rows.clamp(min=0))
+    result[:, rows < 0] = 0
+    target.copy_(result.view(batch, groups, count, *target.shape[3:]).transpose(0, 1))
+
+
 def _is_for_us(target: Tensor, source: Tensor) -> bool:
     """Whether PyTorch's kernels are not as quick: neither the same dtype in one run of memory, nor odd rows."""
     if not target.is_cuda or target.dtype == torch.float64:

@@ -100,7 +100,37 @@ def _move(
     tl.store(to_at, values.to(target.dtype.element_ty), mask=inside)
 
 
+@triton.jit
+def _gather(
+    target, source, index, rows, batch, count, heads, held,
+    D: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    row, dims = (tl.program_id(0) * TILE + tl.arange(0, TILE)).to(tl.int64), tl.arange(0, WIDTH)
+    there = row < rows
+    head, rest = row % heads, row // heads
+    token, rest = rest % count, rest // count
+    sequence, group = rest % batch, rest // batch
+    found = tl.load(index + group * count + token, mask=there, other=-1)
+    known = tl.where(found < 0, 0, found)
+    start = ((known // held * batch + sequence) * held + known % held) * heads + head
+    inside = there[:, None] & (dims < D)[None, :]
+    values = tl.load(source + start[:, None] * D + dims[None, :], mask=inside & (found >= 0)[:, None], other=0.0)
+    tl.store(target + row[:, None] * D + dims[None, :], values, mask=inside)
+
+
 _MERGE, _DOT, _DELTA, _MOVED = Launcher(_merge), Launcher(_row_dot), Launcher(_output_with_delta), Launcher(_move)
+_GATHERED = Launcher(_gather)
+
+
+def gather_rows(target: Tensor, source: Tensor, rows: Tensor) -> None:
+    """See `fused.gather_rows`."""
+    assert target.is_contiguous() and source.is_contiguous() and rows.dtype == torch.int64
+    _, batch, count, heads, dim = target.shape
+    lines = target.numel() // dim
+    if not lines:
+        return
+    sizes = lines, batch, count, heads, source.shape[2]
+    _GATHERED((-(-lines // ROWS),), (target, source, rows), sizes, (dim, _width(dim), ROWS))
 
 
 def move(target: Tensor, source: Tensor, *, add: bool) -> None:

@@ -54,6 +54,20 @@ def test_merge_of_slices_leaves_the_rest_alone(kernels) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gathered_rows_are_those_of_their_tokens(kernels, dtype: torch.dtype) -> None:
+    """Of two ranks' slices, one after the other, into three groups; -1 has no row."""
+    source = draw(2, 3, 10, 4, 24, seed=1, dtype=dtype)
+    rows = torch.tensor([19, 0, 7, 10, -1, 3, 3, 12, 9, -1, 1, 2], device=DEVICE)
+    target = torch.full((3, 3, 4, 4, 24), torch.nan, dtype=dtype, device=DEVICE)
+    kernels.gather_rows(target, source, rows)
+    for number, row in enumerate(rows.tolist()):
+        got = target[number // 4, :, number % 4]
+        want = source[row // 10, :, row % 10] if row >= 0 else torch.zeros_like(got)
+        assert torch.equal(got, want), number
+
+
+@BOTH
 def test_row_dot(kernels) -> None:
     do, o, delta = draw(2, 37, 3, 24, seed=1), draw(2, 37, 3, 24, seed=2), torch.empty(2, 3, 37, device=DEVICE)
     kernels.row_dot(do, o, delta)
