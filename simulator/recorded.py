@@ -34,10 +34,14 @@ class Recordings:
     Parameters
     ----------
     most_operations : of all kept Programs together; the latest is kept in any case.
+
+    Attributes
+    ----------
+    made : how often something was recorded.
     """
 
     def __init__(self, most_operations: int = MOST_OPERATIONS) -> None:
-        self._most, self._operations = most_operations, 0
+        self._most, self._operations, self.made = most_operations, 0, 0
         self._kept, self._lock = OrderedDict[Hashable, Recorded](), Lock()
 
     def find(self, what: Hashable, record: Callable[[], Recorded]) -> Recorded:
@@ -46,6 +50,7 @@ class Recordings:
             found = self._kept.get(what)
             if found is None:
                 found = self._kept[what] = record()
+                self.made += 1
                 self._operations += len(found.program.operations)
             self._kept.move_to_end(what)
             while self._operations > self._most and len(self._kept) > 1:

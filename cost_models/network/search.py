@@ -184,8 +184,14 @@ class Search:
         """Whether a ring that came in by a port can still end at a GPU from which it reaches a port to leave by."""
         if net_in < 0 or not self.ring:
             return True
-        ends = [gpu for gpu in range(self.n_gpus) if gpu not in gpus] or gpus[-1:]
-        return any(self._fits(self.outward[gpu, net]) for gpu in ends for net in self._exit_ports(gpu, net_in))
+        ends: Iterable[int] = range(self.n_gpus) if len(gpus) < self.n_gpus else gpus[-1:]
+        for gpu in ends:
+            if gpu in gpus and len(gpus) < self.n_gpus:
+                continue
+            for net in self._exit_ports(gpu, net_in):
+                if self._fits(self.outward[gpu, net]):
+                    return True
+        return False
 
     def _leave(self, gpus: tuple[int, ...], net_in: int, order: tuple[int, ...] | None) -> None:
         """Go to a port: at a ring's end, at a tree's first GPU."""
@@ -217,7 +223,7 @@ class Search:
             return [gpu for gpu in self.node.nearest(here) if gpu not in gpus]
         near = [gpu for gpu in self.node.nearest_by_port(here, net_in) if gpu not in gpus]
         ranks = self.node.distances(here)
-        alike = all(ranks[gpu] == ranks[near[0]] for gpu in near)
+        alike = len({ranks[gpu] for gpu in near}) == 1
         return near[::-1] if len(near) > 1 and alike else near
 
     def _close(self, channel: Channel) -> None:
@@ -260,12 +266,20 @@ class Search:
         return True
 
     def _give_back(self, cost: Cost | None) -> None:
-        for link, taken in cost or ():
-            self.left[link] = round(self.left[link] + taken)
-        self.hops -= len(cost or ())
+        if cost:
+            left = self.left
+            for link, taken in cost:
+                left[link] = round(left[link] + taken)
+            self.hops -= len(cost)
 
     def _fits(self, cost: Cost | None) -> bool:
-        return cost is not None and all(self.left[link] >= taken for link, taken in cost)
+        if cost is None:
+            return False
+        left = self.left
+        for link, taken in cost:  # noqa: SIM110 - called some 10^5 times
+            if left[link] < taken:
+                return False
+        return True
 
 
 def _cost(way: Way, speed_gb_per_s: float, farthest: PathType) -> Cost | None:

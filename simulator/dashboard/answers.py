@@ -15,6 +15,7 @@ from simulator.recorded import Recordings
 from simulator.result import Refused, SimulationResult
 from simulator.simulate import simulate
 from traces.errors import InputError
+from traces.garbage import set_apart
 
 RECORDINGS = Recordings()
 """Of all states: a slider changes costs only."""
@@ -87,7 +88,11 @@ def _why_none(outcomes: Outcomes) -> str:
 
 @lru_cache(maxsize=64)
 def _rank(state: State) -> Outcomes:
-    return tuple(compare(state.request(timeline=False), recordings=RECORDINGS))
+    made = RECORDINGS.made
+    outcomes = tuple(compare(state.request(timeline=False), recordings=RECORDINGS))
+    if RECORDINGS.made > made:
+        set_apart()
+    return outcomes
 
 
 def _look(state: State, schedule: str) -> SimulationResult:
