@@ -5,6 +5,9 @@
     (replaced by what it prints)
     ```
 
+A block of ``run slow:`` takes a minute or more: it is not run with ``--check``, tests compare some of its lines
+(`tests/benchmarks/test_tables.py`).
+
 ``python scripts/refresh_docs.py`` rewrites the pages, and what `gather_evidence` gathers; ``--check`` only says which
 pages differ and exits with 1; ``--only TEXT`` runs no other commands than those that contain the text.
 """
@@ -23,7 +26,9 @@ import gather_evidence
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"(<!-- run: ((?:attnsim|python -m benchmarks\.\w+)[^\n]*?) -->\n```\w*\n).*?(```\n)", re.DOTALL)
+BLOCK = re.compile(
+    r"(<!-- run( slow)?: ((?:attnsim|python -m benchmarks\.\w+)[^\n]*?) -->\n```\w*\n).*?(```\n)", re.DOTALL
+)
 COLUMNS = "110"
 
 
@@ -40,9 +45,13 @@ def run(command: str) -> str:
     return "\n".join([f"$ {command}", "", *printed, ""])
 
 
-def refresh(text: str, only: str = "") -> str:
-    """A page with the output of all its commands, or of those that contain a text."""
-    return BLOCK.sub(lambda match: match[1] + run(match[2]) + match[3] if only in match[2] else match[0], text)
+def refresh(text: str, only: str = "", *, slow: bool = True) -> str:
+    """A page with the output of all its commands, or of those that contain a text, or are not slow."""
+
+    def fresh(block: re.Match[str]) -> str:
+        return block[1] + run(block[3]) + block[4] if only in block[3] and (slow or not block[2]) else block[0]
+
+    return BLOCK.sub(fresh, text)
 
 
 def main() -> None:
@@ -56,7 +65,7 @@ def main() -> None:
         gather_evidence.write()
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        fresh = refresh(text, asked.only)
+        fresh = refresh(text, asked.only, slow=not check)
         if fresh != text:
             stale.append(page.relative_to(ROOT))
             if not check:

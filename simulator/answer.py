@@ -15,7 +15,7 @@ from simulator.engines.memory import Memory
 from simulator.result import SimulatedRun, SimulationResult
 from simulator.roofline import Kernels, Roofline
 from simulator.run import Run
-from simulator.trust import Trust
+from simulator.trust import FP8_PRODUCTS, Trust
 from traces.display import format_ns
 from traces.metrics import breakdown, busy_intervals, busy_ns, critical_rank, exposed_communication_ns, phase_split_ns
 from traces.timeline import Timeline
@@ -27,7 +27,7 @@ HOST_BOUND = 0.9
 def result_of(run: Run) -> SimulationResult:
     """The result of a run, after `Run.execute`."""
     timeline = run.rows.timeline({"schedule": str(run.schedule), "engine": run.ran.engine})
-    trust = Trust(run.profile, run.kernel, run.traffic.head_dim, run.resolved.topology)
+    trust = Trust(run.profile, run.kernel, run.traffic.head_dim, run.resolved.topology, run.resolved.request.fp8)
     parts = breakdown(timeline, critical_rank(timeline))
     beyond = trust.extrapolations(run.traffic.rows)
     return SimulationResult(
@@ -35,7 +35,14 @@ def result_of(run: Run) -> SimulationResult:
         inputs={**run.resolved.inputs, "schedule": str(run.schedule), "pass": run.pass_, "kernel": run.kernel},
         engine=run.ran.engine,
         provenance=trust.provenance(),
-        warnings=(*run.resolved.warnings, *beyond, *run.ran.warnings, *_paced(run, timeline), *_faults(run)),
+        warnings=(
+            *run.resolved.warnings,
+            *beyond,
+            *run.ran.warnings,
+            *_paced(run, timeline),
+            *_faults(run),
+            *_unmeasured(run),
+        ),
         **_times(timeline, run.pass_),
         **_amounts(run),
         exact=run.schedule.exact,
@@ -100,6 +107,11 @@ def _faults(run: Run) -> tuple[str, ...]:
     return () if fault is None else (f"{fault}: {REMEDY}",)
 
 
+def _unmeasured(run: Run) -> tuple[str, ...]:
+    """Says so where products are priced by nothing but a datasheet."""
+    return (f"products in FP8 on {run.profile.name}: {FP8_PRODUCTS.reference}",) if run.resolved.request.fp8 else ()
+
+
 def _paced(run: Run, timeline: Timeline) -> tuple[str, ...]:
     """Decoding's kernels are short: says so where the host cannot launch them as fast as they run."""
     if run.pass_ != "decode" or run.resolved.request.cuda_graphs:
@@ -124,7 +136,8 @@ def _memory_curve(run: Run) -> Memory:
 def _roofline(run: Run, rank: int) -> Roofline:
     kernels = Kernels(run.costs, rank)
     run.replay(kernels)
-    return kernels.roofline(run.profile, run.setup.workload.dtype)
+    dtype = "fp8" if run.resolved.request.fp8 else run.setup.workload.dtype
+    return kernels.roofline(run.profile, dtype)
 
 
 def _traced(run: Run) -> SimulatedRun:

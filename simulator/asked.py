@@ -116,6 +116,9 @@ class StepFields:
     zero: int = _option(0, int, "0-3", "ZeRO stage over context and data parallel ranks.")
     checkpoint: str = _option("none", str, "none|full|attention|sequence", "What of a layer is recomputed in backward.")
     microbatches: int = _option(1, int, "M", "Microbatches of each data parallel rank.")
+    fp8: bool = _option(
+        False, bool, None, "Products of layers on operands in FP8, scaled per tensor.", "--fp8/--no-fp8"
+    )
     virtual_stages: int = _option(
         1, int, "V", "Parts of each pipeline stage's layers, interleaved (step). Microbatches: a multiple of --pp."
     )

@@ -11,7 +11,14 @@ from collections.abc import Hashable
 import numpy as np
 
 from cost_models.hardware import HardwareProfile
-from cost_models.kernels import ALL_THE_TIME, Handing, attention_bytes, attention_handing, gemm_handing
+from cost_models.kernels import (
+    ALL_THE_TIME,
+    LEAST_WRITTEN_BYTES,
+    Handing,
+    attention_bytes,
+    attention_handing,
+    gemm_handing,
+)
 from cost_models.masks import Lowering
 from cost_models.network.occupancy import Occupancy, collective_occupancy, exchange_occupancy
 from cost_models.topology import ClusterTopology
@@ -83,7 +90,10 @@ class ContendedCosts(CostModel):
             return work.bytes
         if isinstance(work, Gemm):
             size = dtype_bytes(work.dtype)
-            return sum([(work.m * (n + k) + work.planes * n * k) * size for n, k in work.shapes], start=0)
+            written = max(size, LEAST_WRITTEN_BYTES)
+            return sum(
+                [work.m * (n * written + k * size) + work.planes * n * k * size for n, k in work.shapes], start=0
+            )
         if isinstance(work, Stencil):
             return work.bytes_read + work.bytes_written
         occupied = self._occupancy(operation)

@@ -25,7 +25,8 @@ SUBJECTS = {
 LONG_NAME = 60
 """Characters up to which a mask is named in full."""
 NAMES = {"tp": "tensor", "dp": "data", "pp": "pipeline", "ep": "expert", "zero": "ZeRO", "kv_dtype": "KV cache",
-         "kv_block": "KV pages of", "mla": "MLA", "cuda_graphs": "CUDA graphs"}  # fmt: skip
+         "kv_block": "KV pages of", "mla": "MLA", "cuda_graphs": "CUDA graphs",
+         "fp8": "FP8 products"}  # fmt: skip
 UNSAID = ("placement", "seed", "draws", "new_tokens")
 """Options that a line has no room for, or that it says elsewhere."""
 

@@ -15,7 +15,7 @@ PASSES = {
 }
 """Passes of each choice of layers, the default first (for attention and layer the schedule may have another)."""
 
-LAYER_OPTIONS = ("tp", "placement", "tp_version", "checkpoint", "ep", "routing", "capacity")
+LAYER_OPTIONS = ("tp", "placement", "tp_version", "checkpoint", "ep", "routing", "capacity", "fp8")
 """Of the options of steps, those that one layer has."""
 
 ENGINES = ("auto", "maxplus", "des")

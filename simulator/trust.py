@@ -31,6 +31,9 @@ PRODUCTS = (
 )  # fmt: skip
 """Kinds of operations that are matrix products."""
 
+FP8_PRODUCTS = Source("datasheet", "published peak of FP8, and the share of a peak that products in 16 bits reach; "
+                      "none in FP8 was measured")  # fmt: skip
+
 _BASES = tuple(RELATIVE_ERROR)
 
 
@@ -43,12 +46,14 @@ class Trust:
     profile, kernel : the GPU, and its attention kernel that runs.
     head_dim : of queries and keys.
     topology : where the ranks are.
+    fp8 : whether products of layers have operands in FP8.
     """
 
     profile: HardwareProfile
     kernel: str
     head_dim: int
     topology: ClusterTopology
+    fp8: bool = False
 
     def provenance(self) -> dict[str, object]:
         """Every term that prices the run, with its basis, reference and relative error (90 %)."""
@@ -104,7 +109,8 @@ class Trust:
             **{f"link {kind}": f"links.{kind}.efficiency" for kind in link_kinds(self.topology)},
             "host": "host",
         }
-        return {label: self._weakest(prefix) for label, prefix in prefixes.items()}
+        found = {label: self._weakest(prefix) for label, prefix in prefixes.items()}
+        return found | {"matrix products": FP8_PRODUCTS} if self.fp8 else found
 
     def _weakest(self, prefix: str) -> Source:
         """Of the terms with a prefix (that of the head dim, if any) the weakest basis and widest band."""

@@ -17,7 +17,7 @@ from cost_models.kernels.attention import AttentionTimes, estimate_attention_s, 
 from cost_models.kernels.choice import choose_kernel
 from cost_models.kernels.depthwise import estimate_stencil_s
 from cost_models.kernels.elementwise import estimate_elementwise_s
-from cost_models.kernels.gemm import estimate_gemm_s
+from cost_models.kernels.gemm import LEAST_WRITTEN_BYTES, estimate_gemm_s
 from cost_models.kernels.handing import ALL_THE_TIME, Handing, attention_handing, gemm_handing
 from cost_models.kernels.launch_times import attention_bytes, estimate_around_s, estimate_before_s, missed_share
 from cost_models.kernels.launches import attention_launches, launches_of, merged_rows, split_call
@@ -42,6 +42,7 @@ __all__ = [
     "estimate_before_s",
     "estimate_calls_s",
     "estimate_elementwise_s",
+    "LEAST_WRITTEN_BYTES",
     "estimate_gemm_s",
     "estimate_stencil_s",
     "gathered_bytes",

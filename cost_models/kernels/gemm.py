@@ -14,6 +14,7 @@ low-rank ones), k is split s ways, whichever is fastest, and the parts are summe
 Products of at most 64 rows (decoding) have lower tiles and split k over all multiprocessors, and are bound by memory. A
 grouped product (experts) is p of these at once, each of m / p rows. Weights stored in fewer bits are read so and
 converted in registers (weight-only kernels).
+Products in FP8 take the datasheet's peak and the share of it that products in 16 bits reach: none was measured.
 Source: measured on an H100 (cuBLAS 13.0, docs/validation/calibration-h100-sxm.md); the names of cuBLAS's kernels on
 Hopper (nvjet_hsh_128x192_64x6) say their tiles.
 """
@@ -35,6 +36,8 @@ TILE_SIDES = {80: (64, 128, 256), 90: (64, 96, 128, 160, 192, 224, 256)}
 """Of the tiles that libraries have, from an architecture on: cuBLAS's CUTLASS kernels, and those of Hopper (nvjet)."""
 SPLITS, LEAST_SPLIT = (2, 3, 4, 6, 8, 12, 16), 512
 """Ways of splitting k, and the least that a part has of it."""
+LEAST_WRITTEN_BYTES = 2
+"""Of an element of a result: products of FP8 operands write 16 bits."""
 FEW_ROWS = 64
 """Rows up to which libraries split k and lower tiles."""
 
@@ -74,7 +77,8 @@ def estimate_gemm_s(
         compute = choose_tiles(costs, _sides(profile), profile.sm_count, peak, rate, m, n, k, planes).seconds
     element = dtype_bytes(dtype)
     weights = planes * k * n * (element if weight_bits is None else weight_bits / 8)
-    moved = (m * k + m * n) * element + weights
+    written = m * n * max(element, LEAST_WRITTEN_BYTES)
+    moved = m * k * element + written + weights
     return costs.overhead_s + max(slowed_s(costs, profile.power, compute, worked_s), moved / rate)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from simulator.layers.experts import expert_weights
+from simulator.layers.fp8 import check_matrices
 from simulator.layers.latent import latent_weights
 from simulator.layers.weights import WeightMaker, Weights
 
@@ -22,10 +23,14 @@ def layer_weights(maker: WeightMaker, index: int, experts_over: int = 1) -> Weig
         forward = expert_weights(maker, at, shape.moe, experts_over)
     else:
         forward = maker.mlp(at, shape.intermediate)
-    return {
+    weights = {
         "input_norm": maker.gain(at + "input_norm", shape.hidden),
         **attention,
         "o_proj": maker.columns(at + "o_proj", shape.hidden, shape.heads * shape.v_head_dim),
         "post_norm": maker.gain(at + "post_norm", shape.hidden),
         **forward,
     }
+    for name, each in weights.items():
+        each.fp8 = maker.fp8 and each.rows > 1 and name != "router"
+    check_matrices(weights.values())
+    return weights

@@ -25,7 +25,8 @@ import numpy as np
 from cost_models.models.shape import MoeShape
 from cost_models.units import dtype_bytes
 from simulator.grid import IntArray
-from simulator.layers.linear import linear
+from simulator.layers.fp8 import cast_weight
+from simulator.layers.linear import backward_matrix, backward_operands, forward_operands, linear
 from simulator.layers.net import Net, Var
 from simulator.layers.parameter import Parameter
 from simulator.layers.pointwise import residual, swiglu
@@ -198,26 +199,33 @@ class Experts:
     def _product(self, net: Net, x: Var, weight: Parameter, name: str) -> Var:
         r, tensor, rows = net.r, x.tensor, _shrink(self.routing.computed)
         visited = _shrink(np.count_nonzero(self.routing.received.sum(axis=1), axis=1))
-        bits = None if net.training else weight.bits
+        bits = None if net.training or weight.fp8 else weight.bits
+        operand, saved = forward_operands(net, x, weight)
+        matrix = cast_weight(net, weight).rows if weight.fp8 else weight.held
         y = r.tensor(name, None, 1, weight.rows, tensor.buffer.dtype, tokens=tensor.buffer.tokens, batch=1)
         options: dict[str, Any] = {"counts": self.routing.received.sum(axis=1)}
         shape = ((weight.rows, weight.columns),)
-        product = Gemm(rows, shape, y.buffer.dtype, weight_bits=bits, planes=visited)
-        r.emit("experts", product, (tensor, weight.held), (y,), **options)
+        product = Gemm(rows, shape, operand.buffer.dtype, weight_bits=bits, planes=visited)
+        r.emit("experts", product, (operand, matrix), (y,), **options)
+        del operand, matrix
         out = net.var(y, x, weight)
         if out.slot and net.saves:
             slot, out_slot, like = x.slot, out.slot, tensor.buffer
+            del tensor
 
             def backward() -> None:
-                dy = out_slot.take()
+                nonlocal saved
+                by_weight, by_x = backward_operands(net, out_slot.take(), weight)
                 if slot is not None:
                     dx = r.tensor(f"d {like.name}", None, 1, like.dim, like.dtype, tokens=like.tokens, batch=1)
-                    work = Gemm(rows, ((weight.columns, weight.rows),), like.dtype, planes=visited)
-                    r.emit("experts_dx", work, (dy, weight.held), (dx,), **options)
+                    matrix = backward_matrix(net, weight) if weight.fp8 else weight.held
+                    work = Gemm(rows, ((weight.columns, weight.rows),), by_weight.buffer.dtype, planes=visited)
+                    r.emit("experts_dx", work, (by_weight, matrix), (dx,), **options)
                     net.give(slot, dx)
-                if weight.trainable:
-                    work = Gemm(rows, shape, like.dtype, planes=visited)
-                    net.weight_grad(weight, (dy, tensor), "experts_dw", work, **options)
+                if saved is not None:
+                    work = Gemm(rows, shape, saved.buffer.dtype, planes=visited)
+                    net.weight_grad(weight, (by_x, saved), "experts_dw", work, **options)
+                    saved = None
 
             net.push(backward)
         return out

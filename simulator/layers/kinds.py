@@ -8,6 +8,8 @@ this table with option ``accumulate`` is a gradient that is added to.
 | linear | Gemm | x, w -> y = x w^T; `rows` (start, stop): of these tokens of x only; `accumulate`: y += |
 | linear_dx | Gemm | dy, w -> dx = dy w; `rows`: writes these tokens of dx |
 | linear_dw | Gemm | dy, x (, dw) -> dw = dy^T x; `rows`: these tokens of x |
+| amax | Elementwise | x -> the largest magnitude of x |
+| quantise | Elementwise | x, its amax -> x in FP8 `form`, once or twice (transposed) |
 | embed | Elementwise | ids, table -> x: rows of the table, 0 for ids of other ranks' parts |
 | embed_dw | Elementwise | ids, dx (, dtable) -> dtable |
 | rms_norm | Elementwise | x, g -> y = x rstd g, rstd = 1 / sqrt(mean x^2 + eps) over dim |

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from cost_models.units import dtype_bytes
+from simulator.layers.fp8 import E4M3, E5M2, cast, cast_weight
 from simulator.layers.net import Backward, Net, Var
 from simulator.layers.parameter import Parameter
 from simulator.program.operations import Column, Elementwise, Gemm, IntArray
@@ -24,36 +25,60 @@ def linear(net: Net, x: Var, weight: Parameter, name: str, heads: int = 1) -> Va
     """Project: x w^T, its features as ``heads``."""
     b = x.tensor.buffer
     y = net.r.tensor(name, b.layout, heads, weight.rows // heads, b.dtype, tokens=b.tokens, batch=b.batch)
-    matrix = use_weight(net, weight) if net.training else weight.held
-    bits = None if net.training else weight.bits
-    work = Gemm(token_rows(x.tensor), ((weight.rows, weight.columns),), b.dtype, weight_bits=bits)
-    net.r.emit("linear", work, (x.tensor, matrix), (y,))
-    del matrix
+    operand, saved = forward_operands(net, x, weight)
+    matrix = cast_weight(net, weight).rows if weight.fp8 else use_weight(net, weight) if net.training else weight.held
+    bits = None if net.training or weight.fp8 else weight.bits
+    work = Gemm(token_rows(x.tensor), ((weight.rows, weight.columns),), operand.buffer.dtype, weight_bits=bits)
+    net.r.emit("linear", work, (operand, matrix), (y,))
+    del matrix, operand
     out = net.var(y, x, weight)
     if out.slot and net.saves:
-        net.push(_linear_backward(net, x, weight, out))
+        net.push(_linear_backward(net, x, weight, out, saved))
     return out
 
 
-def _linear_backward(net: Net, x: Var, weight: Parameter, out: Var) -> Backward:
-    saved = x.tensor if weight.trainable else None
+def forward_operands(net: Net, x: Var, weight: Parameter) -> tuple[Tensor, Tensor | None]:
+    """What a product reads, and what the weight's gradient will read; None where there is none."""
+    if not weight.fp8:
+        return x.tensor, x.tensor if weight.trainable else None
+    found = cast(net, x.tensor, E4M3, both=net.training and net.saves and weight.trainable)
+    return found.rows, found.columns
+
+
+def backward_operands(net: Net, dy: Tensor, weight: Parameter) -> tuple[Tensor, Tensor]:
+    """A gradient as products with the weight and with x read it."""
+    if not weight.fp8:
+        return dy, dy
+    found = cast(net, dy, E5M2, both=weight.trainable)
+    return found.rows, found.columns or found.rows
+
+
+def backward_matrix(net: Net, weight: Parameter) -> Tensor:
+    """The weight as the product for dx reads it."""
+    if not weight.fp8:
+        return use_weight(net, weight)
+    columns = cast_weight(net, weight).columns
+    assert columns is not None, "what is differentiated was cast both ways"
+    return columns
+
+
+def _linear_backward(net: Net, x: Var, weight: Parameter, out: Var, saved: Tensor | None) -> Backward:
     like, slot, out_slot = x.tensor.buffer, x.slot, out.slot
     assert out_slot is not None
 
     def backward() -> None:
         nonlocal saved
         dy = out_slot.take()
+        by_weight, by_x = backward_operands(net, dy, weight)
         if slot is not None:
             dx = net.r.tensor(
                 f"d {like.name}", like.layout, like.heads, like.dim, like.dtype, tokens=like.tokens, batch=like.batch
             )
-            matrix = use_weight(net, weight)
-            net.r.emit(
-                "linear_dx", Gemm(token_rows(dy), ((weight.columns, weight.rows),), like.dtype), (dy, matrix), (dx,)
-            )
+            work = Gemm(token_rows(dy), ((weight.columns, weight.rows),), by_weight.buffer.dtype)
+            net.r.emit("linear_dx", work, (by_weight, backward_matrix(net, weight)), (dx,))
             net.give(slot, dx)
         if saved is not None:
-            linear_weight_grad(net, weight, dy, saved)
+            linear_weight_grad(net, weight, by_x, saved)
             saved = None
 
     return backward

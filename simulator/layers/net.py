@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from simulator.layers.fp8 import Cast
 from simulator.layers.offload import Stash
 from simulator.layers.parameter import Parameter
 from simulator.program.operations import Elementwise, Work
@@ -66,6 +67,7 @@ class Net:
     Attributes
     ----------
     stash : where checkpointed layers leave what is kept of them; None on the GPU.
+    last_cast : what was cast to FP8 last, for products of the same tensor.
     """
 
     def __init__(self, r: Recorder, *, training: bool) -> None:
@@ -73,6 +75,7 @@ class Net:
         self._backwards: list[Backward] = []
         self._drop = False
         self.stash: Stash | None = None
+        self.last_cast: tuple[tuple[int, str, bool], Cast] | None = None
 
     def wants(self, *inputs: Var | Parameter) -> bool:
         """Whether any gradient of these is wanted."""

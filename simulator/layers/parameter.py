@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from simulator.layers.fp8 import Cast
 from simulator.program.operations import Slices
 from simulator.program.recorder import Recorder
 from simulator.program.tape import Tensor
@@ -25,9 +26,11 @@ class Parameter:
     replicas : axes along which ranks hold equal parts and see different tokens, besides context and data.
     experts_over : neighbouring data parallel ranks over which experts are spread: only every so many-th has the same.
     trainable : whether it has a gradient.
+    fp8 : whether its products have operands in FP8.
     bits : of a stored element, where the weight is quantised and has to be dequantised for use.
     tensor : the weight, ready for use; None while it is sharded or stored elsewhere.
     grad : its gradient, or what microbatches have left of it so far.
+    cast : the weight in FP8, while that is kept.
     """
 
     name: str
@@ -38,11 +41,13 @@ class Parameter:
     replicas: tuple[str, ...] = ()
     experts_over: int = 1
     trainable: bool = True
+    fp8: bool = False
     bits: float | None = None
     dtype: str = "bf16"
     grad_dtype: str = "bf16"
     tensor: Tensor | None = None
     grad: Tensor | None = None
+    cast: Cast | None = None
 
     @property
     def size(self) -> int:

@@ -21,12 +21,18 @@ Weights = dict[str, Parameter]
 
 @dataclass(frozen=True)
 class WeightMaker:
-    """Makes the weights of a model for a grid."""
+    """Makes the weights of a model for a grid.
+
+    Parameters
+    ----------
+    fp8 : whether matrices of layers, but for routers, multiply in FP8.
+    """
 
     shape: ModelShape
     parallel: TensorParallel
     dtype: str = "bf16"
     prefix: str = ""
+    fp8: bool = False
 
     def check(self) -> None:
         """Refuse heads, features and words that the ranks cannot share evenly."""

@@ -111,6 +111,7 @@ def _kept_bytes(plan: Plan) -> int:
             return model.layer(net, index, entry, kept)
 
         x = checkpoint(net, region, x, plan.options.checkpoint)
+        store.free(model.layers[index].values(), done=True)
         used.append(memory.now_bytes)
     return used[2] - used[1]
 
@@ -121,7 +122,7 @@ def _with_layers(plan: Plan, layers: int) -> Plan:
 
 def _model(plan: Plan, ranks: Ranks) -> Model:
     options = plan.options
-    maker = WeightMaker(plan.shape, ranks.context.parallel, plan.dtype)
+    maker = WeightMaker(plan.shape, ranks.context.parallel, plan.dtype, fp8=options.fp8)
     return Model(ranks.context, maker, options.loss_chunks, options.parsed_method, options.ep)
 
 

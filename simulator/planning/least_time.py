@@ -246,7 +246,7 @@ def _dense(plan: Plan, prices: _Prices, *, trains: bool) -> _Chain:
     """A layer without its attention."""
     chain = _Chain(plan.ranks, prices)
     ranks, options = Ranks(plan, chain), plan.options
-    maker = WeightMaker(plan.shape, ranks.context.parallel, plan.dtype)
+    maker = WeightMaker(plan.shape, ranks.context.parallel, plan.dtype, fp8=options.fp8)
     model = Model(ranks.context, maker, None, options.parsed_method, options.ep)
     ParameterStore(ranks.r, plan.grid, 0, None).hold(model.layers[0].values())
     net = Net(ranks.r, training=trains)

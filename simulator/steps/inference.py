@@ -50,7 +50,7 @@ class InferenceStep:
         self.plan, self._ranks = plan, Ranks(plan, sink)
         self.r, context = self._ranks.r, replace(self._ranks.context, absorbed=plan.options.mla == "absorbed")
         self.net = Net(self.r, training=False)
-        maker, options = WeightMaker(plan.shape, context.parallel, plan.dtype), plan.options
+        maker, options = WeightMaker(plan.shape, context.parallel, plan.dtype, fp8=plan.options.fp8), plan.options
         self.model = Model(context, maker, None, options.parsed_method, options.ep)
         whole = TensorParallel(plan.grid, version=1)
         absorbed, routing = plan.options.mla != "expanded", partial(self._ranks.routing, replicated=True)
@@ -95,7 +95,7 @@ class InferenceStep:
             self._ranks.on(stage)
             held = [each for index in layers for each in model.layers[index].values()]
             for each in held:
-                each.bits = self.plan.options.weight_bits if each.rows > 1 else each.bits
+                each.bits = 8.0 if each.fp8 else self.plan.options.weight_bits if each.rows > 1 else each.bits
             held += [model.ends["embed_tokens"]] if stage == 0 else []
             held += [model.ends["norm"], model.ends["lm_head"]] if stage == last else []
             self.store.hold(held)

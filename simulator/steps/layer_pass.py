@@ -32,7 +32,8 @@ def record_layer(plan: Plan, pass_: str, sink: Sink) -> None:
     ranks = Ranks(plan, sink)
     r, context = ranks.r, ranks.context
     index = plan.shape.moe.first_dense if plan.shape.moe else 0
-    weights = layer_weights(WeightMaker(plan.shape, context.parallel, plan.dtype), index, options.ep)
+    maker = WeightMaker(plan.shape, context.parallel, plan.dtype, fp8=options.fp8)
+    weights = layer_weights(maker, index, options.ep)
     r.muted = pass_ == "backward"
     for each in weights.values():
         each.tensor = each.new_tensor(r, is_input=True)

@@ -177,11 +177,13 @@ class ParameterStore:
         work = Collective("all_gather", size, size * (sharers.ranks - 1), sharers.groups)
         self._r.emit("all_gather", work, shards, [each.held for each in weights], lane="comm:dp")
 
-    def free(self, weights: Iterable[Parameter]) -> None:
-        """Give whole weights back, where shards of them are held."""
-        if self._zero == 3:
-            for each in weights:
+    def free(self, weights: Iterable[Parameter], *, done: bool = False) -> None:
+        """Give whole weights back, where shards of them are held; what was cast of them too, and if they are done."""
+        for each in weights:
+            if self._zero == 3:
                 each.tensor = None
+            if self._zero == 3 or done:
+                each.cast = None
 
     # -- gradients ---------------------------------------------------------------------------------------------------
 

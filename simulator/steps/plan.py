@@ -13,6 +13,7 @@ from cost_models.workload import AttentionWorkload
 from simulator.asked import StepFields
 from simulator.grid import Grid
 from simulator.layers.checkpoint import CHECKPOINTS
+from simulator.layers.fp8 import MULTIPLE
 from simulator.layers.routing import Routing, build_routing
 from simulator.program.operations import Column
 from simulator.program.setup import Setup
@@ -172,6 +173,8 @@ class Plan:
                              expected=f"at least {self.grid.pp}")  # fmt: skip
         if self.options.virtual_stages > 1 and training:
             self._check_interleaved()
+        if self.options.fp8:
+            self._check_fp8(training=training)
         self._check_targets()
         self._check_experts()
         if self.options.offloads("activations") and self.options.checkpoint == "none":
@@ -228,6 +231,18 @@ class Plan:
         if self.shape.layers % self.parts:
             raise InputError("layers are not divisible by pipeline stages x virtual stages",
                              got=f"{self.shape.layers} / ({stages} x {options.virtual_stages})")  # fmt: skip
+
+    def _check_fp8(self, *, training: bool) -> None:
+        """Refuse what FP8 products do not go with."""
+        options, local = self.options, self.seq_len // self.grid.cp * self.sequences
+        if options.parsed_method.name != "full":
+            raise InputError(f"{options.parsed_method} has no FP8 products", remedy="use method full, or no fp8")
+        if self.dtype not in ("bf16", "fp16"):
+            raise InputError("FP8 products are of models in 16 bits", got=self.dtype, expected="bf16 or fp16")
+        if options.weight_bits is not None:
+            raise InputError("weight_bits does not go with fp8, whose weights have 8", got=options.weight_bits)
+        if training and local % MULTIPLE:
+            raise InputError(f"FP8 products sum over a multiple of {MULTIPLE} tokens of a rank", got=local)
 
     def _check_halves(self) -> None:
         """Refuse to keep half of the sequence where the halves do not come apart."""

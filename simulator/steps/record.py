@@ -62,6 +62,8 @@ def subject_of(schedule: Schedule, resolved: ResolvedRequest) -> Subject:
         return Subject(filled, setup, pass_, 1, lambda sink: record_program(filled, setup, pass_, sink), what)
     assert resolved.model is not None
     plan = plan_of(schedule, resolved, resolved.model)
+    if plan.options.fp8:
+        resolved.profile.peak("fp8")  # refuses where there is none
     if request.layers == "layer":
         pass_ = request.pass_ or default_pass(schedule)
         plan.check(training=pass_ != "forward")

@@ -55,7 +55,7 @@ class TrainingStep:
     def __init__(self, plan: Plan, sink: Sink) -> None:
         self.plan, self._ranks = plan, Ranks(plan, sink)
         self.r, context = self._ranks.r, self._ranks.context
-        maker, options = WeightMaker(plan.shape, context.parallel, plan.dtype), plan.options
+        maker, options = WeightMaker(plan.shape, context.parallel, plan.dtype, fp8=plan.options.fp8), plan.options
         self.model = Model(context, maker, options.loss_chunks, options.parsed_method, options.ep)
         on_host = options.offloads("optimizer")
         self.store = ParameterStore(self.r, plan.grid, options.zero, options.optimizer, on_host=on_host)
@@ -149,7 +149,7 @@ class TrainingStep:
             x = unit(run.net, x)
             if number + 1 < len(units):
                 self.store.free(weights)
-        run.exit_slot = x.slot if x else None
+        run.exit_slot, run.net.last_cast = x.slot if x else None, None
         if x is not None and part < self.plan.parts - 1:
             self._made[part, FORWARD, microbatch] = x.tensor
 
@@ -167,7 +167,7 @@ class TrainingStep:
             if number:
                 self.store.gather(units[number - 1][0])
             run.net.backward(run.marks[number])
-            self.store.free(weights)
+            self.store.free(weights, done=last)
             self.store.reduce(weights, last=last)
         if part > 0:
             assert run.entry is not None

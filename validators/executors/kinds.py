@@ -12,6 +12,7 @@ from validators.executors import (
     layering,
     moving,
     packing,
+    rounding,
     routing,
     selecting,
     unfused,
@@ -51,6 +52,7 @@ KINDS: dict[str, Perform] = {
     "propagation": layering.wait,
     **layering.KINDS,
     **packing.KINDS,
+    **rounding.KINDS,
     **routing.KINDS,
 }
 

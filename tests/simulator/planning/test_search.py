@@ -98,10 +98,12 @@ def test_bounds_are_never_more_than_whole_simulations(request_: SimulationReques
     assert max(shares["least"]) > 0.8 and max(shares["memory"]) == 1
 
 
-@pytest.mark.parametrize("kept", ["none", "full"])
-def test_bounds_hold_where_stages_are_interleaved(kept: str) -> None:
+@pytest.mark.parametrize(("kept", "fp8"), [("none", False), ("full", False), ("none", True)])
+def test_bounds_hold_where_stages_are_interleaved(kept: str, fp8: bool) -> None:
     model = replace(LLAMA, layers=16)
-    request = replace(SEVERAL, model=model, virtual_stages=2, pp=2, zero=1, checkpoint=kept, schedule="ulysses")
+    request = replace(
+        SEVERAL, model=model, virtual_stages=2, pp=2, zero=1, checkpoint=kept, schedule="ulysses", fp8=fp8
+    )
     point = {**base_point(request), "schedule": "ulysses", "pp": 2, "zero": 1, "checkpoint": kept}
     outcome, look = run_point(point), take_look(Look(point, model, 4))
     assert 0.65 < least_times_s(Bounded([point]))[0] / outcome["time_s"] <= 1, "it knows no bubble"

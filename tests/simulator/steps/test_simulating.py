@@ -199,3 +199,53 @@ def test_pages_waste_the_rest_of_a_block() -> None:
     assert paged - plain == rest + 3 * 63 * 4, "8 tokens of 3 sequences: K and V of 8 heads, 32 layers; tables"
     with pytest.raises(InputError, match="kv_block does not go with pass step"):
         run(kv_block=16)
+
+
+FP8: dict[str, Any] = {"seq_len": "16k", "gpus": 4, "zero": 1, "loss_chunks": 8, "engine": "maxplus",
+                       "interference": False, "fp8": True}  # fmt: skip
+
+
+def test_fp8_products_take_half_and_casts_something() -> None:
+    plain, fp8 = run(**FP8 | {"fp8": False}), run(**FP8)
+    parts, exact = fp8.breakdown or {}, plain.breakdown or {}
+    before, after = [sum(each[f"compute/{kind}/backward"] for kind in ("linear_dx", "linear_dw"))
+                    for each in (exact, parts)]  # fmt: skip
+    assert 0.5 < after / before < 0.6, "the datasheet's peak is twice that of bf16; prologues and memory do not shrink"
+    assert all(parts[f"compute/{kind}/{phase}"] for kind in ("amax", "quantise") for phase in ("forward", "backward"))
+    assert fp8.time_s < plain.time_s and fp8.flop_total == plain.flop_total
+    assert ["none in FP8 was measured" in str(each.warnings) for each in (plain, fp8)] == [False, True]
+    assert fp8.provenance["terms"]["matrix products"]["basis"] == "datasheet"
+    width = [each.uncertainty.high_s / each.uncertainty.low_s for each in (plain, fp8)]
+    assert width[1] > width[0]
+
+
+def test_fp8_keeps_half_of_what_products_keep_and_casts_of_weights() -> None:
+    """Of inputs of q, k and v, of gate and up, and of down one byte instead of two; o is kept for attention besides.
+
+    The matrices of layers come once and transposed, while all layers wait for their backward.
+    """
+    plain, fp8 = run(**FP8 | {"fp8": False, "seq_len": "64k"}), run(**FP8 | {"seq_len": "64k"})
+    shape, tokens = load_model("llama-3.1-8b"), 16384
+    kept = shape.layers * tokens * (2 * shape.hidden + shape.intermediate - shape.hidden)
+    casts = 2 * (shape.n_parameters - 2 * shape.vocab * shape.hidden)
+    assert fp8.peak_memory_bytes - plain.peak_memory_bytes == pytest.approx(casts - kept, abs=0.03 * casts)
+
+
+def test_fp8_casts_go_with_the_last_backward() -> None:
+    """Where the end of the step decides memory, they are gone."""
+    plain, fp8 = [run(**FP8 | {"fp8": fp8, "seq_len": "2k", "zero": 0}) for fp8 in (False, True)]
+    assert fp8.peak_memory_bytes < 1.02 * plain.peak_memory_bytes, "kept, they would be 11 %"
+
+
+def test_weights_of_inference_are_in_fp8() -> None:
+    options: dict[str, Any] = {"pass_": "decode", "gpus": 1, "schedule": "flash", "seq_len": "8k", "cuda_graphs": True}
+    plain, fp8 = run(**options), run(**options, fp8=True)
+    shape = load_model("llama-3.1-8b")
+    matrices = shape.n_parameters - 2 * shape.vocab * shape.hidden
+    assert plain.peak_memory_bytes - fp8.peak_memory_bytes == pytest.approx(matrices, rel=0.01)
+    assert fp8.time_s < plain.time_s
+
+
+def test_fp8_is_refused_where_the_gpu_has_none() -> None:
+    with pytest.raises(InputError, match="a100-80 has no matrix units for fp8"):
+        run(**FP8 | {"topology": "dgx-a100"})
