@@ -1,4 +1,4 @@
-"""Of tables that take a minute or more, lines are what the documentation shows (`scripts/refresh_docs.py`, run slow)."""
+"""Of tables that take a minute or more, lines are what the pages show (`scripts/refresh_docs.py`, run slow)."""
 
 from __future__ import annotations
 
