@@ -8,6 +8,11 @@ from cost_models.hardware.terms import Cost, Count, Fraction, Seconds, Share, Te
 
 PATTERNS = ("copy", "fill", "merge", "accumulate", "reduce", "gather", "pack", "combine")
 """Access patterns of memory-bound kernels (`simulator.program.operations`, Elementwise)."""
+EAGER = {"mixed": 0.64, "strided": 0.45}
+"""Share of memory bandwidth that PyTorch's own kernels reach which are not vectorised: on tensors of two dtypes (casts
+to fp32, fp32 += bf16), and copies of transposed 16-bit tensors. Medians of the kernels in one step of ring-flash-attn's
+and PyTorch's context parallelism on an H100 (docs/validation/h100-pair/traces); of other GPUs the same is assumed.
+"""
 
 
 class ElementwiseCosts(Terms):
@@ -18,9 +23,13 @@ class ElementwiseCosts(Terms):
 
     @model_validator(mode="after")
     def _has_all_patterns(self) -> ElementwiseCosts:
-        if set(self.efficiency) != set(PATTERNS):
+        if set(self.efficiency) - set(EAGER) != set(PATTERNS):
             raise ValueError("efficiency is not given for exactly " + ", ".join(PATTERNS))
         return self
+
+    def share(self, pattern: str) -> float | None:
+        """Of memory bandwidth; None for an unknown pattern."""
+        return self.efficiency.get(pattern, EAGER.get(pattern))
 
 
 class GemmCosts(Terms):

@@ -23,7 +23,7 @@ def estimate_elementwise_s(
     Parameters
     ----------
     bytes_read, bytes_written : numbers or arrays; where both are zero nothing is launched.
-    pattern : one of ``cost_models.hardware.dense.PATTERNS``.
+    pattern : one of ``PATTERNS`` or ``EAGER`` of `cost_models.hardware.dense`.
 
     Returns
     -------
@@ -35,9 +35,10 @@ def estimate_elementwise_s(
         Where the pattern is unknown.
     """
     costs = profile.elementwise
-    if pattern not in costs.efficiency:
+    share = costs.share(pattern)
+    if share is None:
         raise InputError("unknown access pattern", got=repr(pattern), expected="one of " + ", ".join(costs.efficiency))
-    rate = costs.efficiency[pattern] * profile.hbm_bytes_per_s
+    rate = share * profile.hbm_bytes_per_s
     if isinstance(bytes_read, int | float) and isinstance(bytes_written, int | float):
         amount = float(bytes_read) + bytes_written
         return costs.overhead_s + amount / rate if amount > 0 else 0.0

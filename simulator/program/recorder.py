@@ -161,11 +161,14 @@ class Recorder(Communicator):
         return delta
 
     def accumulate(
-        self, totals: Sequence[Tensor] | None, parts: Sequence[Gradient], dtype: str
+        self, totals: Sequence[Tensor] | None, parts: Sequence[Gradient], dtype: str, pattern: str | None = None
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        """Add parts to totals on what they cover, in one launch; the first parts become the totals, in ``dtype``."""
+        """Add parts to totals on what they cover, in one launch; the first parts become the totals, in ``dtype``.
+
+        ``pattern`` is how memory is accessed, by default that of a fused kernel.
+        """
         if totals is None:
-            return tuple([self._first(part, dtype) for part in parts])
+            return tuple([self._first(part, dtype, pattern or "copy") for part in parts])
         lowering, side = parts[0].lowering, parts[0].side
         read = written = 0
         for total, part in zip(totals, parts, strict=True):
@@ -173,17 +176,17 @@ class Recorder(Communicator):
             size = b.batch * b.heads * b.dim
             read += size * (dtype_bytes(b.dtype) + dtype_bytes(total.buffer.dtype))
             written += size * dtype_bytes(total.buffer.dtype)
-        work = Elementwise("accumulate", read, written, lowering, side)
+        work = Elementwise(pattern or "accumulate", read, written, lowering, side)
         self.emit("accumulate", work, [part.tensor for part in parts], totals, lowering=lowering, side=side)
         return tuple(totals)
 
-    def _first(self, part: Gradient, dtype: str) -> Tensor:
+    def _first(self, part: Gradient, dtype: str, pattern: str) -> Tensor:
         """The first contribution as an accumulator: in ``dtype``, zero where no kernel wrote."""
         tensor = part.tensor
         if self._covers(part.lowering, part.side, tensor):
-            return self.cast(tensor, dtype)
+            return self.cast(tensor, dtype, pattern)
         result = self.like(tensor, tensor.buffer.name, dtype=dtype)
-        work = Elementwise("copy", tensor.buffer.bytes, result.buffer.bytes)
+        work = Elementwise(pattern, tensor.buffer.bytes, result.buffer.bytes)
         self.emit("cast", work, (tensor,), (result,), covered=part.lowering, side=part.side)
         return result
 
@@ -193,11 +196,11 @@ class Recorder(Communicator):
 
     # -- elementwise -------------------------------------------------------------------------------------------------
 
-    def cast(self, tensor: Tensor, dtype: str) -> Tensor:
+    def cast(self, tensor: Tensor, dtype: str, pattern: str = "copy") -> Tensor:
         """The tensor in another dtype; itself if it is already."""
         if tensor.buffer.dtype == dtype:
             return tensor
-        return self.copy("cast", (tensor,), self.like(tensor, tensor.buffer.name, dtype=dtype), "copy")
+        return self.copy("cast", (tensor,), self.like(tensor, tensor.buffer.name, dtype=dtype), pattern)
 
     def packed(self, tensor: Tensor, dtype: str) -> Tensor:
         """The tensor as packed rows."""

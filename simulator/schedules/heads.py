@@ -32,21 +32,23 @@ def with_heads(layout: Layout, group: Ring, heads: int) -> Layout:
     return Layout(layout.partition, layout.owner, None, group.position * heads // group.size)
 
 
-def scatter_heads(r: Recorder, tensor: Tensor, together: Layout, group: Ring) -> Tensor:
+def scatter_heads(r: Recorder, tensor: Tensor, together: Layout, group: Ring, pattern: str = "pack") -> Tensor:
     """From all heads of own tokens to own heads of the tokens that the group holds ``together``."""
     b, ranks, batch = tensor.buffer, group.size, r.setup.workload.batch
     if ranks == 1:
         return tensor
     own, target = max(b.heads // ranks, 1), with_heads(together, group, b.heads)
     packed = r.tensor(f"{b.name} by head", None, own, b.dim, b.dtype, tokens=b.tokens, batch=ranks * batch)
-    r.copy("pack", (tensor,), packed, "pack", axis="heads")
+    r.copy("pack", (tensor,), packed, pattern, axis="heads")
     if batch == 1:
         return r.all_to_all(packed, r.tensor(b.name, target, own, b.dim, b.dtype), group)
     received = r.all_to_all(packed, r.like(packed, b.name), group)
-    return r.copy("unpack", (received,), r.tensor(b.name, target, own, b.dim, b.dtype), "pack", axis="tokens")
+    return r.copy("unpack", (received,), r.tensor(b.name, target, own, b.dim, b.dtype), pattern, axis="tokens")
 
 
-def gather_heads(r: Recorder, tensor: Tensor, name: str, home: Layout, heads: int, group: Ring) -> Tensor:
+def gather_heads(
+    r: Recorder, tensor: Tensor, name: str, home: Layout, heads: int, group: Ring, pattern: str = "pack"
+) -> Tensor:  # fmt: skip
     """From own heads of the group's tokens to all heads of own tokens; repeated heads are summed."""
     b, ranks, batch = tensor.buffer, group.size, r.setup.workload.batch
     if ranks == 1:
@@ -54,8 +56,8 @@ def gather_heads(r: Recorder, tensor: Tensor, name: str, home: Layout, heads: in
     result, packed = r.tensor(name, home, heads, b.dim, b.dtype), tensor
     if batch > 1:
         packed = r.tensor(name, None, b.heads, b.dim, b.dtype, tokens=home.tokens, batch=ranks * batch)
-        r.copy("pack", (tensor,), packed, "pack", axis="tokens")
+        r.copy("pack", (tensor,), packed, pattern, axis="tokens")
     received = r.tensor(f"{name} by head", None, b.heads, b.dim, b.dtype, tokens=home.tokens, batch=ranks * batch)
     r.all_to_all(packed, received, group)
     kind = "unpack" if heads == b.heads * ranks else "reduce_replicas"
-    return r.copy(kind, (received,), result, "pack", axis="heads")
+    return r.copy(kind, (received,), result, pattern, axis="heads")

@@ -30,9 +30,23 @@ class TwoDimensional(Schedule):
         """Which ranks share heads, and which a ring."""
 
     @property
-    @abstractmethod
     def _how(self) -> Ring:
         """How the context circulates."""
+        return Ring()
+
+    def _scatter(self, r: Recorder, tensor: Tensor, together: Layout, mesh: Mesh) -> Tensor:
+        """Own heads of what the head group holds together."""
+        return scatter_heads(r, tensor, together, mesh.heads)
+
+    def _circulate(self, r: Recorder, mesh: Mesh, q: Tensor, k: Tensor, v: Tensor) -> Saved:
+        """(O, LSE) of the keys of all parts of the context."""
+        return circulate(r, (mesh.inner, mesh.outer), q, k, v, self._how)
+
+    def _circulate_back(
+        self, r: Recorder, mesh: Mesh, qkv: tuple[Tensor, Tensor, Tensor], saved: Saved, do: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(dQ, dK, dV) likewise."""
+        return circulate_back(r, (mesh.inner, mesh.outer), qkv, saved, do, self._how, self._later_grad(r.setup))
 
     def _later_grad(self, setup: Setup) -> str | None:
         """Dtype of dK and dV in all windows but the first; None where it is the same."""
@@ -58,8 +72,8 @@ class TwoDimensional(Schedule):
         """Scatter heads, circulate, gather heads: O, LSE, and for backward O, Q, K, V by head."""
         mesh = self._mesh(r.setup)
         together = mesh.together(self._context(r.setup))
-        q_heads, k_heads, v_heads = [scatter_heads(r, tensor, together, mesh.heads) for tensor in (q, k, v)]
-        o_heads, lse = circulate(r, (mesh.inner, mesh.outer), q_heads, k_heads, v_heads, self._how)
+        q_heads, k_heads, v_heads = [self._scatter(r, tensor, together, mesh) for tensor in (q, k, v)]
+        o_heads, lse = self._circulate(r, mesh, q_heads, k_heads, v_heads)
         o = self._gather(r, o_heads, "o", q, mesh)
         return o, lse, o_heads, q_heads, k_heads, v_heads
 
@@ -68,11 +82,8 @@ class TwoDimensional(Schedule):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The same way with gradients."""
         mesh, (_, lse, o_heads, *by_head) = self._mesh(r.setup), saved
-        do_heads = scatter_heads(r, do, o_heads.layout, mesh.heads)
-        parts = circulate_back(
-            r, (mesh.inner, mesh.outer), (by_head[0], by_head[1], by_head[2]), (o_heads, lse), do_heads, self._how,
-            self._later_grad(r.setup),
-        )  # fmt: skip
+        do_heads = self._scatter(r, do, o_heads.layout, mesh)
+        parts = self._circulate_back(r, mesh, (by_head[0], by_head[1], by_head[2]), (o_heads, lse), do_heads)
         dq, dk, dv = [
             self._gather(r, part, f"d{tensor.buffer.name}", tensor, mesh)
             for part, tensor in zip(parts, (q, k, v), strict=True)

@@ -5,7 +5,9 @@
     backward    P hops of [dK, dV] in fp32, whatever the method
 
 Everything is eager: K and V are concatenated before every hop, partial results converted to fp32 and merged by separate
-kernels, and where a rank updates half of a tensor, ``torch.cat`` copies the whole. With load balancing the parts are
+kernels, and where a rank updates half of a tensor, ``torch.cat`` copies the whole. Q, K, V and dO are [B, H, S, D] only
+as views of what a projection writes, so that K and V are copied before they are sent first, dO before every kernel, and
+the first dK, dV, which have that order too, again. Gradients are added to zeros. With load balancing the parts are
 zigzag (``_HeadTailLoadBalancer``), and it demands the causal mask.
 Source: PyTorch torch/distributed/tensor/experimental/_context_parallel/_attention.py (`_templated_ring_attention`,
 `_templated_ring_attention_backward`, `_SDPAMerger`, `_partial_update`).
@@ -26,7 +28,7 @@ from simulator.program.recorder import Gradient, Recorder
 from simulator.program.setup import Setup
 from simulator.program.tape import Tensor
 from simulator.schedules.base import Saved, Schedule, check_choice
-from simulator.schedules.peers.unfused import EAGER, contiguous_copies, copy_again, merge, to_fp32
+from simulator.schedules.peers.unfused import EAGER, add, contiguous_copies, copy_again, everywhere, merge, to_fp32
 from traces.errors import InputError
 
 
@@ -76,7 +78,7 @@ class TorchCp(Schedule):
             k, v = rotation.arrive(step)
             rotation.send(step)
             total = merge(r, total, to_fp32(r, r.attention(q, k, v)), EAGER)
-            copy_again(r, total.o, self._cuts_queries(r, step))
+            copy_again(r, total.o, self._cuts_queries(r, step), "mixed")
         return r.finish(total)
 
     def backward(
@@ -88,14 +90,18 @@ class TorchCp(Schedule):
         for step in r.steps(ranks):
             k, v = rotation.arrive(step)
             rotation.send(step)
+            halved = self._cuts_queries(r, step)
+            for ranks, share in ((halved, 0.5), (~halved, 1.0)):
+                copy_again(r, do, ranks, "strided", share)
             dq, dk, dv = r.attention_backward(q, k, v, do, lse, o=o)
             new_k, new_v = _add(r, total_k, dk), _add(r, total_v, dv)
             for new in (new_k, new_v):
-                copy_again(r, new, self._cuts_keys(r, step))
+                copy_again(r, new, self._cuts_keys(r, step), "mixed")
+                copy_again(r, new, everywhere(r) & (step == 0), "mixed")
             total_k, total_v = r.shift(r.setup.flat_ring(), *contiguous_copies(r, new_k, new_v))
             del new_k, new_v, dk, dv
             total_q = _add(r, total_q, dq)
-            copy_again(r, total_q, self._cuts_queries(r, step))
+            copy_again(r, total_q, halved, "mixed")
             del dq
         assert total_q is not None and total_k is not None and total_v is not None
         dtype = r.setup.workload.dtype
@@ -111,8 +117,10 @@ class TorchCp(Schedule):
 
 
 def _add(r: Recorder, total: Tensor | None, part: Gradient) -> Tensor:
-    """Into an fp32 accumulator."""
-    return r.accumulate(None if total is None else (total,), (part,), "fp32")[0]
+    """Into an fp32 accumulator; the first to zeros, which are written and read."""
+    added = add(r, total, part)
+    copy_again(r, added, everywhere(r) & (total is None))
+    return added
 
 
 class _Rotation:
@@ -138,6 +146,8 @@ class _Rotation:
         r, last = self._r, self._ring.size - 1
         if step == last or (self._rotate == "allgather" and step):
             return
+        for each in self._now if not step else ():
+            copy_again(r, each, everywhere(r), "strided")
         copies = contiguous_copies(r, *self._now)
         if self._rotate == "alltoall":
             k, v = r.shift(self._ring, *copies)

@@ -1,4 +1,4 @@
-"""Merges and copies of eager PyTorch code, by the bytes that its separate kernels move.
+"""Merges, sums and copies of eager PyTorch code, by the bytes that its separate kernels move.
 
 | per element of O | kernels | read | written |
 |---|---|---|---|
@@ -7,7 +7,8 @@
 | a slice put back | copy of the rows | 4 | 4 |
 | `torch.cat` of chunks | copy of the whole | 4 | 4 |
 
-Row statistics are a 1/D of that and counted with the fused merge.
+Kernels on tensors of two dtypes, and copies of transposed ones, are not vectorised: `EAGER` of
+`cost_models.hardware.dense`. Row statistics are a 1/D of that and counted with the fused merge.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.program.operations import Elementwise
-from simulator.program.recorder import Partial, Recorder
+from simulator.program.recorder import Gradient, Partial, Recorder
 from simulator.program.tape import Tensor
 
 SCRIPTED, EAGER = (6, 4), (20, 12)
@@ -28,7 +29,7 @@ def to_fp32(r: Recorder, part: Partial) -> Partial:
     b = part.o.buffer
     wide, row = r.like(part.o, "o_i", dtype="fp32"), b.batch * b.heads * b.dim
     r.emit(
-        "cast", Elementwise("copy", 2 * row, 4 * row, part.lowering, "q"), (part.o,), (wide,), lowering=part.lowering
+        "cast", Elementwise("mixed", 2 * row, 4 * row, part.lowering, "q"), (part.o,), (wide,), lowering=part.lowering
     )
     return Partial(wide, part.lse, part.lowering)
 
@@ -37,7 +38,7 @@ def merge(r: Recorder, total: Partial | None, part: Partial, per_element: tuple[
     """Merge into a new tensor, as out-of-place code does; the first is converted to fp32."""
     if total is None:
         first = r.merge(None, part)
-        return Partial(r.cast(first.o, "fp32"), first.lse, first.lowering)
+        return Partial(r.cast(first.o, "fp32", "mixed"), first.lse, first.lowering)
     b = total.o.buffer
     row, scratch = b.batch * b.heads * b.dim, r.like(total.o, "o, new")
     read, written = (each * row for each in per_element)
@@ -47,11 +48,23 @@ def merge(r: Recorder, total: Partial | None, part: Partial, per_element: tuple[
     return total
 
 
-def copy_again(r: Recorder, tensor: Tensor, ranks: NDArray[np.bool_], pattern: str = "copy") -> None:
-    """A copy of a whole tensor that some ranks make, to no other effect."""
+def add(r: Recorder, total: Tensor | None, part: Gradient) -> Tensor:
+    """Into an fp32 accumulator, by a kernel of its own; the first is converted."""
+    return r.accumulate(None if total is None else (total,), (part,), "fp32", "mixed")[0]
+
+
+def copy_again(
+    r: Recorder, tensor: Tensor, ranks: NDArray[np.bool_], pattern: str = "copy", share: float = 1.0
+) -> None:  # fmt: skip
+    """A copy of a tensor, or of a share of its rows, that some ranks make, to no other effect."""
     if ranks.any():
-        size = tensor.buffer.bytes
+        size = int(share * tensor.buffer.bytes)
         r.emit("cast", Elementwise(pattern, size, size), (tensor,), (r.like(tensor, "copy"),), ranks=ranks)
+
+
+def everywhere(r: Recorder) -> NDArray[np.bool_]:
+    """All ranks."""
+    return np.ones(r.setup.n_ranks, dtype=bool)
 
 
 def contiguous_copies(r: Recorder, *tensors: Tensor) -> tuple[Tensor, ...]:
