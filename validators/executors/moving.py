@@ -66,7 +66,7 @@ def reorder(local: LocalOperations, operation: Operation) -> None:
     (source,), (target,) = local.reads(operation), local.writes(operation)
     batch = math.gcd(source.shape[0], target.shape[0])
     rows = local.rows(operation, 0, operation.options["have"], operation.options["want"])
-    held, wanted = (each.view(-1, batch, *each.shape[1:]) for each in (source, target))
+    held, wanted = (each.view(each.shape[0] // batch, batch, *each.shape[1:]) for each in (source, target))
     gather_rows(wanted, held, rows.found)
 
 

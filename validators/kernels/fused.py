@@ -54,6 +54,8 @@ def gather_rows(target: Tensor, source: Tensor, rows: Tensor) -> None:
     target : [G, B, T, H, D]. source : [P, B, n, H, D], whose rows are numbered over P and n.
     rows : int64 [G T], over G and T.
     """
+    if not target.numel():
+        return
     if target.is_cuda and target.dtype != torch.float64 and target.is_contiguous() and source.is_contiguous():
         _kernels().gather_rows(target, source, rows)
         return
