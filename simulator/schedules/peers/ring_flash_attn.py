@@ -97,14 +97,14 @@ def backward_on(
     for step in r.steps(ring.size):
         arriving = r.shift(ring, k, v) if step < ring.size - 1 else (k, v)
         dq, dk, dv = r.attention_backward(q, k, v, do, lse, o=o)
-        for each in (dq, dk, dv) if stand_in else ():
-            copy_again(r, each.tensor, everywhere(r))
+        for gradient in (dq, dk, dv):
+            copy_again(r, gradient.tensor, everywhere(r, stand_in))
         total_q = add(r, total_q, dq)
         new_k, new_v = add(r, total_k, dk), add(r, total_v, dv)
         del dq, dk, dv
         total_k, total_v = r.shift(ring, new_k, new_v)
-        for each in (total_k, total_v) if ring.size == 1 else ():
-            copy_again(r, each, everywhere(r))
+        for total in (total_k, total_v):
+            copy_again(r, total, everywhere(r, ring.size == 1))
         k, v = arriving
     assert total_q is not None and total_k is not None and total_v is not None
     dtype = r.setup.workload.dtype

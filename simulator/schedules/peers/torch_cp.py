@@ -97,7 +97,7 @@ class TorchCp(Schedule):
             new_k, new_v = _add(r, total_k, dk), _add(r, total_v, dv)
             for new in (new_k, new_v):
                 copy_again(r, new, self._cuts_keys(r, step), "mixed")
-                copy_again(r, new, everywhere(r) & (step == 0), "mixed")
+                copy_again(r, new, everywhere(r, step == 0), "mixed")
             total_k, total_v = r.shift(r.setup.flat_ring(), *contiguous_copies(r, new_k, new_v))
             del new_k, new_v, dk, dv
             total_q = _add(r, total_q, dq)
@@ -119,7 +119,7 @@ class TorchCp(Schedule):
 def _add(r: Recorder, total: Tensor | None, part: Gradient) -> Tensor:
     """Into an fp32 accumulator; the first to zeros, which are written and read."""
     added = add(r, total, part)
-    copy_again(r, added, everywhere(r) & (total is None))
+    copy_again(r, added, everywhere(r, total is None))
     return added
 
 

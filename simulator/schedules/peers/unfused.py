@@ -62,9 +62,9 @@ def copy_again(
         r.emit("cast", Elementwise(pattern, size, size), (tensor,), (r.like(tensor, "copy"),), ranks=ranks)
 
 
-def everywhere(r: Recorder) -> NDArray[np.bool_]:
-    """All ranks."""
-    return np.ones(r.setup.n_ranks, dtype=bool)
+def everywhere(r: Recorder, condition: bool = True) -> NDArray[np.bool_]:
+    """All ranks, or none."""
+    return np.full(r.setup.n_ranks, condition)
 
 
 def contiguous_copies(r: Recorder, *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -70,7 +70,7 @@ class YunChang(TwoDimensional):
     def _scatter(self, r: Recorder, tensor: Tensor, together: Layout, mesh: Mesh) -> Tensor:
         """A transposed copy before the all-to-all; with several sequences one after it."""
         if mesh.heads.size == 1:
-            copy_again(r, tensor, everywhere(r) & (r.setup.workload.batch > 1), "strided", 2.0)
+            copy_again(r, tensor, everywhere(r, r.setup.workload.batch > 1), "strided", 2.0)
         return scatter_heads(r, tensor, together, mesh.heads, "strided")
 
     def _gather(self, r: Recorder, tensor: Tensor, name: str, home: Tensor, mesh: Mesh) -> Tensor:
