@@ -91,8 +91,8 @@ class TorchCp(Schedule):
             k, v = rotation.arrive(step)
             rotation.send(step)
             halved = self._cuts_queries(r, step)
-            for ranks, share in ((halved, 0.5), (~halved, 1.0)):
-                copy_again(r, do, ranks, "strided", share)
+            copy_again(r, do, halved, "strided", 0.5)
+            copy_again(r, do, ~halved, "strided")
             dq, dk, dv = r.attention_backward(q, k, v, do, lse, o=o)
             new_k, new_v = _add(r, total_k, dk), _add(r, total_v, dv)
             for new in (new_k, new_v):
