@@ -32,8 +32,10 @@ from cost_models.network.tuner import (
     CHANNEL_GB_PER_S,
     LL_MAX,
     NVLS_EFFICIENCY,
+    PROTOCOLS,
     RING_BASE_US,
     ROOTED,
+    TREE_BASE_US,
     Choice,
     architecture,
     ring_steps,
@@ -42,6 +44,9 @@ from cost_models.topology.links import GB_PER_S
 
 _US = 1e-6
 _BASE_S = RING_BASE_US[0] * _US
+LINES = ("LL", "LL128")
+"""Protocols whose flags come with the data."""
+LINES_BASE_US = {"Ring": RING_BASE_US, "Tree": TREE_BASE_US}
 _NVLS_CHUNKS = ((64, 128 * KIB, 64 * KIB), (8, 64 * KIB, 32 * KIB), (2, 32 * KIB, 16 * KIB))
 _NVLS_TREE_CHUNKS = ((4, 128 * KIB, 64 * KIB), (1, 64 * KIB, 32 * KIB))
 _P2P_LL_BYTES = 16 * KIB
@@ -68,8 +73,22 @@ def collective_s(
         return _nvls_s(comm, terms, choice, n_bytes, share)
     if choice.algorithm == "Ring" and choice.protocol == "Simple":
         return _ring_s(comm, terms, kind, n_bytes, share)
+    if choice.protocol in LINES and choice.algorithm in LINES_BASE_US:
+        return _lines_s(comm, terms, choice, kind, n_bytes, share)
+    rate = choice.gb_per_s * GB_PER_S * terms.efficiency(comm) * share
+    return _start_s(comm, terms) + choice.latency_us * _US + n_bytes / rate
+
+
+def _lines_s(comm: Communicator, terms: Terms, choice: Choice, kind: str, n_bytes: float, share: float) -> float:
+    """A kernel starts as soon whatever the protocol, so the base is that of LL for both."""
+    base_us = LINES_BASE_US[choice.algorithm]
+    hops_us = choice.latency_us - base_us[PROTOCOLS.index(choice.protocol)]
     efficiency = 1.0 if choice.protocol == "LL" else terms.efficiency(comm)
-    return _start_s(comm, terms) + choice.latency_us * _US + n_bytes / (choice.gb_per_s * GB_PER_S * efficiency * share)
+    seconds = n_bytes / (choice.gb_per_s * GB_PER_S * efficiency * share)
+    if choice.algorithm == "Ring" and choice.protocol == "LL128" and kind not in ROOTED:
+        planned = len(comm.ring.channels) * channel_bytes_per_s(comm)
+        seconds += n_bytes / comm.n_ranks / (planned * efficiency)
+    return _start_s(comm, terms) + (base_us[0] + hops_us) * _US + seconds
 
 
 def _start_s(comm: Communicator, terms: Terms) -> float:
