@@ -20,7 +20,7 @@ from cost_models.topology.links import LinkType
 from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from cost_models.hardware import HardwareProfile
+    from cost_models.hardware import HardwareProfile, LinkCurve
     from cost_models.topology import ClusterTopology
     from cost_models.topology.machine import Machine
     from cost_models.topology.paths import LocalLink
@@ -61,12 +61,7 @@ class Variation:
             "peak_flop_per_s": {dtype: rate * factor("flop", 1.0) for dtype, rate in profile.peak_flop_per_s.items()},
             "hbm_bytes_per_s": profile.hbm_bytes_per_s * factor("hbm", 1.0),
             "host": _scaled(profile.host, 1 / factor("host", 1.0)),
-            "links": {
-                kind: curve.model_copy(update={"channel_bytes_per_s": curve.channel_bytes_per_s * factor(kind, 1.0)})
-                if curve.channel_bytes_per_s
-                else curve
-                for kind, curve in profile.links.items()
-            },
+            "links": {kind: _scaled_channels(curve, factor(kind, 1.0)) for kind, curve in profile.links.items()},
             "pairs": {
                 link: {name: each.faster(factor(kind_of(link), 1.0)) for name, each in operations.items()}
                 for link, operations in profile.pairs.items()
@@ -112,6 +107,11 @@ def _parse_factor(part: str, text: str) -> float:
 
 def _scaled(terms: Any, factor: float) -> Any:
     return terms.model_copy(update={name: value * factor for name, value in terms if isinstance(value, float)})
+
+
+def _scaled_channels(curve: LinkCurve, factor: float) -> LinkCurve:
+    rates = {"channel_bytes_per_s": curve.channel_bytes_per_s, "one_way_bytes_per_s": curve.one_way_bytes_per_s}
+    return curve.model_copy(update={name: rate * factor for name, rate in rates.items() if rate})
 
 
 def _scale_links(machine: Machine, types: Mapping[LinkType, float]) -> Machine:

@@ -143,7 +143,7 @@ class ContendedCosts(CostModel):
         return self._occupied[key]
 
     def _exchange_occupancy(self, work: Exchange) -> Occupancy:
-        return exchange_occupancy(self._topology, self._profile, work.ring.to, work.bytes)
+        return exchange_occupancy(self._topology, self._profile, work.ring.to, work.bytes, work.largest)
 
     def _collective_occupancy(self, work: Collective) -> Occupancy:
         n_ranks = self._topology.n_ranks

@@ -48,7 +48,8 @@ class NetworkCosts:
         key = _exchange_key(work)
         if key is None or key not in self._priced:
             source = np.arange(work.ring.n_ranks)
-            seconds = estimate_exchange_s(self._topology, self._profile, source, work.ring.to, work.bytes)
+            sent = source, work.ring.to, work.bytes
+            seconds = estimate_exchange_s(self._topology, self._profile, *sent, largest=work.largest)
             column = shrink(array_to_ns(seconds))
             if key is None:
                 return column
@@ -119,7 +120,8 @@ class NetworkCosts:
     def _find_demands(self, work: Exchange | Collective) -> list[Demand | None]:
         n_ranks = self._topology.n_ranks
         if isinstance(work, Exchange):
-            return exchange_demands(self._topology, self._profile, np.arange(n_ranks), work.ring.to, work.bytes)
+            sent = np.arange(n_ranks), work.ring.to, work.bytes
+            return exchange_demands(self._topology, self._profile, *sent, largest=work.largest)
         if work.splits is not None:
             source, target = work.flows()
             sizes = work.splits[source, target] * work.row_bytes
@@ -150,8 +152,8 @@ def _exchange_key(work: Exchange) -> Hashable:
     """What tells an exchange's price; of many ranks, for which that is long, even exchanges by their ring only."""
     size = work.bytes if isinstance(work.bytes, int) else work.bytes.tobytes()
     if work.ring.n_ranks <= MOST_KEYED:
-        return work.ring.to.tobytes(), size
-    return (work.ring, size) if isinstance(size, int) else None
+        return work.ring.to.tobytes(), size, work.largest
+    return (work.ring, size, work.largest) if isinstance(size, int) else None
 
 
 def group_numbers(work: Collective, n_ranks: int) -> IntArray:

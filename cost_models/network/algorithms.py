@@ -8,7 +8,13 @@ A step waits for its predecessor's flags while bytes of the step before still mo
 exponent would be 1 if they did not and infinite if they did; 1.5 is what all fitted rows of NVLink machines together
 ask for (1 and 3 are about as much worse). The last term is each rank's own part, copied inside the GPU by the same
 channels.
-LL and LL128 send flags with the data and pipeline by lines: start + latency + m / bandwidth, as NCCL has it.
+LL and LL128 send flags with the data and pipeline by lines: start + latency + m / bandwidth, as NCCL has it. LL128
+handles one part more than it sends (the first is only sent, the last only received), each for a hop's latency, and its
+channels carry c of it all, so
+
+    t = start + base + (s + 1) latency + max(s m / n / B, (s + 1) m / n / c)
+
+which is 385 and 462 GB/s of bus bandwidth on 2 and 3 B200 where 384 and 479 were measured (nccl#2343; NCCL plans 640).
 NVLS moves loops of (heads x channels) chunks through reduce-scatter, reduction and gather: two loops fill the pipeline.
 
     t = start + base + (loops + 2) step(loop / B)
@@ -38,6 +44,7 @@ from cost_models.network.tuner import (
     TREE_BASE_US,
     Choice,
     architecture,
+    hop_us,
     ring_steps,
 )
 from cost_models.topology.links import GB_PER_S
@@ -49,7 +56,6 @@ LINES = ("LL", "LL128")
 LINES_BASE_US = {"Ring": RING_BASE_US, "Tree": TREE_BASE_US}
 _NVLS_CHUNKS = ((64, 128 * KIB, 64 * KIB), (8, 64 * KIB, 32 * KIB), (2, 32 * KIB, 16 * KIB))
 _NVLS_TREE_CHUNKS = ((4, 128 * KIB, 64 * KIB), (1, 64 * KIB, 32 * KIB))
-_P2P_LL_BYTES = 16 * KIB
 _P2P_BATCH = 8
 _OVERLAP = 1.5
 
@@ -82,13 +88,15 @@ def collective_s(
 def _lines_s(comm: Communicator, terms: Terms, choice: Choice, kind: str, n_bytes: float, share: float) -> float:
     """A kernel starts as soon whatever the protocol, so the base is that of LL for both."""
     base_us = LINES_BASE_US[choice.algorithm]
-    hops_us = choice.latency_us - base_us[PROTOCOLS.index(choice.protocol)]
+    latency_us = choice.latency_us - base_us[PROTOCOLS.index(choice.protocol)] + base_us[0]
     efficiency = 1.0 if choice.protocol == "LL" else terms.efficiency(comm)
-    seconds = n_bytes / (choice.gb_per_s * GB_PER_S * efficiency * share)
+    moving_s = n_bytes / (choice.gb_per_s * GB_PER_S * efficiency * share)
     if choice.algorithm == "Ring" and choice.protocol == "LL128" and kind not in ROOTED:
-        planned = len(comm.ring.channels) * channel_bytes_per_s(comm)
-        seconds += n_bytes / comm.n_ranks / (planned * efficiency)
-    return _start_s(comm, terms) + (base_us[0] + hops_us) * _US + seconds
+        latency_us += hop_us(comm, "Ring", 1)[0]
+        parts = ring_steps(kind, comm.n_ranks) + 1
+        carried = len(comm.ring.channels) * channel_bytes_per_s(comm) * efficiency
+        moving_s = max(moving_s, parts * n_bytes / comm.n_ranks / carried)
+    return _start_s(comm, terms) + latency_us * _US + moving_s
 
 
 def _start_s(comm: Communicator, terms: Terms) -> float:
@@ -171,8 +179,9 @@ def all_to_all_s(comm: Communicator, terms: Terms, part_bytes: float, busiest_s:
     sending_s = max(busiest_s / terms.efficiency(comm), peers * part_bytes / (used * half_channel))
     slow = terms.intra if comm.n_nodes == 1 else terms.inter
     start_s = _start_s(comm, terms) + _BASE_S
-    if comm.n_nodes == 1 and part_bytes <= channels * _P2P_LL_BYTES:
-        return start_s + max(2 * sending_s, peers * part_bytes / (LL_MAX[architecture(comm.sm)][0] * GB_PER_S))
+    if comm.n_nodes == 1 and comm.sends_lines(part_bytes):
+        rate = LL_MAX[architecture(comm.sm)][0] * GB_PER_S * min(used / comm.n_channels, 1)
+        return start_s + max(2 * sending_s, peers * part_bytes / rate)
     chunk = min(part_bytes, channels * comm.p2p_chunk_bytes)
     turns = max(1.0, peers * channels / (_P2P_BATCH * comm.p2p_channels))  # of peers, several to a channel
     waves = turns * part_bytes / chunk

@@ -6,7 +6,7 @@ divided among the peers. A channel is one thread block and holds one SM for as l
 Source: NVIDIA/nccl 2.30.7 src/graph/connect.cc (ncclTopoPostset), src/graph/paths.cc (ncclTopoComputeP2pChannels;
 before 2.29 ncclTopoGetNchannels had two channels for a peer on another node, since 2.20 halved where twice the ranks
 are more than four times the channels; nccl#1272, ROCm/rocm-systems#6453), src/transport/nvls.cc, src/enqueue.cc (chunk
-sizes, channels per operation).
+sizes, channels per operation; addP2pToPlan chose a send's protocol before its channels until 2.28).
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ STAGED_KINDS = ("shm", "net", "socket")
 BY_SCALE, BY_BANDWIDTH = (2, 20), (2, 29)
 """Sends to another node have two channels; since the first version one of many ranks, since the second as many as its
 NIC needs."""
+BY_OPERATION = (2, 22)
+P2P_LL_BYTES, LL_STEP_BYTES = 16 * KIB, 64 * KIB
+"""A send goes by LL up to so much a channel: of those it has (since 2.29), of the most that it may have (since 2.22),
+or of one; LL moves the second in one step."""
 _NVLS_CHANNELS = {90: (16, 16), 100: (24, 32)}  # on one node, on several
 
 
@@ -93,11 +97,32 @@ class Communicator:
         >>> [pair.send_channels(size) for size in (2**18, 2**20, 2**28, 2**29)]
         [4, 16, 16, 32]
         """
+        if self.settings.version < BY_BANDWIDTH and self.sends_lines(n_bytes):
+            return self._part(n_bytes, LL_STEP_BYTES // (8 if self.n_nodes == 1 else 2), LL_STEP_BYTES)
+        return self._part(n_bytes, self.p2p_min_part_bytes, self.p2p_max_part_bytes)
+
+    def sends_lines(self, n_bytes: float) -> bool:
+        """Whether NCCL sends so much by LL.
+
+        >>> from cost_models.topology import load_topology
+        >>> both = [load_topology("hgx-h200", 2, nccl=NcclSettings(version=each)) for each in ((2, 28), (2, 29))]
+        >>> [[communicator(each, range(2)).sends_lines(size) for size in (2**14, 2**19, 2**20)] for each in both]
+        [[True, True, False], [True, False, False]]
+        """
+        version = self.settings.version
+        if version >= BY_BANDWIDTH:
+            most = self._part(n_bytes, self.p2p_min_part_bytes, self.p2p_max_part_bytes)
+        else:
+            most = self.p2p_per_peer if version >= BY_OPERATION else 1
+        return n_bytes <= most * P2P_LL_BYTES
+
+    def _part(self, n_bytes: float, least: int, most: int) -> int:
+        """Channels for parts of at least and at most so many bytes, the first of which is kept where both cannot be."""
         first = self.p2p_per_peer
         while first > 1 and first * self.n_ranks > self.p2p_channels:
             first //= 2
-        channels = max(min(first, ceil(n_bytes / self.p2p_min_part_bytes)), 1)
-        while n_bytes / channels > self.p2p_max_part_bytes and channels <= self.p2p_per_peer / 2:
+        channels = max(min(first, ceil(n_bytes / least)), 1)
+        while n_bytes / channels > most and channels <= self.p2p_per_peer / 2:
             channels *= 2
         return channels
 

@@ -55,6 +55,7 @@ def exchange_demands(
     n_bytes: ArrayLike,
     *,
     together: bool = False,
+    largest: float = 1.0,
 ) -> list[Demand | None]:
     """A transfer for each flow src[i] -> dst[i]; None where nothing is sent.
 
@@ -62,6 +63,7 @@ def exchange_demands(
     ----------
     src, dst : ranks, one dimension; all flows of one grouped exchange.
     n_bytes : size of all flows or of each.
+    largest : as for :func:`cost_models.network.estimate_exchange_s`.
     together : each flow's rate alone is what the others of the exchange leave it, as in an all-to-all.
 
     >>> from cost_models.hardware import load_hardware
@@ -79,7 +81,7 @@ def exchange_demands(
         return demands
     routes = route_flows(topology, sources[moving], targets[moving])
     overhead, ceilings, efficiency = flow_terms(
-        topology, profile, routes, sources[moving], targets[moving], sizes[moving]
+        topology, profile, routes, sources[moving], targets[moving], sizes[moving], largest
     )  # fmt: skip
     if together:
         ceilings = fair_rates(topology, routes, ceilings, efficiency)

@@ -38,14 +38,17 @@ IntArray = NDArray[np.int64]
 
 
 def estimate_exchange_s(
-    topology: ClusterTopology, profile: HardwareProfile, src: ArrayLike, dst: ArrayLike, n_bytes: ArrayLike
-) -> FloatArray:
+    topology: ClusterTopology, profile: HardwareProfile, src: ArrayLike, dst: ArrayLike, n_bytes: ArrayLike, *,
+    largest: float = 1.0,
+) -> FloatArray:  # fmt: skip
     """Seconds of flows that start together, one per (src, dst).
 
     Parameters
     ----------
     src, dst : ranks, one dimension; a flow from a rank to itself costs nothing.
     n_bytes : size of all flows or of each; nothing is sent, at no cost, where it is 0.
+    largest : share of the largest message where a flow is several: messages of one group to the same rank have the same
+        channels (NCCL sets them by peer), as many as their own sizes ask for.
 
     Raises
     ------
@@ -56,7 +59,7 @@ def estimate_exchange_s(
     >>> from cost_models.topology import load_topology
     >>> node, gpu = load_topology("dgx-h100"), load_hardware("h100-sxm")
     >>> (estimate_exchange_s(node, gpu, [0, 1, 2], [1, 0, 2], 2**20) * 1e6).round(1).tolist()
-    [16.0, 16.0, 0.0]
+    [18.3, 18.3, 0.0]
     """
     sources, targets = np.broadcast_arrays(np.asarray(src, np.int64), np.asarray(dst, np.int64))
     if sources.ndim != 1 or np.ndim(n_bytes) > 1 or np.size(n_bytes) not in (1, sources.size):
@@ -68,15 +71,15 @@ def estimate_exchange_s(
     seconds = np.zeros(sources.shape)
     moving = (sources != targets) & (sizes > 0)
     if moving.any():
-        seconds[moving] = _moving(topology, profile, sources[moving], targets[moving], sizes[moving])
+        seconds[moving] = _moving(topology, profile, sources[moving], targets[moving], sizes[moving], largest)
     return seconds
 
 
 def _moving(
-    topology: ClusterTopology, profile: HardwareProfile, src: IntArray, dst: IntArray, sizes: FloatArray
+    topology: ClusterTopology, profile: HardwareProfile, src: IntArray, dst: IntArray, sizes: FloatArray, largest: float
 ) -> FloatArray:
     routes = route_flows(topology, src, dst)
-    overhead, ceilings, efficiency = flow_terms(topology, profile, routes, src, dst, sizes)
+    overhead, ceilings, efficiency = flow_terms(topology, profile, routes, src, dst, sizes, largest)
     return overhead + sizes / fair_rates(topology, routes, ceilings, efficiency)
 
 
@@ -100,14 +103,16 @@ def flow_terms(
     src: IntArray,
     dst: IntArray,
     sizes: FloatArray,
+    largest: float = 1.0,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Overhead (s), rate alone (bytes per second) and efficiency of each flow of an exchange."""
     overhead, rate, efficiency = (np.empty(routes.n_flows) for _ in range(3))
-    channels = flow_channels(topology, src, dst, sizes)
+    channels = flow_channels(topology, src, dst, largest * sizes)
+    one_way = ~(np.isin(src, dst) | np.isin(dst, src))
     for number, route in enumerate(routes.classes):
         curve, flows = profile.links[route.kind], routes.route_class == number
-        overhead[flows] = curve.overhead_s(sizes[flows])
-        wires = curve.rate_bytes_per_s(route.wire_bytes_per_s, channels[flows])
+        overhead[flows] = curve.overhead_s(sizes[flows], channels[flows])
+        wires = curve.rate_bytes_per_s(route.wire_bytes_per_s, channels[flows], one_way=one_way[flows])
         if route.kind == "net":
             wires = np.minimum(wires, channels[flows] * (NET_CHANNEL_GB_PER_S * GB_PER_S))
         rate[flows] = np.minimum(wires, route.host_bytes_per_s)

@@ -34,9 +34,11 @@ class Occupancy:
 
 
 def exchange_occupancy(
-    topology: ClusterTopology, profile: HardwareProfile, dst: ArrayLike, n_bytes: ArrayLike
+    topology: ClusterTopology, profile: HardwareProfile, dst: ArrayLike, n_bytes: ArrayLike, largest: float = 1.0
 ) -> Occupancy:
     """Of a grouped exchange in which rank r sends ``n_bytes`` (of all, or of each) to dst[r]; to itself is nothing.
+
+    ``largest`` is the share of the largest message, as for :func:`cost_models.network.estimate_exchange_s`.
 
     >>> from cost_models.hardware import load_hardware
     >>> from cost_models.topology import load_topology
@@ -51,7 +53,7 @@ def exchange_occupancy(
     if not len(source):
         return Occupancy(sms, traffic)
     routes = route_flows(topology, source, target[source])
-    channels = flow_channels(topology, source, target[source], size[source])
+    channels = flow_channels(topology, source, target[source], largest * size[source])
     terms = profile.interference
     for number, route in enumerate(routes.classes):
         here = routes.route_class == number

@@ -136,7 +136,7 @@ def _bus(comm: Communicator, graph: Graph) -> float:
     return len(graph.channels) * (graph.intra_gb_per_s if comm.n_nodes <= 2 else graph.inter_gb_per_s)
 
 
-def _hop_us(comm: Communicator, algorithm: str, protocol: int) -> tuple[float, float]:
+def hop_us(comm: Communicator, algorithm: str, protocol: int) -> tuple[float, float]:
     """Latency of a hop inside a node and between nodes."""
     graph = comm.ring if algorithm == "Ring" else comm.tree
     inside = HOP_US[algorithm, "nvlink" if graph.type_intra <= PathType.NVL else "pci"][protocol]
@@ -160,7 +160,7 @@ def _ring(comm: Communicator, kind: str, n_bytes: float, protocol: int) -> Choic
 
 
 def _ring_us(comm: Communicator, kind: str, n_bytes: float, protocol: int) -> float:
-    inside, between = _hop_us(comm, "Ring", protocol)
+    inside, between = hop_us(comm, "Ring", protocol)
     if kind in ROOTED:
         hop = between if comm.n_nodes > 1 else inside
         return RING_BASE_US[protocol] + hop * (1 if comm.ring.same_channels else comm.n_ranks)
@@ -183,7 +183,7 @@ def _tree(comm: Communicator, n_bytes: float, protocol: int) -> Choice:
     elif protocol == 1:
         bus = min(bus * (7 / 9 if comm.n_nodes == 1 else 120 / 128), channels * _TREE_LL128[row][scale])
     bus *= 0.85 if graph.pattern == "tree" else 1.0
-    inside, between = _hop_us(comm, "Tree", protocol)
+    inside, between = hop_us(comm, "Tree", protocol)
     hops = 2 * ((comm.ranks_per_node - 1) * inside + _log2(comm.n_nodes) * between)
     power = int(log2(n_bytes / 64)) if n_bytes >= 64 else -1
     correction = _TREE_CORRECTION[protocol][power] if 0 <= power < len(_TREE_CORRECTION[protocol]) else 1.0

@@ -17,7 +17,7 @@ from traces.errors import InputError
 ALGORITHMS = ("Ring", "Tree", "CollNetDirect", "CollNetChain", "NVLS", "NVLSTree", "PAT")
 PROTOCOLS = ("LL", "LL128", "Simple")
 MAX_CHANNELS = 64
-_OLDEST = (2, 12)
+OLDEST_VERSION = (2, 12)
 _SINCE = {"NVLS": (2, 17), "NVLSTree": (2, 18), "PAT": (2, 23)}
 
 
@@ -70,7 +70,7 @@ class NcclSettings:
         >>> NcclSettings(version=(2, 17)).has("NVLS"), NcclSettings(version=(2, 17)).has("NVLSTree")
         (True, False)
         """
-        return self.version >= _SINCE.get(algorithm, _OLDEST)
+        return self.version >= _SINCE.get(algorithm, OLDEST_VERSION)
 
     def limited(self, channels: int | None) -> NcclSettings:
         """With no more channels, where a number is given."""
@@ -163,7 +163,7 @@ def _version(variable: str, text: str) -> tuple[int, int]:
     if not 2 <= len(parts) <= 3 or not all(part.isdecimal() and len(part) < 4 for part in parts):
         raise InputError(f"{variable} is not a version", got=repr(text[:100]), expected="as 2.27.3")
     version = int(parts[0]), int(parts[1])
-    if version < _OLDEST:
+    if version < OLDEST_VERSION:
         raise InputError(
             f"NCCL {text} is not modelled", expected="2.12 or later, whose channels and constants are known"
         )

@@ -127,7 +127,7 @@ def transfer_key(work: Work) -> Hashable:
     assert isinstance(work, Exchange | Collective)
     size = work.bytes if isinstance(work.bytes, int) else work.bytes.tobytes()
     if isinstance(work, Exchange):
-        return work.ring, size
+        return work.ring, size, work.largest
     groups, to = work.groups, work.to if isinstance(work, Transfer) else None
     splits = None if work.splits is None else work.splits.tobytes()
     return work.collective, size, *(None if each is None else each.tobytes() for each in (groups, to)), splits

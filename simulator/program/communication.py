@@ -33,7 +33,8 @@ class Communicator(Tape):
             target = moved if tensor.layout is layout else tensor.layout.moved(ring)
             arriving.append(self.like(tensor, tensor.buffer.name, layout=target))
             sent = sent + tensor.buffer.bytes
-        self.emit("exchange", Exchange(ring, sent), tensors, arriving, lane=ring.lane)
+        largest = _largest([tensor.buffer.bytes for tensor in tensors], sent)
+        self.emit("exchange", Exchange(ring, sent, largest), tensors, arriving, lane=ring.lane)
         return tuple(arriving)
 
     def exchange(self, matching: Matching, tensors: Sequence[Tensor], arriving: Sequence[Tensor]) -> None:
@@ -43,7 +44,10 @@ class Communicator(Tape):
             received = np.broadcast_to(np.asarray(target.buffer.bytes), len(sent))
             sends = matching.to != np.arange(len(sent))
             sent[sends] += received[matching.to[sends]]
-        self.emit("exchange", Exchange(matching, sent), tensors, arriving, lane=matching.lane, ranks=matching.active)
+        largest = _largest([tensor.buffer.bytes for tensor in arriving], sent)
+        self.emit(
+            "exchange", Exchange(matching, sent, largest), tensors, arriving, lane=matching.lane, ranks=matching.active
+        )
 
     def all_gather(self, tensor: Tensor, gathered: Tensor, group: Ring | None = None) -> Tensor:
         """Every rank receives every rank's tensor, in rank order, within each group."""
@@ -112,3 +116,9 @@ class Communicator(Tape):
         sent = (splits.sum(axis=1) - splits.diagonal()) * row
         work = Collective("all_to_all_v", splits.sum(axis=1) * row, sent, None, splits, row)
         self.emit("all_to_all_v", work, tensors, received, lane="comm:group")
+
+
+def _largest(parts: Sequence[Column], sent: Column) -> float:
+    """Share of the largest tensor of what any rank sends at most; of nothing all."""
+    total = float(np.max(sent))
+    return min(max(float(np.max(part)) for part in parts) / total, 1.0) if total else 1.0

@@ -123,7 +123,7 @@ class Lift:
         if isinstance(work, Attention):
             return replace(work, lowering=self._lowering(work.lowering))
         if isinstance(work, Exchange):
-            return Exchange(self._ring(work.ring), self._column(work.bytes))
+            return Exchange(self._ring(work.ring), self._column(work.bytes), work.largest)
         if isinstance(work, Collective):
             return self._collective(work)
         if isinstance(work, Gemm):

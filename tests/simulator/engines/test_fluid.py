@@ -134,6 +134,34 @@ def test_a_flow_that_meets_nobody_takes_its_time_alone_to_the_nanosecond() -> No
     assert run(flows, [1e9], overhead_ns=17).ends_ns == expected
 
 
+@pytest.mark.parametrize(("together", "capacity"), [(2, 1.0e9), (3, 1.0e9), (2, 1.5e9), (3, 0.7e9)])
+def test_flows_that_share_alike_end_at_the_nearest_nanosecond(together: int, capacity: float) -> None:
+    flows = [PlainFlow(0, 1001.0, min(capacity, 1e9), ((0, 1.0),))] * together
+    alone_ns = round(1001.0 / min(capacity, 1e9) * 1e9)
+    expected = round(alone_ns * together * min(capacity, 1e9) / capacity)
+    assert run(flows, [capacity], overhead_ns=5).ends_ns == [expected + 5] * together
+
+
+def test_a_flow_keeps_to_a_ceiling_that_changes_under_way() -> None:
+    network = Network([1e9])
+    flow = network.start(Ask(1000, 0, 1e9, ((0, 1.0),)), 0, lambda: None)
+    network.settle(0)
+    assert network.limit(flow, 0.5e9) and not network.limit(flow, 0.5e9)
+    network.settle(100)
+    assert (flow.rate, network.next_ns) == (0.5e9, 100 + 2 * 900)
+    assert network.limit(flow, 0.25e9)
+    network.settle(300)
+    assert (flow.rate, network.next_ns) == (0.25e9, 300 + 4 * 800)
+
+
+def test_a_link_is_full_only_while_somebody_could_use_more() -> None:
+    flows = [PlainFlow(0, 1000.0, 1e9, ((0, 1.0),)), PlainFlow(0, 3000.0, 1e9, ((0, 1.0),))]
+    result = run(flows, [1e9])
+    assert result.ends_ns == [2000, 4000]
+    assert result.network.saturation.full_ns == {0: 2000}
+    assert result.network.saturation.slowed_ns == {0: {"0": 2000, "1": 2000}}
+
+
 def test_only_flows_that_a_change_reaches_are_given_new_rates() -> None:
     network = Network([1e9, 1e9, 10e9])
     for link in (0, 0, 1, 1):

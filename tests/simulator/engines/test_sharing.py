@@ -9,13 +9,14 @@ import pytest
 
 from cost_models.hardware import load_hardware
 from cost_models.masks import parse_mask
+from cost_models.network import Demand
 from cost_models.topology import ClusterTopology, load_topology
 from cost_models.workload import AttentionWorkload
 from simulator.costing import CostModel
 from simulator.engines.des import DiscreteEvents
 from simulator.engines.maxplus import MaxPlus
 from simulator.engines.rows import Rows
-from simulator.engines.sharing import Sharing
+from simulator.engines.sharing import Sharing, narrowest_links
 from simulator.program.operations import Buffer, Collective, Exchange, Operation
 from simulator.program.program import Program
 from simulator.program.rings import Matching, Ring
@@ -64,6 +65,51 @@ def test_without_tight_links_it_is_maxplus_even_through_the_network(spec: str) -
     wide = replace(all_in_the_network, capacities=[1e15] * len(topology.links))
     assert any(wide.asks(operation) for operation in program.operations)
     assert expected.same_as(run_des(program, costs, wide)[0])
+
+
+class Asked:
+    """Demands as given, by operation."""
+
+    def __init__(self, *by_operation: list[Demand | None]) -> None:
+        self._by_operation = by_operation
+
+    def demands(self, operation: Operation) -> list[Demand | None]:
+        return self._by_operation[operation.id]
+
+
+def crossing(rate: float, *links: int) -> Demand:
+    return Demand(0.0, 1.0, rate, links, (1.0,) * len(links))
+
+
+@pytest.mark.parametrize(("rate", "is_tight"), [(4.9e9, False), (5.1e9, True)])
+def test_a_link_is_tight_as_soon_as_its_users_ask_for_more_than_it_has(rate: float, is_tight: bool) -> None:
+    topology = load_topology("dgx-h100", 2)
+    program = one_step(topology, Exchange(Matching("pair", np.array([1, 0])), 2**20))
+    found = Sharing.find(program, Asked([crossing(rate, 0), crossing(rate, 0)]), [10e9])
+    assert found.tight == (frozenset({0}) if is_tight else frozenset())
+    assert all(bool(ask) == is_tight for ask in found.asks(program.operations[0]))
+
+
+def test_what_a_rank_sends_at_once_asks_together_and_later_operations_may_ask_for_more() -> None:
+    topology = load_topology("dgx-h100", 3)
+    several = one_step(topology, uneven(topology, [(0, 1, 1), (0, 2, 1)], 2**20))
+    assert Sharing.find(several, Asked([crossing(6e9, 0), crossing(6e9, 0)]), [10e9]).tight == {0}
+    program, nothing = Program(setup_on(topology)), [None]
+    for number, size in enumerate((2**20, 2**30)):
+        program.operation(
+            Operation(
+                number, "exchange", "comm:a", "forward", 0, (), (), Exchange(Matching("a", np.array([1, 0, 2])), size)
+            )
+        )
+    slow, quick = ([crossing(each, 0), crossing(each, 0), *nothing] for each in (4e9, 6e9))
+    assert Sharing.find(program, Asked(slow, quick), [10e9]).tight == {0}
+    assert not Sharing.find(program, Asked(slow, slow), [10e9]).tight
+
+
+def test_of_links_that_the_same_transfers_cross_each_stays_that_is_the_narrower_for_one() -> None:
+    one, other = Demand(0.0, 1.0, 1e9, (0, 1), (1.0, 2.0)), Demand(0.0, 1.0, 1e9, (0, 1), (2.0, 1.0))
+    assert narrowest_links([one, other], [5e9, 5e9]) == [0, 1]
+    assert narrowest_links([one, one], [5e9, 5e9]) == [1]
 
 
 def test_a_double_ring_of_pcie_nodes_names_the_links_it_fills() -> None:
