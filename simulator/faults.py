@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cost_models.topology import ClusterTopology, lose, slow_links
@@ -43,9 +44,13 @@ class FaultOptions(FaultFields):
 
     def apply(self, topology: ClusterTopology) -> ClusterTopology:
         """The cluster with its faults."""
-        slow = dict(_split(each, "slow-link", "NAME:SHARE") for each in self.slow_link)
+        slow = [_split(each, "slow-link", "NAME:SHARE") for each in self.slow_link]
+        _refuse_twice("slow-link", [name for name, _ in slow])
+        _refuse_twice("lost", self.lost)
+        if both := sorted({name for name, _ in slow} & set(self.lost)):
+            raise InputError("a link is lost and slow", got=both[0], expected="one of the two")
         topology = lose(topology, self.lost)
-        return slow_links(topology, slow) if slow else topology
+        return slow_links(topology, dict(slow)) if slow else topology
 
     def factors(self, n_ranks: int) -> dict[int, float]:
         """How much longer the kernels of slow ranks take."""
@@ -54,7 +59,8 @@ class FaultOptions(FaultFields):
             rank, factor = _split(text, "slow-rank", "RANK:FACTOR")
             if not 0 < factor <= 1000:
                 raise InputError("slow-rank's factor is out of range", got=text, expected="more than 0, at most 1000")
-            found[_rank(rank, "slow-rank", n_ranks)] = factor
+            if found.setdefault(_rank(rank, "slow-rank", n_ranks), factor) != factor:
+                raise InputError("slow-rank names a rank twice", got=text, expected="one factor for a rank")
         return found
 
     def loss(self, n_ranks: int) -> tuple[int, int] | None:
@@ -77,6 +83,12 @@ class FaultOptions(FaultFields):
         if self.jitter:
             given |= {"jitter": self.jitter, "seed": self.seed, "draws": self.draws}
         return given
+
+
+def _refuse_twice(option: str, names: Sequence[str]) -> None:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"{option} names a link twice", got=twice[0], expected="each link once")
 
 
 def _split(text: str, option: str, form: str) -> tuple[str, float]:
