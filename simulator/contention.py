@@ -127,7 +127,8 @@ def _run_to_the_end(engine: DiscreteEvents, loss: tuple[int, int] | None) -> Non
         listed = [*direct, *others][:LISTED_STALLS]
         more = f"; and {len(error.stalls) - len(listed)} more" if len(error.stalls) > len(listed) else ""
         raise InputError(
-            f"without rank {loss[0]} the run does not end", got="; ".join(map(str, listed)) + more
+            f"without rank {loss[0]} the run does not end",
+            got="; ".join(map(str, listed)) + more or "nobody waits for it, but its part is missing",
         ) from None
 
 

@@ -120,8 +120,10 @@ def flow_terms(
     both = "exchange" if routes.n_flows > 1 else "one-way"
     measured = regimes_of(topology, profile, both)
     if measured is not None:  # the only route there is
-        overhead, rate = measured.at(sizes)
-        rate = np.minimum(rate, efficiency * routes.classes[0].wire_bytes_per_s)
+        overhead, rate = measured.at(largest * sizes)
+        wire = routes.classes[0].wire_bytes_per_s
+        rate = np.minimum(rate, wire)
+        efficiency = np.maximum(efficiency, rate / wire)
     return overhead, rate, efficiency
 
 

@@ -108,7 +108,7 @@ def _lose_port(topology: ClusterTopology, name: str) -> ClusterTopology:
         for net in machine.nets:
             if topology.numbering.device_name(node, net.device) == name:
                 return _with_machine(topology, node, rebuild(machine, frozenset([net.device])), name)
-    raise InputError("no such port", got=name, expected="nic:NODE.PORT, as `attnsim topology` lists them")
+    raise InputError("no such link or port", got=name, expected="as gpu:0->nvs:0 or nic:NODE.PORT")
 
 
 def _with_machine(topology: ClusterTopology, node: int, machine: Machine, name: str) -> ClusterTopology:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import attnsim
+from simulator.compare import Refused
 from simulator.faults import FaultOptions
 from simulator.jitter import draw_step_times
 from simulator.result import SimulationResult
@@ -76,6 +77,17 @@ def test_a_lost_rank_names_who_waits_for_whom() -> None:
     with pytest.raises(InputError, match="rank 0 waits for rank 3 in all_to_all"):
         run("ulysses", lost_rank="3")
     assert run(lost_rank="3:10").time_s == run(engine="des").time_s, "it is lost after the end"
+    with pytest.raises(InputError, match="nobody waits for it, but its part is missing"):
+        run("star", lost_rank="3", pass_="forward")
+
+
+def test_a_comparison_says_of_every_schedule_what_a_lost_rank_does() -> None:
+    found = attnsim.compare(**{**EIGHT, "seq_len": "64k"}, lost_rank="3")
+    reasons = [each.reason for each in found if isinstance(each, Refused)]
+    assert len(reasons) == len(found) > 10
+    assert [each for each in reasons if "without rank 3 the run does not end" not in each] == [
+        "flash runs on one GPU: got 8 ranks"
+    ]
 
 
 def test_jitter_spreads_the_time_and_the_same_seed_gives_the_same_draws() -> None:
@@ -114,6 +126,11 @@ def test_inputs_name_faults_and_reproduce_them() -> None:
         ({"slow_link": ["gpu:3->nvs"]}, "slow-link is malformed"),
         ({"slow_link": ["gpu:3->nvs:0"]}, "share of link gpu:3->nvs is out of range"),
         ({"slow_link": ["gpu:30->nvs:0:0.5"]}, "no such link"),
+        ({"slow_rank": ["3:1.2", "3:1.5"]}, "slow-rank names a rank twice"),
+        ({"slow_link": ["gpu:3->nvs:0:0.5", "gpu:3->nvs:0:0.2"]}, "slow-link names a link twice"),
+        ({"lost": ["gpu:3->nvs:0", "gpu:3->nvs:0"]}, "lost names a link twice"),
+        ({"lost": ["gpu:3->nvs:0"], "slow_link": ["gpu:3->nvs:0:0.5"]}, "a link is lost and slow"),
+        ({"lost": ["gpu:3"]}, "no such link or port: got gpu:3"),
         ({"lost_rank": "9"}, "lost-rank names no rank"),
         ({"lost_rank": "1:soon"}, "lost-rank is malformed"),
         ({"jitter": 2.0}, "jitter is out of range"),

@@ -78,7 +78,7 @@ class DiscreteEvents:
         Raises
         ------
         StalledError
-            Where operations wait for each other in a circle, or for a lost rank.
+            Where operations wait for each other in a circle, or for a lost rank, or what that should do is missing.
         """
         by_lane: dict[str, list[Task]] = {COMPUTE: []}
         for task in self.tasks:
@@ -92,11 +92,18 @@ class DiscreteEvents:
         ]
         with collector_paused():
             self._env.run()
-        if any(process.is_alive for process in processes):
+        if any(process.is_alive for process in processes) or self._misses_a_part():
             raise StalledError(find_stalls(self.tasks))
         if self._observer is not None:
             self.report(self._observer)
         return max((max(0, *task.end_ns) for task in self.tasks if task.operation.lane != HOST), default=0)
+
+    def _misses_a_part(self) -> bool:
+        """Whether a lost rank has left something undone that nobody waits for."""
+        return self._lost is not None and any(
+            task.end_ns[self._lost[0]] < 0 and (task.operation.ranks is None or task.operation.ranks[self._lost[0]])
+            for task in self.tasks
+        )
 
     @property
     def _n_ranks(self) -> int:

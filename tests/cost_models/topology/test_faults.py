@@ -55,7 +55,7 @@ def test_a_lost_port_leaves_its_gpu_another_one(name: str) -> None:
         ("dgx-h100", 8, ["gpu:3->nvs:0", "gpu:3->pci:0000:30:00.0@0"], "ranks are cut off: got ranks 3;"),
         ("h200-nvlink-pair", 2, ["gpu:0->nvs:0", "gpu:0->cpu:0.0"], "cut off: got ranks 0, 1"),
         ("dgx-h100", 8, ["gpu:9->nvs:0"], "no such link"),
-        ("dgx-h100", 16, ["nic:7.0"], "no such port"),
+        ("dgx-h100", 16, ["nic:7.0"], "no such link or port"),
     ],
 )
 def test_what_cannot_be_routed_around_is_refused(topology: str, ranks: int, names: list[str], message: str) -> None:
