@@ -54,7 +54,7 @@ class FaultOptions(FaultFields):
 
     def factors(self, n_ranks: int) -> dict[int, float]:
         """How much longer the kernels of slow ranks take."""
-        found = {}
+        found: dict[int, float] = {}
         for text in self.slow_rank:
             rank, factor = _split(text, "slow-rank", "RANK:FACTOR")
             if not 0 < factor <= 1000:

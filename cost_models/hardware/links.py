@@ -82,7 +82,7 @@ class LinkCurve(Terms):
         """Time besides that of moving the bytes: latency, and the pipeline's filling."""
         size = np.asarray(n_bytes, dtype=np.float64)
         if self.channel_bytes_per_s is not None and channels is not None:
-            size = size / channels
+            size = size / np.asarray(channels, np.float64)
         return np.asarray(self.latency_s + self.ramp_s * size / (size + self.ramp_bytes))
 
     def transfer_s(
