@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from cost_models.hardware import HardwareProfile, load_hardware
 from cost_models.models import ModelShape
 from cost_models.topology import ClusterTopology, load_topology, parse_nccl_assignments
+from cost_models.variation import parse_variation
 from simulator.costing import CostModel
 from simulator.engines.maxplus import MaxPlus
 from simulator.engines.memory import Memory
@@ -19,6 +20,7 @@ from simulator.engines.traffic import Traffic
 from simulator.fanout import Fanout
 from simulator.replay.rows import Row, Skip
 from simulator.request import SimulationRequest
+from simulator.request_inputs import vary_topology
 from simulator.schedules import parse_schedule
 from simulator.steps.record import subject_of
 from traces.errors import InputError
@@ -58,12 +60,14 @@ class Cluster:
     nccl : NCCL's variables.
     profile : the GPU's, where it is not the one by its name.
     costs : prices of operations.
+    what_if : factors of links, as the option of that name, where a source states other rates than the preset's.
     """
 
     def __init__(
         self, topology: str, gpu: str, kernel: str = "flash2", nccl: tuple[str, ...] = (),
-        profile: HardwareProfile | None = None, costs: type[CostModel] = CostModel,
+        profile: HardwareProfile | None = None, costs: type[CostModel] = CostModel, what_if: str = "",
     ) -> None:  # fmt: skip
+        self._variation = parse_variation(what_if) if what_if else None
         self._nccl, self._profile, self._costs = parse_nccl_assignments(nccl), profile, costs
         self._topology, self._gpu, self._kernel = topology, gpu, kernel
         self.outcome = lru_cache(maxsize=256)(self._outcome)
@@ -71,6 +75,8 @@ class Cluster:
 
     def _load(self, gpus: int) -> tuple[ClusterTopology, CostModel]:
         topology = load_topology(self._topology, gpus, None, self._gpu, self._nccl)
+        if self._variation:
+            topology = vary_topology(topology, self._variation.of_links)
         return topology, self._costs(topology, self._profile or load_hardware(self._gpu), self._kernel)
 
     def _outcome(self, run: Run) -> Outcome:
