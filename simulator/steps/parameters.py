@@ -27,13 +27,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from simulator.grid import Grid, IntArray
+from simulator.grid import Grid
 from simulator.layers.parameter import Parameter
-from simulator.program.operations import Collective, Elementwise, Slices
+from simulator.program.operations import Collective, Elementwise
 from simulator.program.recorder import Recorder
 from simulator.program.tape import Tensor
 from simulator.steps.axes import DATA
 from simulator.steps.host_states import HostStates
+from simulator.steps.shards import Shards, Sharers
 from traces.errors import InputError
 
 OPTIMIZERS = {"adamw": 32.0, "adamw-8bit": 8 + 32 / 256}
@@ -50,28 +51,6 @@ ADAMW: dict[str, float] = {
     "step": 10,
 }
 """What executors compute with: a step in the middle of training, so that moments matter."""
-
-
-@dataclass(frozen=True, eq=False)
-class Sharers:
-    """The ranks that hold the same weights, and see different tokens.
-
-    Attributes
-    ----------
-    ranks : of a group.
-    groups, place : group of each rank, and its place in it.
-    """
-
-    ranks: int
-    groups: IntArray
-    place: IntArray
-
-    @staticmethod
-    def of(grid: Grid, experts_over: int) -> Sharers:
-        """Context and data parallel ranks; of experts only those that have the same ones."""
-        place, others = grid.position(*DATA), grid.groups(*DATA)
-        groups = others * experts_over + place % experts_over
-        return Sharers(grid.size(*DATA) // experts_over, groups, place // experts_over)
 
 
 @dataclass
@@ -104,7 +83,7 @@ class ParameterStore:
         self._r, self._grid, self._optimizer = r, grid, optimizer
         self._away = HostStates(r, on_host=on_host)
         self._zero = zero if grid.size(*DATA) > 1 else 0
-        self._sharers: dict[int, Sharers] = {}
+        self._shards = Shards(r, grid)
         self._states: dict[int, _State] = {}
         self._pending: list[Tensor] = []
         self._whole: list[Tensor] = []
@@ -121,7 +100,7 @@ class ParameterStore:
         if self._zero < 3:
             parameter.tensor = parameter.new_tensor(self._r, is_input=True)
         else:
-            shard = self._shard(parameter, parameter.name, parameter.dtype, is_input=True, bits=parameter.bits)
+            shard = self._shards.part(parameter, parameter.name, parameter.dtype, is_input=True, bits=parameter.bits)
         states: tuple[Tensor, ...] = ()
         if self._optimizer and parameter.trainable:
             bits = OPTIMIZERS[self._optimizer]
@@ -132,23 +111,10 @@ class ParameterStore:
     def _state(self, parameter: Parameter, kind: str, bits: float) -> Tensor:
         name = f"{kind} {parameter.name}"
         if self._zero:
-            return self._shard(parameter, name, "fp32", is_input=True, bits=bits, on_host=self._away.on_host)
+            return self._shards.part(parameter, name, "fp32", is_input=True, bits=bits, on_host=self._away.on_host)
         return self._r.tensor(
             name, None, 1, parameter.columns, "fp32", tokens=parameter.rows, batch=parameter.planes, is_input=True,
             slices=parameter.slices, bits=bits, on_host=self._away.on_host,
-        )  # fmt: skip
-
-    def _shard(
-        self, parameter: Parameter, name: str, dtype: str, *, is_input: bool = False, bits: float | None = None,
-        on_host: bool = False,
-    ) -> Tensor:  # fmt: skip
-        """Memory for an N-th of the flattened weight, padded to equal shards."""
-        sharers = self._sharers_of(parameter)
-        part = -(-parameter.size // sharers.ranks)
-        start = sharers.place * part
-        slices = (*parameter.slices, Slices(None, start, start + part))
-        return self._r.tensor(
-            name, None, 1, part, dtype, tokens=1, batch=1, is_input=is_input, slices=slices, bits=bits, on_host=on_host
         )  # fmt: skip
 
     # -- weights -----------------------------------------------------------------------------------------------------
@@ -156,24 +122,15 @@ class ParameterStore:
     def gather(self, weights: Iterable[Parameter]) -> None:
         """Make weights whole; what is whole already stays."""
         missing = [each for each in weights if each.tensor is None]
-        for alike in self._by_sharers(missing):
+        for alike in self._shards.alike(missing):
             shards = [self._states[id(each)].shard for each in alike]
             self._gather(alike, [shard for shard in shards if shard is not None])
-
-    def _sharers_of(self, parameter: Parameter) -> Sharers:
-        over = parameter.experts_over
-        return self._sharers.get(over) or self._sharers.setdefault(over, Sharers.of(self._grid, over))
-
-    def _by_sharers(self, weights: Sequence[Parameter]) -> list[list[Parameter]]:
-        """Experts apart from what all ranks have."""
-        kinds = sorted({each.experts_over for each in weights})
-        return [[each for each in weights if each.experts_over == kind] for kind in kinds]
 
     def _gather(self, weights: Sequence[Parameter], shards: Sequence[Tensor]) -> None:
         for each in weights:
             each.tensor = each.new_tensor(self._r)
         size = sum(int(shard.buffer.bytes) for shard in shards)
-        sharers = self._sharers_of(weights[0])
+        sharers = self._shards.sharers_of(weights[0])
         work = Collective("all_gather", size, size * (sharers.ranks - 1), sharers.groups)
         self._r.emit("all_gather", work, shards, [each.held for each in weights], lane="comm:dp")
 
@@ -193,8 +150,8 @@ class ParameterStore:
         if not ready or not (last or self._zero >= 2):
             return
         self._reduce_replicas([each for each in ready if each.replicas])
-        for alike in self._by_sharers(ready):
-            if self._sharers_of(alike[0]).ranks == 1 and not self._zero:
+        for alike in self._shards.alike(ready):
+            if self._shards.sharers_of(alike[0]).ranks == 1 and not self._zero:
                 self._keep(alike, [each.grad for each in alike])
             elif self._zero == 0:
                 self._all_reduce(alike)
@@ -212,13 +169,13 @@ class ParameterStore:
 
     def _all_reduce(self, weights: Sequence[Parameter]) -> None:
         grads = [each.grad for each in weights if each.grad is not None]
-        self._collective("all_reduce", grads, grads, 2, self._sharers_of(weights[0]))
+        self._collective("all_reduce", grads, grads, 2, self._shards.sharers_of(weights[0]))
         self._keep(weights, grads)
 
     def _reduce_scatter(self, weights: Sequence[Parameter]) -> None:
         grads = [each.grad for each in weights if each.grad is not None]
-        shards = [self._shard(each, f"d {each.name}", each.grad_dtype) for each in weights]
-        self._collective("reduce_scatter", grads, shards, 1, self._sharers_of(weights[0]))
+        shards = [self._shards.part(each, f"d {each.name}", each.grad_dtype) for each in weights]
+        self._collective("reduce_scatter", grads, shards, 1, self._shards.sharers_of(weights[0]))
         if self._zero == 1:
             self._whole += grads
         del grads
@@ -279,7 +236,7 @@ class ParameterStore:
         self._away.take_back([state.states for state in updated], here)
         del here
         if self._zero in (1, 2):
-            for alike in self._by_sharers([state.parameter for state in updated]):
+            for alike in self._shards.alike([state.parameter for state in updated]):
                 for each in alike:
                     each.tensor = None
                 self._gather(alike, [targets[id(each)] for each in alike])
@@ -294,7 +251,7 @@ class ParameterStore:
         assert grad is not None
         target = state.shard if self._zero == 3 else parameter.tensor
         if self._zero in (1, 2):
-            target = self._shard(parameter, parameter.name, parameter.dtype)
+            target = self._shards.part(parameter, parameter.name, parameter.dtype)
         assert target is not None
         moved = sum(int(each.buffer.bytes) for each in states)
         work = Elementwise("accumulate", int(grad.buffer.bytes) + moved, moved + int(target.buffer.bytes))
