@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +17,7 @@ from simulator.engines.memory import Memory
 from simulator.request import SimulationRequest
 from simulator.result import SimulationResult
 from simulator.schedules import PEERS, parse_schedule
+from simulator.schedules.peers import RingFlashAttn, YunChang
 from simulator.simulate import simulate
 from traces.errors import InputError
 from traces.timeline import Timeline
@@ -68,8 +69,7 @@ class GpuPredictor:
     The GPU has worked before, for as long as the call itself takes, since schedules of one configuration take turns
     (`HardwareProfile.after_work`). Before steps it rests for a tenth of a second, after which the clock is the highest
     again, but for less long (`AFTER_REST_S`). The host's caches are cold for the first operation of each kind
-    (`isolated`): in calls of several ranks, too, though that has been measured on one GPU only. NCCL's streams have a
-    priority in our executor (`World.group`), and none in peers, whose host is priced by launches.
+    (`isolated`), in peers', too. NCCL's streams have a priority in our executor (`World.group`), and none in peers.
 
     Parameters
     ----------
@@ -100,8 +100,8 @@ class GpuPredictor:
             return _of_step(configuration, schedule, profile.after_work(AFTER_REST_S), topology)
         has_backward = parse_schedule(schedule).has_backward
         return SimulationRequest(
-            seq_len=configuration.seq_len, gpus=configuration.ranks, schedule=schedule, heads=configuration.heads,
-            kv_heads=configuration.kv_heads, head_dim=configuration.head_dim, nodes=topology.n_nodes, hardware=profile,
+            seq_len=configuration.seq_len, gpus=configuration.ranks, schedule=_as_run(schedule),
+            heads=configuration.heads, kv_heads=configuration.kv_heads, head_dim=configuration.head_dim, nodes=topology.n_nodes, hardware=profile,
             topology=topology, batch=configuration.batch, dtype=configuration.dtype, mask=configuration.mask,
             pass_=configuration.pass_ if has_backward else "forward", kernel=configuration.kernel,
         )  # fmt: skip
@@ -128,7 +128,7 @@ class GpuPredictor:
         """The GPU as our executor uses it, or, for a peer, as PyTorch does by default."""
         worked = self.profile.after_work(worked_s)
         if parse_schedule(schedule).name in PEERS:
-            return worked
+            return worked.isolated()
         return worked.isolated().with_communication_first() if prioritised else worked.isolated()
 
     def predict(self, run: MeasuredRun) -> Prediction:
@@ -170,6 +170,12 @@ class GpuPredictor:
             run.machine.get("memory_bytes", self.profile.memory_bytes)
         )
         return result.peak_memory_bytes <= given
+
+
+def _as_run(schedule: str) -> str:
+    """Peers that take their kernels from flash-attn run over PyTorch's (`validators.peers.stand_in`)."""
+    parsed = parse_schedule(schedule)
+    return str(replace(parsed, stand_in=True)) if isinstance(parsed, RingFlashAttn | YunChang) else schedule
 
 
 def _of_step(

@@ -169,21 +169,21 @@ class Measurement:
         executor = candidate.executor
         if candidate.schedule.exact:
             return self._samples.errors(executor.outputs, executor.output_buffers)
-        shards = self._world.collect({name: tensor.cpu() for name, tensor in executor.outputs.items()})
-        if shards is None:
-            return {}
         w = self._setup.workload
         if w.batch * w.seq_len * w.heads * w.head_dim > LOOPED_ELEMENTS:
-            finite = all(bool(tensor.isfinite().all()) for each in shards for tensor in each.values())
-            return {"not finite": 0.0 if finite else torch.inf}
+            finite = all(bool(tensor.isfinite().all()) for tensor in executor.outputs.values())
+            return self._worst({"not finite": 0.0 if finite else torch.inf})
         looped = Loopback(
             candidate.program, self._inputs.all(), self._kernel, device=self._world.device, dtype=None, merge=merge_into
         )
         candidate.program.replay(looped)
-        return {
-            name: max(relative_error(shards[rank][name], want.cpu()) for rank, want in enumerate(tensors))
-            for name, tensors in looped.shards.items()
-        }
+        own = {name: tensors[self._world.rank] for name, tensors in looped.shards.items()}
+        return self._worst({name: relative_error(executor.outputs[name], want) for name, want in own.items()})
+
+    def _worst(self, errors: dict[str, float]) -> dict[str, float]:
+        """Of all ranks: each compares its own results, which are not sent to others."""
+        every = self._world.gather(errors)
+        return {name: max(each[name] for each in every) for name in errors}
 
     def _time(self, candidate: Candidate) -> None:
         before = self._reset_peak()
