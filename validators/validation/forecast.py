@@ -101,7 +101,8 @@ class GpuPredictor:
         has_backward = parse_schedule(schedule).has_backward
         return SimulationRequest(
             seq_len=configuration.seq_len, gpus=configuration.ranks, schedule=_as_run(schedule),
-            heads=configuration.heads, kv_heads=configuration.kv_heads, head_dim=configuration.head_dim, nodes=topology.n_nodes, hardware=profile,
+            heads=configuration.heads, kv_heads=configuration.kv_heads, head_dim=configuration.head_dim,
+            nodes=topology.n_nodes, hardware=profile,
             topology=topology, batch=configuration.batch, dtype=configuration.dtype, mask=configuration.mask,
             pass_=configuration.pass_ if has_backward else "forward", kernel=configuration.kernel,
         )  # fmt: skip
