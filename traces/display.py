@@ -69,17 +69,25 @@ def format_tokens(length: int) -> str:
     return str(length)
 
 
+SPELLED = {
+    "cpu": "CPU", "flop": "FLOP", "gpu": "GPU", "gpus": "GPUs", "hbm": "HBM", "kv": "KV", "nccl": "NCCL", "nic": "NIC",
+    "nics": "NICs", "numa": "NUMA", "nvlink": "NVLink", "pcie": "PCIe", "usd": "USD",
+}  # fmt: skip
+"""Words of names that people write otherwise."""
+
+
 def format_label(name: str) -> str:
     """A field's name as people read it beside a value of `format_field`, which has the unit.
 
-    >>> format_label("exposed_communication_s"), format_label("uncertainty.low_s"), format_label("pairs_total")
-    ('exposed communication', 'uncertainty, low', 'pairs total')
+    >>> format_label("exposed_communication_s"), format_label("uncertainty.low_s"), format_label("gpus_per_node")
+    ('exposed communication', 'uncertainty, low', 'GPUs per node')
     """
     if name in RATES:
         return RATES[name]
     unit = max((unit for unit in NAMED_UNITS if name.endswith(unit)), key=len, default="")
     plain = name if name.endswith("_per_s") and not unit.endswith("_per_s") else name.removesuffix(unit)
-    return plain.replace(".", ", ").replace("_", " ").strip() or name
+    words = plain.replace(".", ", ").replace("_", " ").split()
+    return " ".join(SPELLED.get(word, word) for word in words) or name
 
 
 def format_part(name: str) -> str:

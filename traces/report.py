@@ -31,7 +31,7 @@ h1 { font-size: 26px; line-height: 1.25; margin: 0 0 20px; overflow-wrap: anywhe
 h2 { font-size: 17px; margin: 0 0 10px; }
 section { background: white; border: 1px solid var(--line); border-radius: 8px; padding: 16px 18px; margin: 0 0 16px; }
 section > * + * { margin-top: 12px; }
-p, ul { margin: 0; } ul { padding-left: 20px; }
+p, ul { margin: 0; } .scroll + p, p + .scroll { margin-top: 10px; } ul { padding-left: 20px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: 5px 14px 5px 0; border-bottom: 1px solid var(--line); }

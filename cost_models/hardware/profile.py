@@ -187,7 +187,7 @@ class HardwareProfile(Terms):
         low, high = curve.fitted_rows
         what = []
         if not low <= rows <= high:
-            what.append(f"{rows:,} queries, measured were {low:,} to {high:,}")
+            what.append(f"{rows:,} {'query' if rows == 1 else 'queries'}, measured were {low:,} to {high:,}")
         if head_dim not in curve.fitted_head_dims:
             what.append(f"head dim {head_dim}, measured were {', '.join(map(str, curve.fitted_head_dims))}")
         return f"{kernel} {direction} on {self.name}: " + "; ".join(what) if what else None

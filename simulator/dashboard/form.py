@@ -30,13 +30,17 @@ WHOLE = "attention"
 
 
 def fill_form(search: str | None) -> list[Any]:
-    """Values of the form's fields, the kept set-up and the view, from the link that was opened."""
+    """Values of the form's fields, the kept set-up and the view, from the link that was opened.
+
+    A subject that is none is passed over, as are names that no field has: its list would show nothing, and attention be
+    simulated.
+    """
     state = State.from_query(search or "")
     given = dict(parse_qsl((search or "").lstrip("?"), max_num_fields=MOST_FIELDS))
     sliders = [exponent_of(getattr(state, part)) for part in PARTS]
-    view = given.get("view", "")
+    view, subject = given.get("view", ""), state.subject if state.subject in SUBJECTS else ""
     return [
-        state.subject or WHOLE, *(_shown(name, getattr(state, name)) for name in ALL), *sliders, state.schedule or None,
+        subject or WHOLE, *(_shown(name, getattr(state, name)) for name in ALL), *sliders, state.schedule or None,
         given.get("kept"), view if view in VIEWS else next(iter(VIEWS)),
     ]  # fmt: skip
 

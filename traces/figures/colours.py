@@ -102,7 +102,9 @@ def leader_of(kind: str) -> str:
 def readable(kind: str) -> str:
     """A kind as a legend shows it.
 
-    >>> readable("all_to_all"), readable("attention_forward")
-    ('all-to-all', 'attention forward')
+    >>> readable("all_to_all"), readable("attention_forward"), readable("exposed_reduce_scatter")
+    ('all-to-all', 'attention forward', 'exposed reduce-scatter')
     """
-    return kind.replace("_to_", "-to-").replace("_", " ")
+    for name in COMMUNICATION:
+        kind = kind.replace(name, name.replace("_", "-"))
+    return kind.replace("_", " ")

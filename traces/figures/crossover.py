@@ -94,7 +94,7 @@ def _heat_map(
     named = len(lengths) <= NAMED_COLUMNS
     return go.Heatmap(
         x=[format_tokens(length) for length in lengths],
-        y=[f"{factor:g}x" for factor in factors],
+        y=[f"{factor:g}×" for factor in factors],
         z=[[number[winners[cell]] if cell in winners else None for cell in line] for line in grid],
         text=[[_cell_name(winners.get(cell)) if named else "" for cell in line] for line in grid],
         texttemplate="%{text}",

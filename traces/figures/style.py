@@ -17,9 +17,11 @@ from traces.display import Unit
 
 TEXT, MUTED, GRID = "#1F2933", "#52606D", "#E3E6EA"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-NOTE_CHARACTERS, NAME_CHARACTERS = 72, 30
+NOTE_CHARACTERS, NAME_CHARACTERS = 88, 30
 NAME_LINE_PIXELS, ROW_PADDING_PIXELS, BAR_HEIGHT = 17, 16, 0.56
 TITLE_PIXELS, NOTE_LINE_PIXELS, FOOT_PIXELS = 46, 18, 96
+AXIS_TITLE_PIXELS = 10
+"""Between the title of an axis and its ticks."""
 FEW_DECADES = 3
 """Decades up to which a logarithmic axis has ticks between its powers of ten."""
 NARROW_PIXELS, LEGEND_LINE_PIXELS, LEGEND_MARK_PIXELS, LEGEND_CHARACTER_PIXELS = 660, 20, 46, 7
@@ -39,7 +41,7 @@ def new_figure(title: str, note: str, plot_pixels: int) -> go.Figure:
     top = TITLE_PIXELS + NOTE_LINE_PIXELS * len(lines)
     axis = {
         "gridcolor": GRID, "zeroline": False, "automargin": True, "linecolor": GRID, "ticks": "",
-        "title": {"font": {"size": 13, "color": MUTED}},
+        "title": {"font": {"size": 13, "color": MUTED}, "standoff": AXIS_TITLE_PIXELS},
     }  # fmt: skip
     # Made at once: plotly takes ten times as long for the same in steps.
     layout = {

@@ -34,7 +34,7 @@ MARKERS = {
     "switch": ("triangle-up", "#B4BDC9"), "nic": ("circle", "#D55E00"), "port": ("circle-open", "#D55E00"),
     "mem": ("square-open", "#52606D"), "leaf": ("hexagon", "#7F8B99"), "spine": ("hexagon", "#52606D"),
 }  # fmt: skip
-KINDS = {"gpu": "GPU", "nvs": "NVSwitch", "cpu": "CPU", "switch": "PCIe switch", "nic": "network card", "port": "NIC",
+KINDS = {"gpu": "GPU", "nvs": "NVSwitch", "cpu": "CPU", "switch": "PCIe switch", "nic": "NIC", "port": "NIC port",
          "mem": "host memory", "leaf": "leaf switch", "spine": "spine switch"}  # fmt: skip
 """Kinds as a legend calls them."""
 NAMED_DEVICES = 16

@@ -35,7 +35,7 @@ def test_crossover_cells_are_the_winners_that_fit():
     names = heat.meta["names"]
     assert [list(line) for line in heat.text] == [["ring", ""], ["ulysses", "ring"]]
     assert [[names[number] for number in line] for line in heat.z] == [["ring", ""], ["ulysses", "ring"]]
-    assert (list(heat.x), list(heat.y)) == (["64k", "1M"], ["0.5x", "2x"])
+    assert (list(heat.x), list(heat.y)) == (["64k", "1M"], ["0.5×", "2×"])
     assert heat.hovertext[1][1] == "<b>1M tokens, 2x</b><br>ulysses 8 s (does not fit)<br>ring 9 s"
 
 
