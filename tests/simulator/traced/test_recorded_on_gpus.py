@@ -24,6 +24,40 @@ def test_one_gpu_takes_the_time_that_is_simulated():
     assert abs(compare("h100-executor.json.gz", "flash", 1).error) < 0.05
 
 
+def test_two_gpus_take_the_time_that_is_simulated():
+    """Over NVLink; the profiler's own time on the host is in what was recorded."""
+    shape = SHAPE | {"seq_len": 16384, "kernel": "flash2"}
+    simulated = attnsim.simulate(schedule="ring", gpus=2, timeline=True, **shape).timeline
+    assert simulated is not None
+    found = compare_timelines(simulated, select_step(read_recording(RECORDED / "h100-pair-ring")))
+    assert abs(found.error) < 0.05
+    assert all(simulated == measured for kind, (simulated, measured) in found.kinds.items() if "copy/" not in kind)
+
+
+@pytest.mark.parametrize(
+    "name", ["torch-cp:rotate=alltoall,balance=true", "ring-flash-attn:variant=zigzag,stand-in=true"]
+)
+def test_a_peer_moves_memory_in_kernels_as_long_as_simulated(name: str):
+    """All that is neither attention nor communication: casts, sums, merges and copies, by whatever kernels."""
+    shape = SHAPE | {"seq_len": 16384, "kernel": "flash2"}
+    simulated = attnsim.simulate(schedule=name, gpus=2, timeline=True, **shape).timeline
+    measured = select_step(read_recording(RECORDED / f"h100-pair-{name.partition(':')[0]}"))
+    assert simulated is not None
+    found = [memory_bound_ns(each) for each in (simulated, measured)]
+    assert found[0] == pytest.approx(found[1], rel=0.1)
+
+
+def memory_bound_ns(timeline: Timeline) -> int:
+    """Of rank 0."""
+    moves = [
+        each.category in ("compute", "copy")
+        and not any(word in each.kind + each.name for word in ("attention", "flash"))
+        for each in timeline.operations
+    ]
+    spans = zip(timeline.operation, timeline.rank, timeline.start_ns, timeline.end_ns, strict=True)
+    return sum(int(end - start) for operation, rank, start, end in spans if rank == 0 and moves[operation])
+
+
 def durations_ns(timeline: Timeline, kind: str, phase: str) -> list[int]:
     """Of each operation of a kind, on all ranks."""
     own = {each.id for each in timeline.operations if (each.kind, each.phase) == (kind, phase)}
