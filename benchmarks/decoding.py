@@ -31,13 +31,17 @@ class Case:
     tp: int = 1
     dp: int = 1
     ep: int = 1
+    overlapped: bool = False
+    fp8: bool = False
 
     @property
     def layout(self) -> str:
         """Ranks by axis, those of one left out."""
         cp = self.gpus // (self.tp * self.dp)
         axes = {"tp": self.tp, "cp": cp, "dp": self.dp, "ep": self.ep}
-        return " ".join(f"{name}{size}" for name, size in axes.items() if size > 1) or "-"
+        named = [f"{name}{size}" for name, size in axes.items() if size > 1]
+        named += ["fp8"] * self.fp8 + ["in turn"] * self.overlapped
+        return " ".join(named) or "-"
 
     def result(self) -> SimulationResult:
         """What the simulator says."""
@@ -45,7 +49,8 @@ class Case:
             SimulationRequest(
                 model=self.model, schedule="ring", gpus=self.gpus, seq_len=self.seq_len, batch=self.batch, tp=self.tp,
                 dp=self.dp, ep=self.ep, topology="dgx-h100", layers="model", pass_="decode", cuda_graphs=True,
-                timeline=False,
+                timeline=False, microbatches=1 + self.overlapped, overlap_microbatches=self.overlapped,
+                fp8=self.fp8,
             )
         )  # fmt: skip
 
@@ -58,6 +63,7 @@ class Case:
         visited = min(1.0, self.batch * moe.top_k / moe.experts) if moe else 0.0
         others = shape.n_parameters - experts - shape.vocab * shape.hidden
         weights = others / self.tp + experts * visited / self.ep / self.tp
+        weights = weights / 2 if self.fp8 else weights
         return ELEMENT_BYTES * (weights + self._cached(shape)) / load_hardware("h100-sxm").hbm_bytes_per_s
 
     def _cached(self, shape: ModelShape) -> float:
@@ -77,13 +83,14 @@ CASES = [
     *[Case("deepseek-v3", 64, length, batch=64, dp=8, ep=64) for length in LENGTHS],
     *[Case("deepseek-v3", 64, length, batch=8, dp=8, ep=64) for length in LENGTHS],
     Case("deepseek-v3", 64, "8k", batch=2048, dp=64, ep=64),
+    *[Case("deepseek-v3", 64, "4k", 8192, dp=64, ep=64, fp8=True, overlapped=both) for both in (False, True)],
 ]  # fmt: skip
 
 
 def main() -> None:
     """Print the table."""
     head = ("model", "GPUs", "as", "context", "batch", "ms", "least", "x", "tokens/s", "GiB a GPU")
-    print(f"{head[0]:<14}{head[1]:>5}  {head[2]:<10}", *[f"{each:>9}" for each in head[3:]])
+    print(f"{head[0]:<14}{head[1]:>5}  {head[2]:<22}", *[f"{each:>9}" for each in head[3:]])
     for case in CASES:
         result, least = case.result(), case.least_s()
         numbers = (
@@ -91,7 +98,7 @@ def main() -> None:
             f"{1e3 * least:.1f}", f"{result.time_s / least:.1f}", f"{case.batch / result.time_s:,.0f}",
             f"{result.peak_memory_bytes / 2**30:.0f}" + ("" if result.fits else " (no)"),
         )  # fmt: skip
-        print(f"{case.model:<14}{case.gpus:>5}  {case.layout:<10}", *[f"{each:>9}" for each in numbers])
+        print(f"{case.model:<14}{case.gpus:>5}  {case.layout:<22}", *[f"{each:>9}" for each in numbers])
 
 
 if __name__ == "__main__":

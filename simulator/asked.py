@@ -148,6 +148,10 @@ class StepFields:
         False, bool, None, "Decode: launch a token's kernels as one CUDA graph, not one by one.",
         "--cuda-graphs/--no-cuda-graphs",
     )  # fmt: skip
+    overlap_microbatches: bool = _option(
+        False, bool, None, "Compute two microbatches in turn, so that messages of one are beside kernels of the other "
+        "(prefill, decode).", "--overlap-microbatches/--no-overlap-microbatches",
+    )  # fmt: skip
     stage_link: str | None = _option(
         None, str | None, "TIME,RATE", "Wide-area link between pipeline stages (prefill, decode), as 40ms,100Mbit/s."
     )

@@ -31,6 +31,7 @@ from simulator.layers.net import Net, Var
 from simulator.layers.parameter import Parameter
 from simulator.layers.pointwise import residual, swiglu
 from simulator.layers.routing import Routing
+from simulator.layers.turns import Steps
 from simulator.layers.weights import WeightMaker, Weights
 from simulator.program.operations import Collective, Column, Elementwise, Gemm, Slices
 from simulator.program.tape import Tensor
@@ -69,16 +70,18 @@ class Experts:
     moe: MoeShape
     routing: Routing
 
-    def __call__(self, net: Net, weights: Weights, x: Var) -> Var:
-        """The feed-forward of all tokens: this tensor parallel rank's part of it."""
+    def steps(self, net: Net, weights: Weights, x: Var) -> Steps:
+        """The feed-forward of all tokens: this tensor parallel rank's part of it; pauses while rows travel."""
         gates = self._gates(net, linear(net, x, weights["router"], "router logits"))
-        rows = self._to_experts(net, self._dispatch(net, x))
+        rows = yield from self._to_experts(net, self._dispatch(net, x))
         gate = self._product(net, rows, weights["experts_gate"], "gate")
         up = self._product(net, rows, weights["experts_up"], "up")
         del rows
         h = swiglu(net, gate, up)
         del gate, up
-        y = self._combine(net, self._back(net, self._product(net, h, weights["experts_down"], "rows")), gates, x)
+        done = yield from self._back(net, self._product(net, h, weights["experts_down"], "rows"))
+        y = self._combine(net, done, gates, x)
+        del done
         self._sum_shared(net, y.tensor)
         if self.moe.shared:
             shared = [linear(net, x, weights[f"shared_{name}"], name) for name in ("gate_proj", "up_proj")]
@@ -147,18 +150,21 @@ class Experts:
 
     # -- between ranks -----------------------------------------------------------------------------------------------
 
-    def _to_experts(self, net: Net, rows: Var) -> Var:
+    def _to_experts(self, net: Net, rows: Var) -> Steps:
         """Rows sorted by expert, on the experts' ranks."""
         if not self.routing.travels:
             return rows
-        out = net.var(self._gathered(net, rows.tensor), rows)
+        arrived = self._exchange(net, rows.tensor, self.routing.splits, self.routing.computed)
+        yield
+        out = net.var(self._regroup(net, arrived, by_expert=True), rows)
         return _hang(net, rows, out, lambda drows: self._returned(net, drows))
 
-    def _back(self, net: Net, rows: Var) -> Var:
+    def _back(self, net: Net, rows: Var) -> Steps:
         """Rows as the tokens' ranks sent them."""
         if not self.routing.travels:
             return rows
         out = net.var(self._returned(net, rows.tensor), rows)
+        yield
         return _hang(net, rows, out, lambda drows: self._gathered(net, drows))
 
     def _sum_shared(self, net: Net, y: Tensor) -> None:

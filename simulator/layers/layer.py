@@ -24,6 +24,7 @@ from simulator.layers.net import Net, Var
 from simulator.layers.pointwise import gelu, residual, rms_norm, rope, swiglu
 from simulator.layers.routing import Routing
 from simulator.layers.tensor_parallel import TensorParallel
+from simulator.layers.turns import Steps, finish
 from simulator.layers.weights import Weights
 from simulator.program.operations import Column
 from simulator.program.partition import Layout
@@ -56,13 +57,27 @@ def transformer_layer(
     net: Net, context: Context, weights: Weights, x: Var, kept: Kept | None = None, cache: KvCache | None = None
 ) -> Var:
     """Hidden states after a layer; with a cache, its tokens attend to what is in it, or are put there."""
-    x = residual(net, x, attention_block(net, context, weights, rms_norm(net, x, weights["input_norm"]), kept, cache))
-    return residual(net, x, feed_forward(net, context, weights, rms_norm(net, x, weights["post_norm"])))
+    return finish(layer_in_steps(net, context, weights, x, kept, cache))
+
+
+def layer_in_steps(
+    net: Net, context: Context, weights: Weights, x: Var, kept: Kept | None = None, cache: KvCache | None = None
+) -> Steps:
+    """The same, with pauses where a sublayer's communication has been issued (`turns`)."""
+    normed = rms_norm(net, x, weights["input_norm"])
+    attended = attention_block(net, context, weights, normed, kept, cache)
+    del normed
+    x = residual(net, x, (yield from attended))
+    del attended
+    normed = rms_norm(net, x, weights["post_norm"])
+    fed = feed_forward(net, context, weights, normed)
+    del normed
+    return residual(net, x, (yield from fed))
 
 
 def attention_block(
     net: Net, context: Context, weights: Weights, x: Var, kept: Kept | None, cache: KvCache | None
-) -> Var:
+) -> Steps:
     """Projections around a schedule, or around attention to a cache."""
     shape, parallel = context.shape, context.parallel
     x = parallel.enter(net, x, context.home)
@@ -74,7 +89,7 @@ def attention_block(
                                  absorbed=context.absorbed)  # fmt: skip
         o = cached(x, cache)
         del x
-        return _leave(net, context, weights, "attention", _out(net, context, weights, "o_proj", o))
+        return (yield from _leave(net, context, weights, "attention", _out(net, context, weights, "o_proj", o)))
     if shape.mla:
         q, k, v = latent_projections(net, weights, shape.mla, x, heads, None)
     else:
@@ -84,28 +99,35 @@ def attention_block(
     del x
     o = attention_core(net, context.schedule, q, k, v, kept)
     del q, k, v
-    return _leave(net, context, weights, "attention", _out(net, context, weights, "o_proj", o))
+    return (yield from _leave(net, context, weights, "attention", _out(net, context, weights, "o_proj", o)))
 
 
-def feed_forward(net: Net, context: Context, weights: Weights, x: Var) -> Var:
+def feed_forward(net: Net, context: Context, weights: Weights, x: Var) -> Steps:
     """SwiGLU, of all features or of experts; or GELU, where there is no gate."""
     x = context.parallel.enter(net, x, context.home)
     if "router" in weights:
         assert context.shape.moe is not None and context.routing is not None
         routing = context.routing(x.tensor.buffer.tokens * x.tensor.buffer.batch)
-        return context.parallel.leave(net, Experts(context.shape.moe, routing)(net, weights, x))
+        y = yield from Experts(context.shape.moe, routing).steps(net, weights, x)
+        y = context.parallel.leave(net, y)
+        if context.parallel.size > 1:
+            yield
+        return y
     gate = project(net, weights, "gate_proj", x, "gate") if context.shape.gated else None
     up = project(net, weights, "up_proj", x, "up")
     del x
     h = gelu(net, up) if gate is None else swiglu(net, gate, up)
     del gate, up
-    return _leave(net, context, weights, "feed_forward", _out(net, context, weights, "down_proj", h))
+    return (yield from _leave(net, context, weights, "feed_forward", _out(net, context, weights, "down_proj", h)))
 
 
-def _leave(net: Net, context: Context, weights: Weights, place: str, x: Var) -> Var:
+def _leave(net: Net, context: Context, weights: Weights, place: str, x: Var) -> Steps:
     """The end of a sublayer: summed over tensor parallel ranks, then an adapter, where there is one."""
     parallel = context.parallel
-    return bottleneck(net, weights, place, parallel.leave(net, x), parallel, context.home)
+    x = parallel.leave(net, x)
+    if parallel.size > 1:
+        yield
+    return bottleneck(net, weights, place, x, parallel, context.home)
 
 
 def _out(net: Net, context: Context, weights: Weights, target: str, x: Var) -> Var:

@@ -14,10 +14,11 @@ from simulator.layers.build import layer_weights
 from simulator.layers.cache import KvCache
 from simulator.layers.core import Kept
 from simulator.layers.ends import Rows, full_loss, fused_loss
-from simulator.layers.layer import Context, transformer_layer
+from simulator.layers.layer import Context, layer_in_steps, transformer_layer
 from simulator.layers.linear import embed, linear
 from simulator.layers.net import Net, Var
 from simulator.layers.pointwise import rms_norm
+from simulator.layers.turns import Steps
 from simulator.layers.weights import WeightMaker, Weights
 from simulator.program.tape import Tensor
 from traces.errors import InputError
@@ -66,6 +67,10 @@ class Model:
     def layer(self, net: Net, index: int, x: Var, kept: Kept | None = None, cache: KvCache | None = None) -> Var:
         """Hidden states after a layer."""
         return transformer_layer(net, self.context, self.layers[index], x, kept, cache)
+
+    def layer_in_steps(self, net: Net, index: int, x: Var, cache: KvCache) -> Steps:
+        """The same, with pauses where communication has been issued."""
+        return layer_in_steps(net, self.context, self.layers[index], x, None, cache)
 
     def entered(self, net: Net, x: Var) -> Var:
         """The head's input, on all tensor parallel ranks."""

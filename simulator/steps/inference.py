@@ -9,13 +9,16 @@
 Schedules that approximate a context (APB, Star) process the query once more after the prompt, exactly, with the keys
 of all ranks: prefill of theirs ends when that has ended. Pipeline stages pass microbatches and chunks on, one after
 the other; data parallel ranks are replicas that serve other sequences. Weights are replicated over context and data
-parallel ranks. Decoding is launched kernel by kernel, as PyTorch does, unless as a CUDA graph (`graphs`).
+parallel ranks. Decoding is launched kernel by kernel, as PyTorch does, unless as a CUDA graph (`graphs`). Two
+microbatches can be computed in turn, so that messages of one are beside kernels of the other (`turns`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 
 from simulator.layers.cache import KvCache, Prompt
 from simulator.layers.layer import Context
@@ -23,6 +26,7 @@ from simulator.layers.model import Model
 from simulator.layers.net import Net, Var
 from simulator.layers.sampling import best_word
 from simulator.layers.tensor_parallel import TensorParallel
+from simulator.layers.turns import Steps, in_turn
 from simulator.layers.weights import WeightMaker
 from simulator.program.partition import Layout
 from simulator.program.tape import Sink, Tensor
@@ -64,12 +68,12 @@ class InferenceStep:
     def prefill(self) -> None:
         """Record prefill of all microbatches."""
         self._hold_weights()
-        caches = []
-        for microbatch in range(self.plan.options.microbatches):
-            caches.append(self._prompt(microbatch))
+        caches: list[list[KvCache]] = []
+        for group in self._groups():
+            caches += self._prompts(group)
             if self.plan.schedule.asks_again:
                 query = min(QUERY_TOKENS, self.plan.seq_len // self.plan.grid.cp)
-                self._query(microbatch, caches[-1], query)
+                self._query(group, caches[-len(group) :], query)
         self._close(caches)
 
     def decode(self) -> None:
@@ -80,14 +84,20 @@ class InferenceStep:
         self._ranks.on(0)
         ids = [self._last_ids(index, 1) for index in range(count)]
         for token in range(options.new_tokens):
-            for microbatch in self.r.steps(count):
-                end = self.plan.seq_len - options.new_tokens + token + 1
-                logits = self._new_tokens(ids[microbatch], caches[microbatch], end - 1, end)
-                ids[microbatch] = self._next_ids(logits)
-                self.outputs[f"logits {microbatch}"] = logits
-                self.outputs[f"ids {microbatch}"] = ids[microbatch]
-                del logits
+            groups = self._groups()
+            for number in self.r.steps(len(groups)):
+                group, end = groups[number], self.plan.seq_len - options.new_tokens + token + 1
+                logits = self._new_tokens(ids[group.start : group.stop], caches[group.start : group.stop], end - 1, end)
+                for microbatch in group:
+                    self.outputs[f"logits {microbatch}"] = logits.pop(0)
+                    ids[microbatch] = self._next_ids(self.outputs[f"logits {microbatch}"])
+                    self.outputs[f"ids {microbatch}"] = ids[microbatch]
         self._close(caches)
+
+    def _groups(self) -> list[range]:
+        """Microbatches that are computed in turn: one, or two that hide each other's communication."""
+        count = 2 if self.plan.options.overlap_microbatches else 1
+        return [range(first, first + count) for first in range(0, self.plan.options.microbatches, count)]
 
     def _hold_weights(self) -> None:
         model, last = self.model, len(self._stages) - 1
@@ -100,49 +110,52 @@ class InferenceStep:
             held += [model.ends["norm"], model.ends["lm_head"]] if stage == last else []
             self.store.hold(held)
 
-    def _prompt(self, microbatch: int) -> list[KvCache]:
+    def _prompts(self, group: range) -> list[list[KvCache]]:
         plan = self.plan
         cached = plan.options.cached_prefix is not None
         prompt = Prompt(plan.schedule, plan.chunks, cached) if plan.options.chunked else None
-        caches = self._caches.empty(microbatch, self._stages, prompt)
+        caches = [self._caches.empty(microbatch, self._stages, prompt) for microbatch in group]
         for index in range(int(prompt.cached), len(prompt.chunks)) if prompt else [0]:
-            for cache in caches:
+            for cache in chain(*caches):
                 cache.index = index
-            self._chunk(microbatch, caches, prompt, index)
+            self._chunk(group, caches, prompt, index)
         return caches
 
-    def _chunk(self, microbatch: int, caches: list[KvCache], prompt: Prompt | None, index: int) -> None:
-        """A chunk of the prompt, or all of it; logits come after the last."""
+    def _chunk(self, group: range, caches: Sequence[list[KvCache]], prompt: Prompt | None, index: int) -> None:
+        """A chunk of the prompts, or all of them; logits come after the last."""
         model, home = self.model, self._ranks.context.home
         if prompt is not None:
             chunk = prompt.chunks[index]
             home = Layout.home(chunk.shifted(self.plan.schedule.input_partition(chunk.setup)))
             model = replace_context(model, replace(model.context, home=home))
         self._ranks.on(0)
-        x = model.embed(self.net, self._ranks.ids("ids", microbatch, home))
-        x = self._through(model, x, caches)
-        if prompt is None or index == len(prompt.chunks) - 1:
-            self.outputs[f"logits {len(self.outputs)}"] = model.last_logits(self.net, x)
+        entries = [model.embed(self.net, self._ranks.ids("ids", microbatch, home)) for microbatch in group]
+        exits = self._through(model, entries, caches)
+        while exits and (prompt is None or index == len(prompt.chunks) - 1):
+            self.outputs[f"logits {len(self.outputs)}"] = model.last_logits(self.net, exits.pop(0))
 
-    def _query(self, microbatch: int, caches: list[KvCache], tokens: int) -> None:
-        """The last tokens of the prompt once more."""
+    def _query(self, group: range, caches: Sequence[list[KvCache]], tokens: int) -> None:
+        """The last tokens of the prompts once more."""
         self._ranks.on(0)
-        end, ids = self.plan.seq_len, self._last_ids(microbatch, tokens)
-        self.outputs[f"logits {len(self.outputs)}"] = self._new_tokens(ids, caches, end - tokens, end)
+        end, ids = self.plan.seq_len, [self._last_ids(microbatch, tokens) for microbatch in group]
+        for logits in self._new_tokens(ids, caches, end - tokens, end):
+            self.outputs[f"logits {len(self.outputs)}"] = logits
 
     def _last_ids(self, microbatch: int, tokens: int) -> Tensor:
         """Numbers of tokens at the end of the context, the same on all ranks of a context parallel group."""
         rows = (self._ranks.sequences(microbatch),)
         return self.r.tensor("last ids", None, 1, 1, "int64", tokens=tokens, is_input=True, slices=rows)
 
-    def _new_tokens(self, ids: Tensor, caches: list[KvCache], start: int, end: int) -> Tensor:
-        """Logits after some tokens of the context, on the last stage."""
-        for cache in caches:
+    def _new_tokens(
+        self, ids: Sequence[Tensor], caches: Sequence[list[KvCache]], start: int, end: int
+    ) -> list[Tensor]:  # fmt: skip
+        """Logits after some tokens of the context, on the last stage, of microbatches computed in turn."""
+        for cache in chain(*caches):
             cache.positions, cache.missing, cache.prompt = (start, end), self.plan.seq_len - end, None
         model = self._on_all
         self._ranks.on(0)
-        x = self._through(model, model.embed(self.net, ids), caches)
-        return model.last_logits(self.net, x)
+        exits = self._through(model, [model.embed(self.net, each) for each in ids], caches)
+        return [model.last_logits(self.net, x) for x in exits]
 
     def _next_ids(self, logits: Tensor) -> Tensor:
         """Numbers of the most likely words, where the next tokens are computed: on the first stage."""
@@ -150,14 +163,21 @@ class InferenceStep:
         last = len(self._stages) - 1
         return self._ranks.send(ids, last, 0) if last else ids
 
-    def _through(self, model: Model, x: Var, caches: list[KvCache]) -> Var:
-        """All layers, stage after stage."""
+    def _through(self, model: Model, entries: list[Var], caches: Sequence[list[KvCache]]) -> list[Var]:
+        """All layers, stage after stage; gives up the entries."""
         for stage, layers in enumerate(self._stages):
             if stage:
-                x = Var(self._ranks.send(x.tensor, stage - 1, stage), None)
+                entries = [Var(self._ranks.send(x.tensor, stage - 1, stage), None) for x in entries]
             self._ranks.on(stage)
-            for index in layers:
-                x = model.layer(self.net, index, x, cache=caches[index])
+            own = [each[layers.start : layers.stop] for each in caches]
+            streams = [self._layers(model, layers, entries.pop(0), each) for each in own]
+            entries = in_turn(streams)
+        return entries
+
+    def _layers(self, model: Model, layers: range, x: Var, caches: Sequence[KvCache]) -> Steps:
+        """Layers of a stage on a microbatch."""
+        for index, cache in zip(layers, caches, strict=True):
+            x = yield from model.layer_in_steps(self.net, index, x, cache)
         return x
 
     def _close(self, caches: list[list[KvCache]]) -> None:

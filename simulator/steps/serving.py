@@ -26,6 +26,7 @@ ONLY = {
     "kv_block": ("decode",),
     "new_tokens": ("decode",),
     "cuda_graphs": ("decode",),
+    "overlap_microbatches": ("prefill", "decode"),
     "virtual_stages": ("step",),
 }
 """Options that not all passes have, and the passes that have them."""
@@ -81,7 +82,23 @@ def check_pass(plan: Plan, pass_: str) -> None:
                          expected=f"at most {plan.seq_len // plan.grid.cp}")  # fmt: skip
     if plan.options.chunked:
         _check_chunks(plan)
+    if plan.options.overlap_microbatches:
+        _check_overlap(plan)
     plan.check_routing(pass_)
+
+
+def _check_overlap(plan: Plan) -> None:
+    """Refuse two microbatches in turn where there are none, or nothing of a layer is communicated."""
+    if plan.options.microbatches % 2:
+        raise InputError("overlapped microbatches come in pairs", got=f"{plan.options.microbatches} microbatches",
+                         expected="an even number")  # fmt: skip
+    if plan.grid.pp > 1:
+        raise InputError("overlapped microbatches do not go with pipeline stages", got=f"pp {plan.grid.pp}")
+    if plan.schedule.asks_again:
+        raise InputError(f"overlapped microbatches do not go with {plan.schedule.name}, which asks its query again")
+    if plan.grid.tp == 1 and plan.options.ep == 1:
+        raise InputError("nothing of a layer is communicated that another microbatch could hide", got="tp 1, ep 1",
+                         remedy="use tensor or expert parallel ranks")  # fmt: skip
 
 
 def _check_chunks(plan: Plan) -> None:

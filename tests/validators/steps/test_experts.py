@@ -27,6 +27,7 @@ from validators.transformer import prefill
 TOLERANCE = 1e-12
 ALL_EXPERTS = replace(EXPERTS, name="all experts", moe=MoeShape(experts=8, top_k=3, shared=1, intermediate=10))
 UNSHARED = replace(EXPERTS, name="unshared", moe=MoeShape(experts=4, top_k=2, shared=0, intermediate=10))
+OVERLAP = {"overlap_microbatches": True}
 SKEWED = "zipf:exponent=1.5,seed=3"
 
 
@@ -89,7 +90,10 @@ DECODED = [
     StepCase("ring", 8, {"ep": 8, "dp": 4, "placement": "dp-tp-cp-pp", "routing": SKEWED}, batch=8, shape=ALL_EXPERTS),
     StepCase("ring", 8, {"ep": 2, "tp": 2, "pp": 2, "microbatches": 2, "routing": SKEWED}, batch=4, shape=EXPERTS),
     StepCase("ring", 8, {"ep": 4, "tp": 2, "dp": 2, "kv_block": 3}, batch=4, shape=DEEPSEEK),
-]
+    StepCase("ring", 4, {"ep": 4, "dp": 2, "microbatches": 2, "new_tokens": 2, "routing": SKEWED, **OVERLAP}, batch=8,
+             shape=ALL_EXPERTS),
+    StepCase("ring", 4, {"ep": 2, "tp": 2, "microbatches": 4, "cuda_graphs": True, **OVERLAP}, batch=4, shape=DEEPSEEK),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", DECODED, ids=str)
@@ -146,6 +150,30 @@ def test_where_experts_lie_in_the_context_group_nothing_but_a_sum_travels() -> N
     assert kinds == ["all_reduce"] * UNSHARED.layers
     work = next(each.work for each in program.operations if each.lane == "comm:ep")
     assert isinstance(work, Collective) and work.bytes == 2 * UNSHARED.hidden * 2
+
+
+def issued(case: StepCase) -> list[str]:
+    """Kinds of operations of one layer with experts, in order, by microbatch where they are attention or messages."""
+    kinds = {"experts": "experts", "all_to_all_v": "exchange", "attention_forward": "attend", "all_reduce": "sum"}
+    return [kinds[each.kind] for each in case.decoding().operations if each.kind in kinds]
+
+
+def test_messages_of_one_microbatch_are_beside_kernels_of_the_other() -> None:
+    """Dispatch of one, attention of the other; experts of one, dispatch of the other; and so on."""
+    one = replace(UNSHARED, layers=1)
+    case = StepCase("ring", 2, {"ep": 2, "dp": 2, "microbatches": 2, **OVERLAP}, batch=4, shape=one)
+    products = ["experts"] * 3
+    in_turn = ["attend", "exchange", "attend", "exchange", *products, "exchange", *products, "exchange"]
+    after = ["attend", "exchange", *products, "exchange"] * 2
+    assert issued(case) == in_turn
+    assert issued(replace(case, options={**case.options, "overlap_microbatches": False})) == after
+
+
+def test_sums_over_tensor_parallel_ranks_are_beside_the_other_too() -> None:
+    dense = replace(EXPERTS, moe=None, layers=1)
+    case = StepCase("flash", 2, {"tp": 2, "microbatches": 2, **OVERLAP}, batch=2, shape=dense)
+    embedded, feed_forward = ["sum", "sum"], ["sum", "sum"]
+    assert issued(case) == [*embedded, "attend", "sum", "attend", "sum", *feed_forward]
 
 
 def test_groups_that_cut_a_context_group_unevenly_are_refused() -> None:

@@ -149,6 +149,7 @@ DECODED = [
     StepCase("ring", 8, {"new_tokens": 3, "pp": 2, "microbatches": 2, "dp": 2, "stage_link": "1ms,8Mbit/s"}, batch=4),
     StepCase("ring", 4, {"new_tokens": 2, "tp": 2, "kv_block": 3}, batch=2, shape=LATENT),
     StepCase("ring", 2, {"new_tokens": 2, "mla": "expanded"}, batch=2, shape=LATENT),
+    StepCase("ring", 4, {"tp": 2, "microbatches": 2, "new_tokens": 2, "overlap_microbatches": True}, batch=4),
     StepCase("ring", 4, {"kv_dtype": "int8"}, batch=2),
     StepCase("ring", 2, {"kv_dtype": "int4", "tp": 2}, batch=2),
     StepCase("ring", 2, {"kv_dtype": "fp8", "new_tokens": 2}, batch=2),
