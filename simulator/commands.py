@@ -69,6 +69,9 @@ def topology(
     nccl: Annotated[
         list[str] | None, typer.Option(metavar="VARIABLE=VALUE", help="NCCL's environment, as NCCL_P2P_LEVEL=SYS.")
     ] = None,
+    links: Annotated[
+        bool, typer.Option("--links", help="List links by the names that --slow-link and --lost of simulate take.")
+    ] = False,
     host_numa: Annotated[
         str | None, typer.Option(metavar="NODE", help="NUMA node to which processes are bound. Default: near each GPU.")
     ] = None,
@@ -77,10 +80,13 @@ def topology(
 ) -> None:
     """Show GPUs, NICs and the path between every two GPUs."""
     from cost_models.topology import describe_topology, load_topology, parse_nccl_assignments, topology_tables
+    from cost_models.topology.tables import link_table
     from simulator.output import print_tables, print_warnings, write_json
 
     cluster = load_topology(name, gpus, nodes, hardware, parse_nccl_assignments(nccl or []), host_numa)
     facts, tables, report = describe_topology(cluster), topology_tables(cluster), None
+    if links:
+        tables.append(link_table(cluster))
     if bandwidth:
         from cost_models.network.tables import bandwidth_tables, describe_bandwidth
 

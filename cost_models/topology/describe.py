@@ -10,6 +10,9 @@ from cost_models.topology.machine import Machine
 from cost_models.topology.nics import nets_of
 from cost_models.topology.paths import DeviceKind, PathType
 
+FABRIC_LINKS = 64
+"""Of the links between leaves and spine that are listed."""
+
 
 def describe_topology(topology: ClusterTopology, node: int = 0) -> dict[str, Any]:
     """Facts of a topology that JSON can hold; rates in GB/s (10^9 bytes) per direction.
@@ -39,8 +42,20 @@ def describe_topology(topology: ClusterTopology, node: int = 0) -> dict[str, Any
         "gpus": [_gpu(machine, local, rank) for local, rank in enumerate(ranks)],
         "nics": [_nic(machine, index, node) for index in range(len(machine.nets))],
         "matrix": [[_pair(topology, one, other) for other in ranks] for one in ranks],
+        "links": _links(topology, node),
         "warnings": list(topology.warnings),
     }
+
+
+def _links(topology: ClusterTopology, node: int) -> list[dict[str, Any]]:
+    """Links of a node, to its leaves included, and the first ones of the fabric, by the names that faults take."""
+    numbering = topology.numbering
+    of_node, fabric = numbering.links_of_node(node), range(numbering.spine_link(0), len(topology.links))
+    return [
+        {"name": link.name, "type": link.type.name, "gb_per_s": link.capacity_bytes_per_s / GB_PER_S}
+        for number in [*of_node, *fabric[:FABRIC_LINKS]]
+        for link in [topology.links[number]]
+    ]
 
 
 def _fabric(topology: ClusterTopology) -> dict[str, Any] | None:

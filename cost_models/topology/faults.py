@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 
 from cost_models.topology.cluster import ClusterTopology
 from cost_models.topology.machine import Machine, rebuild
 from cost_models.topology.transport import Transport
 from traces.errors import InputError
+
+MOST_COMPARED = 2000
+"""Links among which those of a similar name are looked for."""
 
 
 def slow_links(topology: ClusterTopology, factors: Mapping[str, float]) -> ClusterTopology:
@@ -61,8 +65,11 @@ def _numbers(topology: ClusterTopology, names: Iterable[str]) -> dict[str, int]:
     wanted = set(names)
     found = {link.name: link.index for link in topology.links if link.name in wanted}
     for name in sorted(wanted - found.keys()):
-        known = ", ".join(link.name for _, link in zip(range(4), topology.links, strict=False))
-        raise InputError("no such link", got=name, expected=f"one of {topology.name}, as {known}")
+        near = get_close_matches(name, (link.name for link in topology.links[:MOST_COMPARED]), 3, 0)
+        raise InputError(
+            "no such link", got=name, expected=f"one of {topology.name}, as {', '.join(near)}",
+            remedy=f"attnsim topology {topology.name} --links lists them",
+        )  # fmt: skip
     return found
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cost_models.topology.cluster import ClusterTopology
 from cost_models.topology.describe import describe_topology
+from cost_models.topology.spoken import spoken_link
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,6 +22,19 @@ def topology_tables(topology: ClusterTopology) -> list[Table]:
     facts = describe_topology(topology)
     tables = [_cluster(facts), _gpus(facts), _nics(facts), _matrix(facts)]
     return [table for table in tables if table.row_count]
+
+
+def link_table(topology: ClusterTopology) -> Table:
+    """Links of the first node and of the fabric, by the names that ``--slow-link`` and ``--lost`` take.
+
+    >>> from cost_models.topology import load_topology
+    >>> link_table(load_topology("h200-nvlink-pair")).row_count > 4
+    True
+    """
+    table = _table("Links of node 0 and of the fabric, each direction by itself", "name", "", "type", "GB/s")
+    for link in describe_topology(topology)["links"]:
+        table.add_row(link["name"], spoken_link(link["name"]), link["type"], f"{link['gb_per_s']:.4g}")
+    return table
 
 
 def _table(title: str, *columns: str) -> Table:

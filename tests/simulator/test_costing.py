@@ -27,9 +27,9 @@ def test_an_exchange_is_priced_once(spec: str, monkeypatch: pytest.MonkeyPatch) 
     program = build_program(parse_schedule(spec), small_setup(4))
     asked = []
 
-    def count(topology: Any, profile: Any, source: Any, target: Any, size: Any) -> Any:
-        asked.append((target.tobytes(), np.asarray(size).tobytes()))
-        return estimate(topology, profile, source, target, size)
+    def count(topology: Any, profile: Any, source: Any, target: Any, size: Any, *, largest: float) -> Any:
+        asked.append((target.tobytes(), np.asarray(size).tobytes(), largest))
+        return estimate(topology, profile, source, target, size, largest=largest)
 
     estimate = network_costs.estimate_exchange_s
     monkeypatch.setattr(network_costs, "estimate_exchange_s", count)

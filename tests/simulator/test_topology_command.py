@@ -63,3 +63,22 @@ def test_simulations_take_the_variables_too():
     without = attnsim.simulate(**options, **shape, nccl=["NCCL_P2P_DISABLE=1"])
     assert without.inputs["nccl"] == ["NCCL_P2P_DISABLE=1"]
     assert without.communication_s > usual.communication_s
+
+
+def test_links_are_listed_by_the_names_that_faults_take(capsys):
+    code, out, err = run(capsys, "dgx-h100:fabric=fat-tree,nodes-per-leaf=1", "--gpus", "16", "--links", "--json", "-")
+    names = [each["name"] for each in json.loads(out)["links"]]
+    assert code == 0 and "gpu:3->nvs:0" in names and "leaf:0->spine" in names and len(set(names)) == len(names)
+    assert "GPU 3" in err and "gpu:3->nvs:0" in err
+    options = {"schedule": "ring", "topology": "dgx-h100:fabric=fat-tree,nodes-per-leaf=1", "gpus": 16, "seq_len": "8k"}
+    shape = {"heads": 8, "kv_heads": 8, "head_dim": 128}
+    for name in ("gpu:3->nvs:0", "leaf:0->spine"):
+        assert attnsim.simulate(**options, **shape, slow_link=[f"{name}:0.5"]).time_s > 0
+
+
+def test_an_unknown_link_is_told_which_are_alike():
+    with pytest.raises(attnsim.InputError, match="as gpu:3->nvs:0, .* --links lists them"):
+        attnsim.simulate(
+            schedule="ring", topology="dgx-h100", gpus=8, seq_len="8k", heads=8, kv_heads=8, head_dim=128,
+            slow_link=["gpu:3->nvs:1:0.5"],
+        )  # fmt: skip
