@@ -122,7 +122,8 @@ def _largest(parts: Sequence[Column], sent: Column) -> float:
     """Share of the largest tensor of what any rank sends at most; of nothing all."""
     if len(parts) == 1:
         return 1.0
-    if isinstance(sent, int):
-        return max(parts) / sent if sent else 1.0
+    plain = [part for part in parts if isinstance(part, int)]
+    if len(plain) == len(parts) and isinstance(sent, int):
+        return max(plain) / sent if sent else 1.0
     total = float(np.max(sent))
     return min(max(float(np.max(part)) for part in parts) / total, 1.0) if total else 1.0
