@@ -69,8 +69,9 @@ class ResolvedRequest:
 
     @property
     def profile(self) -> HardwareProfile:
-        """The profile of the GPU, loaded."""
-        return load_profile(self.hardware)
+        """The profile of the GPU, loaded; in layers attention takes turns with products."""
+        profile = load_profile(self.hardware)
+        return profile if self.request.layers == "attention" else profile.beside_products()
 
     @property
     def allocator_slack(self) -> float:

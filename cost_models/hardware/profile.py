@@ -131,6 +131,15 @@ class HardwareProfile(Terms):
         attention = self._with_passes(lambda each: {"boost_s": max(0.0, each.boost_s - worked_s)})
         return attention.model_copy(update={"gemm": gemm, "power": self.power.after_work(worked_s)})
 
+    def beside_products(self) -> HardwareProfile:
+        """The GPU where attention takes turns with products: the clock is one, so that it loses at least what they do.
+
+        Where it loses more by itself that stays; measured on training steps, products lose the same in turns as alone.
+        """
+        gemm = self.gemm
+        limit = {"boost_s": gemm.boost_s, "sustained_loss": gemm.sustained_loss, "sustained_s": gemm.sustained_s}
+        return self._with_passes(lambda each: limit if each.sustained_loss < gemm.sustained_loss else {})
+
     def _with_passes(self, change: Callable[[KernelPass], dict[str, float]]) -> HardwareProfile:
         """All passes of all kernels with other terms."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cost_models.hardware import load_hardware
 from cost_models.masks import parse_mask
 from cost_models.models import load_model
 from cost_models.topology import load_topology
@@ -172,3 +173,12 @@ def test_a_pruned_model_is_smaller_everywhere() -> None:
     for text, why in (("heads=half", "no shares"), ("heads=0.3", "whole ones"), ("layers=0.5", "layers")):
         with pytest.raises(InputError, match=why):
             SimulationRequest(**options, prune=text).resolve()
+
+
+def test_attention_in_layers_takes_turns_with_products() -> None:
+    alone = SimulationRequest(seq_len=16384, gpus=1, heads=32, hardware="h100-sxm", topology="dgx-h100")
+    step = SimulationRequest(
+        seq_len=16384, gpus=1, model="llama-3.1-8b", layers="model", hardware="h100-sxm", topology="dgx-h100"
+    )
+    assert alone.resolve().profile == load_hardware("h100-sxm")
+    assert step.resolve().profile == load_hardware("h100-sxm").beside_products()

@@ -51,3 +51,13 @@ def test_an_h100_takes_a_tenth_from_products_after_a_while_and_more_after_most_o
     h100 = load_hardware("h100-sxm")
     rested, soon, late = (estimate_gemm_s(h100, 8192, 8192, 8192, "bf16", worked_s=w) for w in (0.0, 0.4, 0.85))
     assert 1.08 < soon / rested < 1.15 < late / rested < 1.4
+
+
+def test_attention_beside_products_loses_at_least_what_they_do():
+    profile = load_hardware("h100-sxm")
+    beside = profile.beside_products()
+    assert beside.beside_products() == beside
+    assert beside.gemm == profile.gemm
+    for name, curve in beside.kernels.items():
+        alone = profile.kernels[name].backward
+        assert curve.backward.sustained_loss == max(alone.sustained_loss, profile.gemm.sustained_loss)
