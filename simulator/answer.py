@@ -47,7 +47,7 @@ def result_of(run: Run) -> SimulationResult:
         **_amounts(run),
         exact=run.schedule.exact,
         uncertainty=trust.uncertainty(parts, extrapolated=bool(beyond)),
-        timeline=timeline if run.keeps_all else None,
+        timeline=timeline if run.keeps_all and not run.followed else None,
         breakdown=parts,
         saturated_links=run.ran.saturated,
         step_times=run.ran.step_times,

@@ -90,8 +90,7 @@ def run_program(
         ran = Ran("des", neglected, list_saturated(engine.saturation, topology))
     else:
         _tell(program, costs, stretched, observer)
-        tight = len(sharing.tight)
-        ran = Ran("maxplus", (*neglected, *((_neglected_sharing(tight),) if tight else ())))
+        ran = Ran("maxplus", (*neglected, *neglected_sharing(sharing)))
     if not jitter:
         return ran
     return replace(ran, step_times=draw_step_times(program, stretched or costs, jitter, faults.seed, faults.draws))
@@ -138,11 +137,15 @@ def check_kept(faults: FaultOptions) -> None:
         raise InputError(f"lost ranks and jitter are simulated up to {MOST_RANKS} ranks", remedy="use fewer GPUs")
 
 
-def _neglected_sharing(links: int) -> str:
+def neglected_sharing(sharing: Sharing) -> tuple[str, ...]:
+    """What max-plus says of links that are shared, where there are any."""
+    links = len(sharing.tight)
+    if not links:
+        return ()
     what = "1 link is" if links == 1 else f"{links} links are"
     return (
         f"{what} shared: each operation has its fair share as if its transfers started together, and what "
-        "operations on different lanes take from each other of links is neglected"
+        "operations on different lanes take from each other of links is neglected",
     )
 
 

@@ -61,6 +61,18 @@ class CostModel(KernelCosts):
             to_ns, (host.exchange_s, host.collective_s, host.graph_s, host.graph_node_s)
         )
 
+    @property
+    def settled_at(self) -> int | None:
+        """Number of the operation from which on prices do not change with work done; None where they still do."""
+        curve, power = self._profile.kernel(self._kernel), self._profile.power
+        passes = [curve.forward, curve.backward]
+        for each in curve.head_dims.values():
+            passes += [each.forward, each.backward]
+        losses = [self._profile.gemm.sustained_loss, *[each.sustained_loss for each in passes]]
+        if not any(losses) and power == type(power)():
+            return 0
+        return self._worked.settled_at
+
     def host_ns(self, operation: Operation) -> Column:
         """Time the host needs to issue an operation, on each rank."""
         if operation.kind == PROPAGATION:

@@ -22,6 +22,7 @@ from simulator.contention import (
     Ran,
     check_kept,
     most_classes,
+    neglected_sharing,
     run_program,
 )
 from simulator.engines.alike import Alike, Likeness
@@ -29,9 +30,11 @@ from simulator.engines.balance import Balance
 from simulator.engines.maxplus import MaxPlus
 from simulator.engines.memory import Memory
 from simulator.engines.rows import Rows
+from simulator.engines.sharing import Sharing
 from simulator.engines.stretch import Stretched
 from simulator.engines.traffic import Traffic
 from simulator.fanout import Fanout
+from simulator.following import Followed, follow_layers
 from simulator.program.program import Program, Streamed
 from simulator.program.setup import Setup
 from simulator.program.tape import Sink
@@ -95,10 +98,12 @@ class Run:
 
     def follow(self) -> None:
         """Collect what does not depend on time; while the engine runs, where the Program is not kept."""
-        if self._keeps_program:
+        if self._keeps_program and not self.followed:
             _, self.memory, self.traffic, self.balance = self._recorded
             return
         self.memory, self.traffic, self.balance = self._followers()
+        if self.followed:
+            self.followed.replay(self.memory, self.traffic, self.balance)
 
     def _followers(self) -> tuple[Memory, Traffic, Balance]:
         memory = Memory(self.setup.n_ranks, self.costs.workspace_bytes)
@@ -118,6 +123,9 @@ class Run:
         """Run the engine, after `follow`."""
         if stop_after_s is not None:
             self._stop_after(stop_after_s)
+        if self.followed:
+            self._execute_followed(self.followed)
+            return
         if self._keeps_program:
             self.rows = Rows(self.setup.n_ranks)
             topology, request = self.resolved.topology, self.resolved.request
@@ -128,6 +136,16 @@ class Run:
             return
         check_kept(self.resolved.request.faults)
         self._execute_streamed()
+
+    def _execute_followed(self, followed: Followed) -> None:
+        """Copies of the layers that repeat."""
+        if self.keeps_all:
+            capacities = self.resolved.topology.link_capacities_bytes_per_s.tolist()
+            self.ran = Ran("maxplus", neglected_sharing(Sharing.find(followed.program, self.costs, capacities)))
+        else:
+            self.ran = Ran("maxplus", (NOT_KEPT,))
+        self.rows = Rows(self.setup.n_ranks, rank=followed.critical_rank)
+        followed.report(self.rows)
 
     def _execute_streamed(self) -> None:
         """Record anew for each run, and observe the critical rank."""
@@ -171,8 +189,22 @@ class Run:
         return self.setup.n_ranks <= KEPT_RANKS
 
     @cached_property
+    def followed(self) -> Followed | None:
+        """The step from few of its layers, where they repeat exactly and nobody asks for the Program."""
+        request = self.resolved.request
+        asked = self.engine == "des" or (self.keeps_all and (request.timeline or self.engine != "maxplus"))
+        faulty = request.faults.lost_rank is not None or request.faults.jitter
+        if asked or faulty or not request.interference:
+            return None
+        most = self.setup.n_ranks if self.keeps_all else MOST_CLASSES
+        return follow_layers(self.subject.schedule, self.resolved, self._new_costs, most)
+
+    @cached_property
     def costs(self) -> ContendedCosts:
         """Prices of operations."""
+        return self._new_costs()
+
+    def _new_costs(self) -> ContendedCosts:
         slow = self.resolved.request.faults.factors(self.setup.n_ranks)
         if slow:
             return SlowRankCosts(self.resolved.topology, self.profile, self.kernel, slow)

@@ -28,12 +28,21 @@ class Worked:
         """Seconds worked before an operation, rounded down to a step."""
         return STEPS_S[bisect_right(self._from_id, operation.id) - 1]
 
+    @property
+    def settled_at(self) -> int | None:
+        """Number of the operation from which on no more work makes a difference; None where there is none yet."""
+        return self._from_id[-1] if len(self._from_id) == len(STEPS_S) else None
+
     def add(self, operation: Operation, device_ns: Column) -> None:
         """An operation was priced; what is seen again does not count again."""
         if operation.id <= self._last or operation.lane != COMPUTE or len(self._from_id) == len(STEPS_S):
             return
         self._last = operation.id
-        on_one_ns = device_ns if isinstance(device_ns, int) else int(device_ns[len(device_ns) // 2])
-        self._total_s += on_one_ns / 1e9
+        self._total_s += on_middle_ns(device_ns) / 1e9
         while len(self._from_id) < len(STEPS_S) and self._total_s >= STEPS_S[len(self._from_id)]:
             self._from_id.append(operation.id + 1)
+
+
+def on_middle_ns(column: Column) -> int:
+    """On the rank whose work is counted."""
+    return column if isinstance(column, int) else int(column[len(column) // 2])

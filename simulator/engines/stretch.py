@@ -12,6 +12,8 @@ arrival follow the durations with which the recurrence of `maxplus` gives the sa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from simulator.engines.alike import Alike
@@ -41,6 +43,15 @@ class Stretched:
         self._costs, self._alike = costs, alike
         self._engine = DiscreteEvents(program, costs, shared=costs, alike=alike)
         self.makespan_ns = self._engine.run()
+
+    @property
+    def tasks(self) -> Sequence[Task]:
+        """Operations, as they ran; by class of ranks."""
+        return self._engine.tasks
+
+    def spread(self, per_class: Sequence[int] | IntArray) -> IntArray:
+        """A column over ranks."""
+        return np.asarray(per_class, dtype=np.int64)[self._alike.of]
 
     @property
     def finish_ns(self) -> IntArray:

@@ -30,6 +30,7 @@ from simulator.layers.turns import Steps, in_turn
 from simulator.layers.weights import WeightMaker
 from simulator.program.partition import Layout
 from simulator.program.tape import Sink, Tensor
+from simulator.program.units import tell_units
 from simulator.steps.caches import Caches
 from simulator.steps.graphs import Graphed
 from simulator.steps.parameters import ParameterStore
@@ -51,7 +52,7 @@ class InferenceStep:
     """
 
     def __init__(self, plan: Plan, sink: Sink) -> None:
-        self.plan, self._ranks = plan, Ranks(plan, sink)
+        self.plan, self._ranks, self._tell = plan, Ranks(plan, sink), tell_units(sink)
         self.r, context = self._ranks.r, replace(self._ranks.context, absorbed=plan.options.mla == "absorbed")
         self.net = Net(self.r, training=False)
         maker, options = WeightMaker(plan.shape, context.parallel, plan.dtype, fp8=plan.options.fp8), plan.options
@@ -64,6 +65,7 @@ class InferenceStep:
         self._stages = [self.model.stage_layers(stage, plan.grid.pp) for stage in range(plan.grid.pp)]
         self._caches = Caches(plan, self._ranks)
         self.outputs: dict[str, Tensor] = {}
+        self._passes = 0
 
     def prefill(self) -> None:
         """Record prefill of all microbatches."""
@@ -103,12 +105,15 @@ class InferenceStep:
         model, last = self.model, len(self._stages) - 1
         for stage, layers in enumerate(self._stages):
             self._ranks.on(stage)
-            held = [each for index in layers for each in model.layers[index].values()]
-            for each in held:
-                each.bits = 8.0 if each.fp8 else self.plan.options.weight_bits if each.rows > 1 else each.bits
-            held += [model.ends["embed_tokens"]] if stage == 0 else []
-            held += [model.ends["norm"], model.ends["lm_head"]] if stage == last else []
-            self.store.hold(held)
+            for index in layers:
+                self._tell(f"hold {stage}", index)
+                held = list(model.layers[index].values())
+                for each in held:
+                    each.bits = 8.0 if each.fp8 else self.plan.options.weight_bits if each.rows > 1 else each.bits
+                self.store.hold(held)
+            self._tell(f"hold {stage}", None)
+            ends = [model.ends["embed_tokens"]] if stage == 0 else []
+            self.store.hold(ends + ([model.ends["norm"], model.ends["lm_head"]] if stage == last else []))
 
     def _prompts(self, group: range) -> list[list[KvCache]]:
         plan = self.plan
@@ -176,8 +181,12 @@ class InferenceStep:
 
     def _layers(self, model: Model, layers: range, x: Var, caches: Sequence[KvCache]) -> Steps:
         """Layers of a stage on a microbatch."""
+        self._passes += 1
+        section = f"pass {self._passes}"
         for index, cache in zip(layers, caches, strict=True):
+            self._tell(section, index)
             x = yield from model.layer_in_steps(self.net, index, x, cache)
+        self._tell(section, None)
         return x
 
     def _close(self, caches: list[list[KvCache]]) -> None:

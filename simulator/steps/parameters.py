@@ -24,7 +24,7 @@ et al. 2022, arXiv 2110.02861: 4 + 2 (1 + 4/256)).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from simulator.grid import Grid
@@ -206,10 +206,10 @@ class ParameterStore:
 
     # -- optimizer ---------------------------------------------------------------------------------------------------
 
-    def step_units(self, units: Sequence[Iterable[Parameter]]) -> None:
+    def step_units(self, units: Sequence[Iterable[Parameter]], begin: Callable[[int], None] | None = None) -> None:
         """Update the weights of units that are gathered together, from their gradients, which are gone then.
 
-        A weight of two units (a head that is the embedding) is updated with the first.
+        A weight of two units (a head that is the embedding) is updated with the first. ``begin`` is told of each.
         """
         self._pending, self._whole = [], []
         ready, seen = [], set[int]()
@@ -217,7 +217,9 @@ class ParameterStore:
             ready.append([state for state in self._ready(unit) if id(state) not in seen])
             seen |= {id(state) for state in ready[-1]}
         here = [self._here(states) for states in ready[:1]]
-        for states, after in zip(ready, (*ready[1:], []), strict=True):
+        for number, (states, after) in enumerate(zip(ready, (*ready[1:], []), strict=True)):
+            if begin is not None:
+                begin(number)
             here.append(self._here(after))
             self._step(states, here.pop(0))
         self._away.settle()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from simulator.layers.checkpoint import checkpoint
 from simulator.layers.core import Kept
@@ -20,6 +21,7 @@ from simulator.layers.parameter import Parameter
 from simulator.layers.preference import preference_loss
 from simulator.layers.weights import WeightMaker
 from simulator.program.tape import Sink, Tensor
+from simulator.program.units import tell_units
 from simulator.steps.parameters import ParameterStore
 from simulator.steps.pipeline import BACKWARD, FORWARD, SEND, Task, one_forward_one_backward
 from simulator.steps.plan import Plan
@@ -27,6 +29,8 @@ from simulator.steps.ranks import Ranks
 from simulator.steps.reference import reference_of
 
 Unit = tuple[Sequence[Parameter], Callable[[Net, Var | None], Var | None]]
+
+OPTIMIZER = "optimizer"
 
 
 @dataclass
@@ -53,7 +57,7 @@ class TrainingStep:
     """
 
     def __init__(self, plan: Plan, sink: Sink) -> None:
-        self.plan, self._ranks = plan, Ranks(plan, sink)
+        self.plan, self._ranks, self._tell = plan, Ranks(plan, sink), tell_units(sink)
         self.r, context = self._ranks.r, self._ranks.context
         maker, options = WeightMaker(plan.shape, context.parallel, plan.dtype, fp8=plan.options.fp8), plan.options
         self.model = Model(context, maker, options.loss_chunks, options.parsed_method, options.ep)
@@ -74,7 +78,8 @@ class TrainingStep:
         units = [self._units(part) for part in range(self.plan.parts)]
         for part, each in enumerate(units):
             self._ranks.on(part % stages)
-            for weights, _ in each:
+            for number, (weights, _) in enumerate(each):
+                self._begin("hold", part, number)
                 self.store.hold(weights)
         for part, kind, microbatch in one_forward_one_backward(stages, options.microbatches, options.virtual_stages):
             if kind in SEND.values():
@@ -83,11 +88,13 @@ class TrainingStep:
                 self._backward(part, microbatch, units[part])
             else:
                 self._forward(part, microbatch, units[part])
-        self.r.phase = "optimizer"
+        self.r.phase = OPTIMIZER
         self._ranks.on(*range(stages))
+        begin = partial(self._begin, OPTIMIZER, 0) if len(units) == 1 else None
         for stage in range(stages):
             self._ranks.on(stage)
-            self.store.step_units([weights for part in units[stage::stages] for weights, _ in part])
+            self.store.step_units([weights for part in units[stage::stages] for weights, _ in part], begin)
+        self._tell("close", None)
         outputs = {f"{name} {index}": tensor for index, rows in enumerate(self.losses)
                    for name, tensor in zip(("lse", "target"), rows, strict=True)}  # fmt: skip
         self.r.close(outputs | self.store.updated)
@@ -104,6 +111,12 @@ class TrainingStep:
         if part == parts - 1:
             units.append(([model.ends["norm"], model.ends["lm_head"]], self._loss))
         return units
+
+    def _begin(self, section: str, part: int, number: int) -> None:
+        """Tell of a unit of a part."""
+        layers = self.model.stage_layers(part, self.plan.parts)
+        layer = layers[0] + number - (part == 0)
+        self._tell(f"{section} {part}", layer if layer in layers else None)
 
     def _embed(self, net: Net, _: Var | None) -> Var:
         return self.model.embed(net, self._ranks.ids("ids", self._microbatch))
@@ -141,8 +154,10 @@ class TrainingStep:
         x = Var(self._activations.pop((part, microbatch)), Slot()) if part else None
         run.entry = x.slot if x else None
         self._ranks.on(part % self.plan.grid.pp)
+        self._tell(f"begin forward {part}.{microbatch}", None)
         self.store.gather(units[0][0])
         for number, (weights, unit) in enumerate(units):
+            self._begin(f"forward {microbatch} of", part, number)
             if number + 1 < len(units):
                 self.store.gather(units[number + 1][0])
             run.marks.append(run.net.mark())
@@ -161,8 +176,10 @@ class TrainingStep:
             run.exit_slot.grad = self._gradients.pop((part, microbatch))
         self._ranks.on(part % self.plan.grid.pp)
         last = microbatch == self.plan.options.microbatches - 1
+        self._tell(f"begin backward {part}.{microbatch}", None)
         self.store.gather(units[-1][0])
         for number in reversed(range(len(units))):
+            self._begin(f"backward {microbatch} of", part, number)
             weights = units[number][0]
             if number:
                 self.store.gather(units[number - 1][0])
