@@ -176,7 +176,9 @@ def test_a_pruned_model_is_smaller_everywhere() -> None:
 
 
 def test_attention_in_layers_takes_turns_with_products() -> None:
-    alone = SimulationRequest(seq_len=16384, gpus=1, heads=32, hardware="h100-sxm", topology="dgx-h100")
+    alone = SimulationRequest(
+        seq_len=16384, gpus=1, heads=32, kv_heads=8, head_dim=128, hardware="h100-sxm", topology="dgx-h100"
+    )
     step = SimulationRequest(
         seq_len=16384, gpus=1, model="llama-3.1-8b", layers="model", hardware="h100-sxm", topology="dgx-h100"
     )
