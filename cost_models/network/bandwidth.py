@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cost_models.network.channels import RING
 from cost_models.network.collectives import estimate_collective
 from cost_models.network.communicator import communicator
 from cost_models.network.exchange import flow_terms, link_weights
@@ -23,7 +24,6 @@ from cost_models.network.flows import route_flows
 from cost_models.network.graphs import find_graph
 from cost_models.network.loads import all_to_all_loads, between_nodes, channel_loads
 from cost_models.network.node import Node
-from cost_models.network.search import RING
 from cost_models.network.staging import hops
 from cost_models.topology import ClusterTopology, Route
 

@@ -19,9 +19,9 @@ from math import ceil
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cost_models.network.channels import BALANCED_TREE, RING, Graph
 from cost_models.network.graphs import find_collnet, find_graph, find_nvls
 from cost_models.network.node import Node
-from cost_models.network.search import BALANCED_TREE, RING, Graph
 from cost_models.network.staging import StagedRate, staged_rate
 from cost_models.topology import ClusterTopology, NcclSettings
 from cost_models.topology.links import GB_PER_S, nvlink_bytes_per_s

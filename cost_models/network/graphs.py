@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
 
+from cost_models.network.channels import BALANCED_TREE, RING, TREE, Channel, Graph
 from cost_models.network.cuts import Cuts
 from cost_models.network.node import Node
-from cost_models.network.search import BALANCED_TREE, RING, TREE, Channel, Graph, Search
+from cost_models.network.search import Search
 from cost_models.topology.paths import PathType
 
 _INTRA = {

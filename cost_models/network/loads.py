@@ -13,9 +13,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from cost_models.network.channels import RING, Graph
 from cost_models.network.flows import route_flows
 from cost_models.network.node import Node
-from cost_models.network.search import RING, Graph
 from cost_models.topology import ClusterTopology
 from cost_models.topology.links import GB_PER_S
 

@@ -6,8 +6,7 @@ ends when it is perfect or has taken too many steps, as in NCCL.
 
 Between nodes a channel comes in by one NIC, visits all GPUs and goes out (a tree: by the NIC of its first GPUs).
 
-Budgets are kept in MB/s, rounded to whole ones after every step as NCCL rounds to 0.001 GB/s. What a step asks again
-and again (what a way costs at this speed, which GPU is tried next) is found once per search.
+What a step asks again and again (what a way costs at this speed, which GPU is tried next) is found once per search.
 
 Source: NVIDIA/nccl 2.30.7 src/graph/search.cc (ncclTopoSearchRec and what it calls, ncclTopoCompareGraphs).
 """
@@ -15,55 +14,15 @@ Source: NVIDIA/nccl 2.30.7 src/graph/search.cc (ncclTopoSearchRec and what it ca
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from cost_models.network.budget import MB_PER_GB, Budget, Cost, cost_of
+from cost_models.network.channels import RING, Channel, Graph
 from cost_models.network.cuts import Cuts, End
-from cost_models.network.node import Node, Way
-from cost_models.topology.paths import PathType
+from cost_models.network.node import Node
 
-RING, BALANCED_TREE, TREE = "ring", "balanced tree", "tree"
 _STEPS, _STEPS_SAME = 2**12, 2**8
 """Steps of one search; NCCL allows 2^14 without the test that spares hopeless ones."""
-_MB_PER_GB = 1e3
-
-Cost = tuple[tuple[int, float], ...]
-"""Links of a way, and what a channel takes of each (MB/s)."""
-
-
-@dataclass(frozen=True)
-class Channel:
-    """One channel: GPUs (local ranks) in order, and the ports by which it comes in and goes out (-1 inside a node)."""
-
-    gpus: tuple[int, ...]
-    net_in: int = -1
-    net_out: int = -1
-
-
-@dataclass(frozen=True)
-class Graph:
-    """Channels of one pattern, and what each may carry.
-
-    Attributes
-    ----------
-    intra_gb_per_s, inter_gb_per_s : of each channel, inside a node and between nodes.
-    type_intra, type_inter : worst paths used.
-    same_channels : all channels visit the GPUs in one order.
-    """
-
-    pattern: str
-    channels: tuple[Channel, ...] = ()
-    intra_gb_per_s: float = 0.0
-    inter_gb_per_s: float = 0.0
-    type_intra: PathType = PathType.LOC
-    type_inter: PathType = PathType.LOC
-    same_channels: bool = True
-    cross_nic: int = 0
-    hops: int = 0
-
-    @property
-    def bus_gb_per_s(self) -> float:
-        """What all channels carry inside a node."""
-        return len(self.channels) * self.intra_gb_per_s
 
 
 class Search:
@@ -77,15 +36,16 @@ class Search:
     def __init__(self, node: Node, wanted: Graph, best: Graph, least: int, most: int, cuts: Cuts) -> None:
         self.node, self.wanted, self.best, self.least, self.most = node, wanted, best, least, most
         self.ring, self.nets, self.n_gpus = wanted.pattern == RING, node.nets, node.n_gpus
-        self.left = [rate * _MB_PER_GB for rate in node.capacities]
+        self.budget = Budget(node.capacities)
+        self.left, self._take, self._give_back = self.budget.left, self.budget.take, self.budget.give_back
         self.ports = dict(node.net_gb_per_s)
         self.port_speed = int(wanted.inter_gb_per_s)
         self.steps = _STEPS_SAME if wanted.same_channels else _STEPS
-        self.hops, self.channels = 0, list[Channel]()
+        self.channels = list[Channel]()
         self.perfect = False
         speeds, types = (wanted.intra_gb_per_s, wanted.inter_gb_per_s), (wanted.type_intra, wanted.type_inter)
-        self.inside = {hop: _cost(way, speeds[0], types[0]) for hop, way in node.gpu_ways.items()}
-        self.outward = {end: _cost(way, speeds[1], types[1]) for end, way in node.out_ways.items()}
+        self.inside = {hop: cost_of(way, speeds[0], types[0]) for hop, way in node.gpu_ways.items()}
+        self.outward = {end: cost_of(way, speeds[1], types[1]) for end, way in node.out_ways.items()}
         self.inward = {
             (net, gpu): cost and tuple((link ^ 1, taken) for link, taken in reversed(cost))
             for (gpu, net), cost in self.outward.items()
@@ -100,7 +60,7 @@ class Search:
 
     def _ends(self, by_gpu: Sequence[Sequence[End]]) -> list[list[tuple[int, float]]]:
         """For each GPU, links and what a channel takes of them."""
-        mb_per_s = self.wanted.intra_gb_per_s * _MB_PER_GB
+        mb_per_s = self.wanted.intra_gb_per_s * MB_PER_GB
         return [[(link, mb_per_s * share) for link, share in each] for each in by_gpu]
 
     def _bound(self) -> int:
@@ -110,7 +70,7 @@ class Search:
         if not self.ring:
             return self.most
         rates = [sum(self.left[link] for link in {link for link, _ in each}) for each in self.exits]
-        return int(min(rates, default=0.0) / _MB_PER_GB / self.wanted.intra_gb_per_s + 1e-9)
+        return int(min(rates, default=0.0) / MB_PER_GB / self.wanted.intra_gb_per_s + 1e-9)
 
     def _add_channel(self) -> None:
         if self.perfect or self.steps <= 0 or self._hopeless():
@@ -189,7 +149,7 @@ class Search:
             if gpu in gpus and len(gpus) < self.n_gpus:
                 continue
             for net in self._exit_ports(gpu, net_in):
-                if self._fits(self.outward[gpu, net]):
+                if self.budget.fits(self.outward[gpu, net]):
                     return True
         return False
 
@@ -248,42 +208,6 @@ class Search:
             return
         rate, known_rate = len(self.channels) * found.intra_gb_per_s, known.bus_gb_per_s
         alike = (found.pattern, found.cross_nic) == (known.pattern, known.cross_nic)
-        if rate > known_rate or (rate == known_rate and alike and self.hops < known.hops):
-            self.best = replace(found, channels=tuple(self.channels), hops=self.hops)
+        if rate > known_rate or (rate == known_rate and alike and self.budget.hops < known.hops):
+            self.best = replace(found, channels=tuple(self.channels), hops=self.budget.hops)
             self.perfect = len(self.channels) == self.most
-
-    def _take(self, cost: Cost | None) -> bool:
-        """Take a channel's speed from the links of a way; nothing is taken if it is not left."""
-        if cost is None:
-            return False
-        left = self.left
-        for link, taken in cost:
-            if left[link] < taken:
-                return False
-        for link, taken in cost:
-            left[link] = round(left[link] - taken)
-        self.hops += len(cost)
-        return True
-
-    def _give_back(self, cost: Cost | None) -> None:
-        if cost:
-            left = self.left
-            for link, taken in cost:
-                left[link] = round(left[link] + taken)
-            self.hops -= len(cost)
-
-    def _fits(self, cost: Cost | None) -> bool:
-        if cost is None:
-            return False
-        left = self.left
-        for link, taken in cost:  # noqa: SIM110 - called some 10^5 times
-            if left[link] < taken:
-                return False
-        return True
-
-
-def _cost(way: Way, speed_gb_per_s: float, farthest: PathType) -> Cost | None:
-    """What a channel takes of the links of a way, None where the way is too far."""
-    if way.type > farthest:
-        return None
-    return tuple((link, speed_gb_per_s * _MB_PER_GB * share) for link, share in zip(way.links, way.shares, strict=True))

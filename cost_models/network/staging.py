@@ -16,8 +16,8 @@ from collections import Counter
 from dataclasses import dataclass
 from math import inf
 
+from cost_models.network.channels import Graph
 from cost_models.network.node import Node
-from cost_models.network.search import Graph
 from cost_models.topology.links import HOST_LINKS
 
 

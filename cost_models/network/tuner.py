@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from math import log2
 
 from cost_models.network import collnet
+from cost_models.network.channels import Graph
 from cost_models.network.communicator import Communicator
-from cost_models.network.search import Graph
 from cost_models.topology.paths import PathType
 from traces.errors import InputError
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from cost_models.network import graphs
+from cost_models.network.channels import BALANCED_TREE, RING
 from cost_models.network.graphs import find_graph, find_nvls
 from cost_models.network.node import Node
-from cost_models.network.search import BALANCED_TREE, RING, Search
+from cost_models.network.search import Search
 from cost_models.topology import load_topology
 from cost_models.variation import parse_variation
 
