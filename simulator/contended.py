@@ -55,6 +55,8 @@ class ContendedCosts(CostModel):
         super().__init__(topology, profile, kernel, prices=shared_prices(topology, profile, kernel))
         self.communication_first = profile.interference.communication_first
         self.memory_bytes_per_s = profile.hbm_bytes_per_s * profile.elementwise.efficiency["copy"]
+        linked = topology.n_ranks > 1 and topology.route(0, 1).kind == "nvlink"
+        self._left = profile.interference.communication_share if linked else {}
         self._with_fewer: dict[int, CostModel] = {}
         self._occupied: dict[Hashable, Occupancy] = {}
         self._handing: dict[Hashable, Handing] = {}
@@ -98,6 +100,12 @@ class ContendedCosts(CostModel):
             return work.bytes_read + work.bytes_written
         occupied = self._occupancy(operation)
         return occupied.traffic_bytes.astype(np.int64) if occupied else 0
+
+    def leaves(self, operation: Operation) -> float:
+        """Share of its rate that communication keeps beside a kernel."""
+        if not isinstance(operation.work, Attention):
+            return 1.0
+        return self._left.get(f"{self._kernel}_{operation.work.direction}", 1.0)
 
     def handing(self, operation: Operation, rank: int) -> Handing:
         """When an operation's kernels hand out blocks on a rank."""

@@ -88,11 +88,12 @@ class CostModel(KernelCosts):
     def _issue_ns(self, operation: Operation) -> Column:
         work = operation.work
         if isinstance(work, Exchange):
-            return self._exchange_ns
+            return self._kinds_ns.get(operation.kind, self._exchange_ns)
         if isinstance(work, Collective):
-            return self._collective_ns
+            return self._kinds_ns.get(operation.kind, self._collective_ns)
         if isinstance(work, Attention):
-            return self._launches(work) * (self._attention_host_ns(work) + self._delta_ns(work))
+            issuing = self._launches(work) * (self._attention_host_ns(work) + self._delta_ns(work))
+            return issuing + self._put_together_launches(work) * self._kinds_ns.get("merge", self._kernel_ns)
         times = len(work.shapes) if isinstance(work, Gemm) else 1
         return self._kinds_ns.get(operation.kind, self._kernel_ns) * times
 

@@ -21,6 +21,8 @@ from cost_models.kernels import (
     estimate_gemm_s,
     estimate_stencil_s,
     launches_of,
+    put_together_bytes,
+    put_together_launches,
 )
 from cost_models.masks import Lowering
 from simulator.prices import Prices, array_to_ns, shrink, to_ns
@@ -46,18 +48,30 @@ class KernelCosts:
     def workspace_bytes(self, operation: Operation) -> Column:
         """Memory an operation needs while it runs besides its buffers, on each rank."""
         work = operation.work
-        if not isinstance(work, Attention) or work.direction == "forward":
+        if not isinstance(work, Attention):
             return 0
+        direction = work.direction
         shape, delta, curve = attention_shape(work), work.precomputed_delta, self._profile.kernel(self._kernel)
 
         def need(lowering: Lowering, _: int) -> int:
             launches = [launch for call in lowering.calls for launch in launches_of(curve, call)]
             needed = [
-                attention_workspace_bytes(self._kernel, each, shape, precomputed_delta=delta) for each in launches
+                attention_workspace_bytes(self._kernel, each, shape, precomputed_delta=delta)
+                for each in (launches if direction == "backward" else ())
             ]
-            return max(needed, default=0)
+            return put_together_bytes(launches, shape, direction, max(needed, default=0))
 
-        return self._prices.per_lowering(("workspace", shape, delta), work.lowering, need)
+        return self._prices.per_lowering(("workspace", shape, delta, direction), work.lowering, need)
+
+    def _put_together_launches(self, work: Attention) -> Column:
+        """Memory-bound kernels that put together what several launches made of the same rows, on each rank."""
+        shape, curve = attention_shape(work), self._profile.kernel(self._kernel)
+
+        def count(lowering: Lowering, _: int) -> int:
+            launches = [launch for call in lowering.calls for launch in launches_of(curve, call)]
+            return put_together_launches(launches, shape, work.direction)
+
+        return self._prices.per_lowering(("put together", shape, work.direction), work.lowering, count)
 
     def _launches(self, work: Attention) -> Column:
         """Attention calls that each rank launches."""

@@ -60,7 +60,7 @@ def fit_host(records: Sequence[CalibrationRecord]) -> HostTerms:
     }  # fmt: skip
     first_s = float(np.median(list(extra.values()))) if extra else 0.0
     first = _by_kind(extra)
-    kinds = {_term(name): _warm(turns, first_s) for name, turns in found.items() if name not in COMMUNICATION}
+    kinds = {_term(name): _warm(turns, first_s) for name, turns in found.items() if not _to_itself(name, turns)}
     return HostTerms(calls.kernel_s or float(np.median(list(kinds.values()))), kinds, first, first_s, calls.attention)
 
 
@@ -76,6 +76,11 @@ def _medians(records: Sequence[CalibrationRecord]) -> Medians:
             kind = f"{p['kernel']} {kind}"
         found.setdefault(kind, {})[str(p["turn"])] = record.median_s
     return found
+
+
+def _to_itself(name: str, turns: Mapping[str, float]) -> bool:
+    """Whether it is communication of a rank with itself, which is another matter."""
+    return name in COMMUNICATION and set(turns) == {"alone"}
 
 
 def _warm(turns: Mapping[str, float], first_s: float) -> float:

@@ -27,6 +27,7 @@ class HostOfPair:
     ----------
     terms, tables : numbers of ``[host]``, and of its tables.
     reference, basis : of the tables. calls_reference : of what was fitted to whole calls.
+    shares : of the rate that communication keeps beside kernels (`InterferenceTerms.communication_share`).
     call_errors : half-widths of the band of whole calls, by kind of link.
     """
 
@@ -36,6 +37,7 @@ class HostOfPair:
     basis: str = "calibrated"
     calls: Mapping[str, float] = field(default_factory=dict)
     call_errors: Mapping[str, float] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
     calls_reference: str = ""
 
 
@@ -91,6 +93,9 @@ def _host(host: HostOfPair) -> Iterator[str]:
     values = {**host.terms, **host.calls}
     if values:
         yield "[host]\n" + "".join(f"{name} = {value:.4g}\n" for name, value in values.items())
+    if host.shares:
+        shares = "".join(f"{name} = {share:.3g}\n" for name, share in sorted(host.shares.items()))
+        yield f"[interference.communication_share]\n{shares}"
     for name, table in host.tables.items():
         yield f"[host.{name}]\n" + "".join(f"{kind} = {s:.4g}\n" for kind, s in sorted(table.items()))
 
@@ -100,7 +105,9 @@ def _host_sources(host: HostOfPair) -> Iterator[str]:
     terms += [f"host.{name}.{kind}" for name, table in host.tables.items() for kind in sorted(table)]
     if terms:
         yield _source(terms, host.basis, host.reference)
-    fitted = [f"host.{name}" for name in host.calls] + [f"links.{kind}.call_error" for kind in host.call_errors]
+    fitted = [f"host.{name}" for name in host.calls]
+    fitted += [f"interference.communication_share.{name}" for name in sorted(host.shares)]
+    fitted += [f"links.{kind}.call_error" for kind in host.call_errors]
     if fitted:
         yield _source(fitted, "calibrated", host.calls_reference)
 
@@ -118,6 +125,7 @@ def render_pair_report(pairs: Sequence[PairFit], links: Sequence[LinkFit], host:
     if host is not None and host.calls:
         parts.append(f"## Calls ({host.calls_reference})\n\n| term | value |\n|---|---|")
         parts += [f"| {name} | {value:.4g} |" for name, value in host.calls.items()]
+        parts += [f"| share of communication beside {name} | {value:.3g} |" for name, value in host.shares.items()]
         parts += [f"| call_error over {kind} | {value:.3g} |" for kind, value in host.call_errors.items()]
         parts.append("")
     return "\n".join(parts) + "\n"

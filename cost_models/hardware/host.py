@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cost_models.hardware.terms import Positive, Ratio, Seconds, Share, Terms
+from cost_models.hardware.terms import Positive, Seconds, Share, Terms
 
 
 class HostCosts(Terms):
@@ -29,7 +29,7 @@ class HostCosts(Terms):
     first: dict[str, Seconds] = {}
     first_s: Seconds = 0.0
     cold: bool = False
-    isolated: Ratio = 1.0
+    isolated: Positive = 1.0
     isolated_error: Share = 0.0
 
     def alone(self) -> HostCosts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import model_validator
 
 from cost_models.hardware.links import LINK_KINDS
-from cost_models.hardware.terms import Count, Positive, Terms
+from cost_models.hardware.terms import Count, Fraction, Positive, Terms
 
 
 class InterferenceTerms(Terms):
@@ -28,11 +28,15 @@ class InterferenceTerms(Terms):
     ----------
     sms_per_channel : multiprocessors that a channel keeps from kernels.
     communication_first : whether communication gets them before blocks of kernels that run already.
+    communication_share : of the rate alone that communication over NVLink keeps beside an attention kernel, by
+        KERNEL_DIRECTION; all of it beside others. A channel has so much under way, and memory that a kernel loads
+        answers later. Measured as 0.68 beside cuDNN's backward, whatever the channels.
     send_traffic, receive_traffic : bytes of memory traffic per byte sent and received, by kind of link.
     """
 
     sms_per_channel: Count = 1
     communication_first: bool = False
+    communication_share: dict[str, Fraction] = {}
     send_traffic: dict[str, Positive] = {
         "nvlink": 1.0, "c2c": 1.0, "pcie": 1.0, "shm": 1.0, "net": 3.0, "socket": 1.0
     }  # fmt: skip

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from cost_models.kernels.elementwise import estimate_elementwise_s
 from cost_models.kernels.launch_times import LaunchTimes, count_tokens
-from cost_models.kernels.launches import launches_of, merged_rows
+from cost_models.kernels.launches import launches_of
+from cost_models.kernels.put_together import estimate_put_together_s
 from cost_models.kernels.shape import AttentionShape
 from cost_models.masks import MAX_LAUNCHES, KernelCall
 
@@ -29,15 +30,15 @@ class AttentionTimes(LaunchTimes):
         """Time of all calls of a lowering, in seconds, after ``worked_s`` of work without a rest."""
         if self.together(calls):
             return self.launch_s(tuple(calls), worked_s)
-        total = 0.0
+        total, made = 0.0, list[KernelCall]()
         for call in calls:
             launches = launches_of(self.curve, call)
             for launch in launches:
                 total += self.launch_s((launch,), worked_s + total)
             if len(launches) > 1 and not self.curve.windows:
-                total += self._joined_s(call)
                 total += sum(self._gathered_s(launch) for launch in launches)
-        return total
+            made += launches
+        return total + estimate_put_together_s(self.profile, made, self.shape, self.direction)
 
     def together(self, calls: Sequence[KernelCall]) -> bool:
         """Whether calls are one launch of a kernel for general masks."""
@@ -49,26 +50,6 @@ class AttentionTimes(LaunchTimes):
             return 0.0
         sizes = gathered_bytes(launch, self.shape)
         return sum(float(estimate_elementwise_s(self.profile, size, size, "copy")) for size in sizes)
-
-    def _joined_s(self, call: KernelCall) -> float:
-        """Putting together what launches made of one segment: a merge in fp32 and a cast, or sums of gradients."""
-        shared, profile, shape = merged_rows(call), self.profile, self.shape
-        if not shared:
-            return 0.0
-        rows, columns = count_tokens((call,))
-        queries, keys = (
-            rows * shape.problems * shape.v_head_dim,
-            columns * shape.batch * shape.kv_heads * shape.v_head_dim,
-        )
-        e = shape.element_bytes
-        if self.direction == "forward":
-            seconds = estimate_elementwise_s(profile, 0, 4 * queries, "fill")
-            merged = queries + shared * shape.problems * shape.v_head_dim
-            seconds += estimate_elementwise_s(profile, (4 + e) * merged, 4 * merged, "merge")
-            return float(seconds + estimate_elementwise_s(profile, 4 * queries, e * queries, "copy"))
-        filled = e * (queries + 2 * keys)
-        seconds = estimate_elementwise_s(profile, 0, filled, "fill")
-        return float(seconds + estimate_elementwise_s(profile, 2 * filled, filled, "accumulate"))
 
 
 def estimate_attention_s(

@@ -184,6 +184,20 @@ def count_tokens(calls: tuple[KernelCall, ...]) -> tuple[int, int]:
     return sum(s.q_stop - s.q_start for s in segments), sum(s.k_stop - s.k_start for s in segments)
 
 
+def span_tokens(calls: tuple[KernelCall, ...]) -> tuple[int, int]:
+    """Rows and columns from the first segment to the last, as the kernels around a variable-length one go over all.
+
+    >>> from cost_models.masks import Segment
+    >>> span_tokens((KernelCall((Segment(2, 4, 0, 3), Segment(8, 9, 5, 8)), None, 0),))
+    (7, 8)
+    """
+    if len(calls) > 1 or len(calls[0].segments) == 1:
+        return count_tokens(calls)
+    segments = calls[0].segments
+    first, last = min(s.q_start for s in segments), max(s.q_stop for s in segments)
+    return last - first, max(s.k_stop for s in segments) - min(s.k_start for s in segments)
+
+
 def attention_bytes(calls: Sequence[KernelCall], shape: AttentionShape, direction: str) -> float:
     """Least that the main kernels of some calls move to and from memory."""
     return sum([_bytes(*count_tokens((call,)), shape, direction) for call in calls])
@@ -213,7 +227,7 @@ def estimate_around_s(
     """
     if direction == "forward":
         return 0.0
-    rows, columns = count_tokens(calls)
+    rows, columns = span_tokens(calls)
     e, d, dv = shape.element_bytes, shape.head_dim, shape.v_head_dim
     queries, keys = rows * shape.problems, columns * shape.problems
     seconds = estimate_before_s(profile, calls, shape, direction, computes_delta=computes_delta)
@@ -235,7 +249,7 @@ def estimate_before_s(
     """The kernel before the main one of a launch, in seconds: in backward delta and clearing, none in forward."""
     if direction == "forward":
         return 0.0
-    queries = count_tokens(calls)[0] * shape.problems
+    queries = span_tokens(calls)[0] * shape.problems
     delta = (2 * shape.v_head_dim * shape.element_bytes, 4) if computes_delta else (0, 0)
     read, written = queries * delta[0], queries * (delta[1] + 4 * shape.head_dim)
     return float(estimate_elementwise_s(profile, read, written, "copy"))

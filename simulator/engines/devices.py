@@ -153,6 +153,7 @@ class _Device:
     taken: int = 0
     moving: dict[Moving, float] = field(default_factory=dict)
     stretch: float = 1.0
+    leaves: float = 1.0
 
 
 class Devices:
@@ -186,7 +187,7 @@ class Devices:
         """The kernel has ended."""
         device = self._devices[rank]
         device.kernel = None
-        if device.stretch > 1.0:
+        if device.stretch > 1.0 or device.leaves < 1.0:
             self._change(rank)
 
     def room(self, rank: int) -> Any:
@@ -245,13 +246,14 @@ class Devices:
             if device.moving:
                 wanted = sum(device.moving.values()) + (kernel.use.traffic[rank] if kernel else 0.0)
                 stretch = max(1.0, wanted / self._memory)
-            if stretch != device.stretch:
-                device.stretch = stretch
+            leaves = kernel.use.leaves if kernel else 1.0
+            if (stretch, leaves) != (device.stretch, device.leaves):
+                device.stretch, device.leaves = stretch, leaves
                 affected.update(dict.fromkeys(device.moving))
             if kernel is not None:
                 taken = device.taken - kernel.unseen
                 kernel.set_speed(1.0 / max(kernel.use.slowdown(taken)[rank] if taken else 1.0, stretch), now_ns)
         for moving in affected:
-            slowest = max([self._devices[rank].stretch for rank in self._ranks_of[moving]])
-            moving.set_speed(1.0 / slowest, now_ns)
+            ends = [self._devices[rank] for rank in self._ranks_of[moving]]
+            moving.set_speed(min([each.leaves / each.stretch for each in ends]), now_ns)
         self._changed, self._fresh = {}, {}

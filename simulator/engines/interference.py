@@ -7,7 +7,8 @@ times what memory sustains, all of them go 1 / u as fast,
 
     u = max(1, sum of traffic_i / time_i / memory rate),   kernel: min(d / d_s, 1 / u),   communication: 1 / u,
 
-no traffic_i / time_i more than the memory rate. A transfer is as slow as the slower of its ends, a collective as its
+no traffic_i / time_i more than the memory rate. Beside attention communication keeps a measured share of that besides
+(`InterferenceTerms.communication_share`). A transfer is as slow as the slower of its ends, a collective as its
 slowest rank.
 
 Communication gets its SMs when a running kernel has handed out its last blocks: a multiprocessor that becomes free
@@ -46,6 +47,9 @@ class SharedCosts(Costs, Protocol):
 
     def slower_ns(self, operation: Operation, taken: int) -> Column:
         """Time of a kernel alone with so many multiprocessors less."""
+
+    def leaves(self, operation: Operation) -> float:
+        """Share of its rate that communication keeps beside a kernel."""
 
     def handing(self, operation: Operation, rank: int) -> Sequence[tuple[float, float]]:
         """When its kernels hand out blocks on a rank: (from, until) in order, as shares of its time alone."""

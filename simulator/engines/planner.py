@@ -49,6 +49,11 @@ class Use:
         moved, memory = self._alike.pick(self._shared.traffic_bytes(self._operation)), self._shared.memory_bytes_per_s
         return [min(each / max(time_ns, 1) * 1e9, memory) for each, time_ns in zip(moved, self._device_ns, strict=True)]
 
+    @cached_property
+    def leaves(self) -> float:
+        """Share of its rate that communication keeps beside it."""
+        return self._shared.leaves(self._operation)
+
     def handing(self, rank: int) -> Sequence[tuple[float, float]]:
         """When its kernels hand out blocks: (from, until), as shares of its time alone."""
         return self._shared.handing(self._operation, int(self._alike.first[rank]))

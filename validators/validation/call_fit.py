@@ -10,7 +10,8 @@ That is the quantile of split conformal prediction: on configurations drawn alik
 are made of (Vovk et al. 2005; Lei et al. 2018, section 2.2). Schedules of one configuration err alike, so that
 configurations count, not runs. Runs that judge are to be drawn from another seed.
 
-On several GPUs what a hop and a collective take to issue is fitted with the factor, to all runs of ours,
+On several GPUs what a hop and a collective take to issue is fitted with the factor, to all runs of ours, where it was
+not measured by kind:
 
     time to issue = isolated x (that of operations on one GPU) + hops x exchange + collectives x collective
 
@@ -110,7 +111,7 @@ def _fit_host(runs: Sequence[MeasuredRun], plain: HardwareProfile, topology: str
     issued = np.array([run.issued_s for run in runs], dtype=float)
     silent = _with_host(plain, {"exchange_s": 0.0, "collective_s": 0.0})
     work = np.array([expected_s(silent, topology, run) for run in runs])
-    if all(run.configuration.ranks == 1 for run in runs):
+    if all(run.configuration.ranks == 1 for run in runs) or "exchange" in plain.host.kinds:
         return {"isolated": float(np.median(issued / work))}
     hops, collectives = (
         np.array([expected_s(_with_host(silent, {name: 1e-3}), topology, run) for run in runs]) - work for name in HOPS

@@ -8,6 +8,7 @@ runs                 whole calls                    -> the factor, hops, collect
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cost_models.calibration.host import fit_host
@@ -18,6 +19,7 @@ from cost_models.hardware.load import parse_hardware
 from traces.errors import InputError
 from traces.records import latest, read_records
 from validators.shown import shown_path
+from validators.validation.beside_fit import fit_beside
 from validators.validation.call_fit import fit_calls
 from validators.validation.runs import RunFolder
 
@@ -71,7 +73,12 @@ def _host_of(folder: Path, profile: HardwareProfile) -> HostOfPair:
 
 
 def _with_calls(host: HostOfPair, runs: Sequence[Path], profile: HardwareProfile, topology: str | None) -> HostOfPair:
-    terms = fit_calls([RunFolder(each) for each in runs], profile, topology)
+    folders = [RunFolder(each) for each in runs]
+    shares = fit_beside(folders, profile, topology)
+    beside = profile.interference.model_copy(update={"communication_share": dict(shares)})
+    terms = fit_calls(folders, profile.model_copy(update={"interference": beside}), topology)
     calls = {"isolated": terms.isolated, "isolated_error": terms.isolated_error, **terms.communication}
     reference = f"{terms.runs} runs in {', '.join(map(shown_path, runs))}"
-    return HostOfPair(host.terms, host.tables, host.reference, host.basis, calls, terms.link_errors, reference)
+    return replace(
+        host, calls=calls, call_errors=terms.link_errors, calls_reference=reference, shares=shares
+    )  # fmt: skip

@@ -29,6 +29,10 @@ class FewPrices:
         self._price = {operation.id: self._column(n, 100) + 1 for operation in program.operations}
         self._host = {operation.id: self._column(n, 30) for operation in program.operations}
 
+    def leaves(self, operation: Operation) -> float:
+        """Beside every third kernel communication is slower."""
+        return 0.6 if operation.id % 3 == 0 else 1.0
+
     def _column(self, n: int, most: int) -> Column:
         if self._rng.random() < 0.7:
             return int(self._rng.integers(0, most))

@@ -49,6 +49,11 @@ class GivenCosts:
     communication_first: bool = True
     handed_out: float = 1.0
     kernel_issue_ns: int = 0
+    left: float = 1.0
+
+    def leaves(self, operation: Operation) -> float:
+        """Beside the kernel an exchange keeps so much of its rate."""
+        return 1.0 if isinstance(operation.work, Exchange) else self.left
 
     def host_ns(self, operation: Operation) -> Column:
         """Rank 1 issues the first operation late."""
@@ -118,6 +123,9 @@ def alike(program: Program, costs: Any) -> Alike:
         (GivenCosts(kernel_traffic=1000, exchange_traffic=200), (0, 600), (0, 1200)),  # 600 ns at 2/3 of the speed
         (GivenCosts(kernel_traffic=1000, exchange_traffic=200, exchange_sms=1), (0, 600), (0, 1300)),  # SMs are worse
         (GivenCosts(exchange_sms=1, late_ns=300), (0, 700), (0, 1350)),  # and are held while it waits for its peer
+        (GivenCosts(left=0.5), (0, 800), (0, 1000)),  # channels wait for memory
+        (GivenCosts(left=0.2), (0, 1200), (0, 1000)),  # at full rate from the kernel's end
+        (GivenCosts(left=0.5, kernel_traffic=1000, exchange_traffic=200), (0, 1200), (0, 1200)),  # and share it
         (waits(exchange_sms=1), (1000, 1400), (0, 1000)),  # blocks are handed out until the kernel ends
         (waits(exchange_sms=1, handed_out=0.7), (700, 1100), (0, 1000)),  # the last blocks have their SMs already
         (waits(exchange_sms=1, handed_out=0.0), (0, 400), (0, 1000)),  # a kernel that leaves SMs free
