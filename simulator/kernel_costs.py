@@ -20,6 +20,7 @@ from cost_models.kernels import (
     estimate_elementwise_s,
     estimate_gemm_s,
     estimate_stencil_s,
+    launches_apart,
     launches_of,
     put_together_bytes,
     put_together_launches,
@@ -50,26 +51,30 @@ class KernelCosts:
         work = operation.work
         if not isinstance(work, Attention):
             return 0
-        direction = work.direction
+        direction, executed = work.direction, self._profile.host.cold
+        if direction == "forward" and not executed:
+            return 0
         shape, delta, curve = attention_shape(work), work.precomputed_delta, self._profile.kernel(self._kernel)
 
         def need(lowering: Lowering, _: int) -> int:
-            launches = [launch for call in lowering.calls for launch in launches_of(curve, call)]
+            launches = launches_apart(curve, lowering.calls)
             needed = [
                 attention_workspace_bytes(self._kernel, each, shape, precomputed_delta=delta)
                 for each in (launches if direction == "backward" else ())
             ]
-            return put_together_bytes(launches, shape, direction, max(needed, default=0))
+            workspace = max(needed, default=0)
+            return put_together_bytes(launches, shape, direction, workspace) if executed else workspace
 
         return self._prices.per_lowering(("workspace", shape, delta, direction), work.lowering, need)
 
     def _put_together_launches(self, work: Attention) -> Column:
         """Memory-bound kernels that put together what several launches made of the same rows, on each rank."""
+        if not self._profile.host.cold:
+            return 0
         shape, curve = attention_shape(work), self._profile.kernel(self._kernel)
 
         def count(lowering: Lowering, _: int) -> int:
-            launches = [launch for call in lowering.calls for launch in launches_of(curve, call)]
-            return put_together_launches(launches, shape, work.direction)
+            return put_together_launches(launches_apart(curve, lowering.calls), shape, work.direction)
 
         return self._prices.per_lowering(("put together", shape, work.direction), work.lowering, count)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cost_models.finetuning.rollouts import prune
+from cost_models.hardware import GPU_OF
 from cost_models.masks import Mask, parse_mask
 from cost_models.models import ModelShape, load_model
 from cost_models.spec import parse_spec
@@ -116,8 +117,10 @@ def file_stamp(name: str) -> Stamp:
 def _gpu_name(hardware: str | HardwareProfile | None) -> str | None:
     """The GPU that is named; None where it is a file or profile of the user's, which may describe any."""
     if hardware is None or isinstance(hardware, str):
-        return hardware if hardware is None or Path(hardware).suffix != ".toml" else None
-    return hardware.name if model_of_hardware(hardware.name) else None
+        named = hardware if hardware is None or Path(hardware).suffix != ".toml" else None
+        return None if named is None else GPU_OF.get(named, named)
+    name = GPU_OF.get(hardware.name, hardware.name)
+    return name if model_of_hardware(name) else None
 
 
 def _preset_of(gpu: str | None) -> str:

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from cost_models.hardware.profile import HardwareProfile
     from cost_models.hardware.sources import Source
 
-HARDWARE_NAMES = ("a100-40", "a100-80", "a800", "h100-sxm", "h800", "h200-sxm", "b200", "l20", "l40s", "rtx4090")
+HARDWARE_NAMES = (
+    "a100-40", "a100-80", "a800", "h100-sxm", "h800", "h200-sxm", "b200", "l20", "l40s", "rtx4090", "h100-nvlink-pair",
+)  # fmt: skip
+GPU_OF = {"h100-nvlink-pair": "h100-sxm"}
+"""The GPU of a profile that is of a host: two of them with measured links."""
 
 _MODULES = {
     "AttentionCurve": "attention",
@@ -34,6 +38,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "GPU_OF",
     "HARDWARE_NAMES",
     "AttentionCurve",
     "HardwareProfile",

@@ -22,7 +22,7 @@ from cost_models.kernels.handing import ALL_THE_TIME, Handing, attention_handing
 from cost_models.kernels.launch_times import attention_bytes, estimate_around_s, estimate_before_s, missed_share
 from cost_models.kernels.launches import attention_launches, launches_of, merged_rows, split_call
 from cost_models.kernels.limits import backward_fault, check_backward_size
-from cost_models.kernels.put_together import put_together_bytes, put_together_launches
+from cost_models.kernels.put_together import launches_apart, put_together_bytes, put_together_launches
 from cost_models.kernels.shape import AttentionShape
 from cost_models.kernels.workspace import attention_workspace_bytes
 
@@ -48,6 +48,7 @@ __all__ = [
     "estimate_stencil_s",
     "gathered_bytes",
     "gemm_handing",
+    "launches_apart",
     "launches_of",
     "merged_rows",
     "put_together_bytes",

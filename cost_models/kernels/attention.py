@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from cost_models.kernels.elementwise import estimate_elementwise_s
 from cost_models.kernels.launch_times import LaunchTimes, count_tokens
 from cost_models.kernels.launches import launches_of
-from cost_models.kernels.put_together import estimate_put_together_s
+from cost_models.kernels.put_together import estimate_put_together_s, takes_together
 from cost_models.kernels.shape import AttentionShape
-from cost_models.masks import MAX_LAUNCHES, KernelCall
+from cost_models.masks import KernelCall
 
 if TYPE_CHECKING:
     from cost_models.hardware import HardwareProfile
@@ -38,11 +38,13 @@ class AttentionTimes(LaunchTimes):
             if len(launches) > 1 and not self.curve.windows:
                 total += sum(self._gathered_s(launch) for launch in launches)
             made += launches
+        if self.curve.windows and not self.profile.host.cold:  # other software's kernels add to one result
+            return total
         return total + estimate_put_together_s(self.profile, made, self.shape, self.direction)
 
     def together(self, calls: Sequence[KernelCall]) -> bool:
         """Whether calls are one launch of a kernel for general masks."""
-        return len(calls) > MAX_LAUNCHES and self.curve.general_masks
+        return takes_together(self.curve, calls)
 
     def _gathered_s(self, launch: KernelCall) -> float:
         """Copies of Q, K, V, O and dO in a backward launch that has a part of every batch row."""

@@ -16,10 +16,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from cost_models.hardware import HardwareProfile
+from cost_models.hardware import AttentionCurve, HardwareProfile
 from cost_models.kernels.elementwise import estimate_elementwise_s
+from cost_models.kernels.launches import launches_of
 from cost_models.kernels.shape import AttentionShape
-from cost_models.masks import KernelCall
+from cost_models.masks import MAX_LAUNCHES, KernelCall
 
 Slices = list[tuple[int, int]]
 LAUNCHES_OF_RUN = {"forward": 3, "backward": 2}
@@ -44,6 +45,21 @@ class Shared:
     def launches(self, direction: str) -> int:
         """Memory-bound kernels that put one tensor together."""
         return self.parts + LAUNCHES_OF_RUN[direction] * self.runs
+
+
+def launches_apart(curve: AttentionCurve, calls: Sequence[KernelCall]) -> list[KernelCall]:
+    """Launches that each have a result of their own; calls that are one launch of a general kernel are one here.
+
+    That one's segments are all that it covers.
+    """
+    if takes_together(curve, calls):
+        return [KernelCall(tuple(segment for call in calls for segment in call.segments), None, None)]
+    return [launch for call in calls for launch in launches_of(curve, call)]
+
+
+def takes_together(curve: AttentionCurve, calls: Sequence[KernelCall]) -> bool:
+    """Whether calls are one launch of a kernel for general masks."""
+    return len(calls) > MAX_LAUNCHES and curve.general_masks
 
 
 def find_shared(launches: Iterable[KernelCall], side: str) -> Shared:

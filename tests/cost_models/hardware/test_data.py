@@ -2,7 +2,7 @@
 
 import pytest
 
-from cost_models.hardware import HARDWARE_NAMES, load_hardware
+from cost_models.hardware import GPU_OF, HARDWARE_NAMES, load_hardware
 from cost_models.topology.gpus import model_of_hardware
 
 FAMILIES = {"a100-40": "a100-80", "a800": "a100-80", "h800": "h100-sxm", "h200-sxm": "h100-sxm"}
@@ -21,7 +21,7 @@ def test_every_number_has_a_source_of_its_own(profile):
 
 
 def test_compute_capability_agrees_with_the_topology_table(profile):
-    model = model_of_hardware(profile.name)
+    model = model_of_hardware(GPU_OF.get(profile.name, profile.name))
     assert model is not None
     assert profile.sm_arch == model.sm
 

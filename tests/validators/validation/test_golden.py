@@ -12,17 +12,20 @@ from pathlib import Path
 import pytest
 
 from cost_models.hardware import load_hardware
+from cost_models.hardware.load import parse_hardware
 from cost_models.processes import fit_processes, load_processes
 from traces.errors import InputError
 from validators.validation.agreement import summarise
 from validators.validation.call_fit import fit_calls
 from validators.validation.compare import compare_folder
 from validators.validation.forecast import GpuPredictor, HostPredictor
+from validators.validation.pair_fit import fit_pair
 from validators.validation.process_fit import calibration_samples, program_of
 from validators.validation.report import by_limit
 from validators.validation.runs import FILE, RunFolder
 
 ROOT = Path(__file__).parents[3] / "docs" / "validation"
+RECORDS = ROOT.parents[1] / "validators" / "records"
 GLOO, SINGLE = ROOT / "h100-gloo-14", ROOT / "h100-single"
 
 
@@ -108,3 +111,19 @@ def test_a_half_written_line_is_measured_again(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(lines[0] + b"\n" + lines[1][:50])
     assert len(RunFolder(tmp_path).runs) == 1
     assert (tmp_path / FILE).read_bytes() == lines[0] + b"\n"
+
+
+def test_the_fit_of_two_gpus_is_the_profile() -> None:
+    """Made anew with ``attnsim calibrate --hardware h100-sxm --network FOLDER --runs ...``, as its source says."""
+    folder = ROOT / "h100-pair" / "fit"
+    runs = [folder / f"runs-{link}" for link in ("nvlink", "channels-1", "channels-2", "channels-4", "shm", "socket")]
+    text, report = fit_pair(RECORDS / "h100-nvlink-pair", runs, "h100-sxm", None)
+    fitted, committed = parse_hardware(text, "h100-nvlink-pair"), load_hardware("h100-nvlink-pair")
+    assert fitted.pairs == committed.pairs and "## channels-2, two ranks" in report
+    assert fitted.interference.communication_share == pytest.approx(
+        committed.interference.communication_share, rel=2e-2
+    )
+    assert fitted.host.isolated == pytest.approx(committed.host.isolated, rel=2e-2)
+    left_out = [line for line in report.splitlines() if line.startswith("| exchange | 21 |")]
+    assert len(left_out) == 5
+    assert all(float(line.split("|")[3].strip(" %")) < 8 for line in left_out)
