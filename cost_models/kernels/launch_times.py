@@ -185,7 +185,7 @@ def count_tokens(calls: tuple[KernelCall, ...]) -> tuple[int, int]:
 
 
 def span_tokens(calls: tuple[KernelCall, ...]) -> tuple[int, int]:
-    """Rows and columns from the first segment to the last, as the kernels around a variable-length one go over all.
+    """Rows and columns from the first segment to the last, as our kernels around a variable-length one go over all.
 
     >>> from cost_models.masks import Segment
     >>> span_tokens((KernelCall((Segment(2, 4, 0, 3), Segment(8, 9, 5, 8)), None, 0),))
@@ -227,7 +227,7 @@ def estimate_around_s(
     """
     if direction == "forward":
         return 0.0
-    rows, columns = span_tokens(calls)
+    rows, columns = span_tokens(calls) if profile.host.cold else count_tokens(calls)
     e, d, dv = shape.element_bytes, shape.head_dim, shape.v_head_dim
     queries, keys = rows * shape.problems, columns * shape.problems
     seconds = estimate_before_s(profile, calls, shape, direction, computes_delta=computes_delta)
@@ -249,7 +249,8 @@ def estimate_before_s(
     """The kernel before the main one of a launch, in seconds: in backward delta and clearing, none in forward."""
     if direction == "forward":
         return 0.0
-    queries = span_tokens(calls)[0] * shape.problems
+    rows = (span_tokens if profile.host.cold else count_tokens)(calls)[0]
+    queries = rows * shape.problems
     delta = (2 * shape.v_head_dim * shape.element_bytes, 4) if computes_delta else (0, 0)
     read, written = queries * delta[0], queries * (delta[1] + 4 * shape.head_dim)
     return float(estimate_elementwise_s(profile, read, written, "copy"))

@@ -125,7 +125,7 @@ def alike(program: Program, costs: Any) -> Alike:
         (GivenCosts(exchange_sms=1, late_ns=300), (0, 700), (0, 1350)),  # and are held while it waits for its peer
         (GivenCosts(left=0.5), (0, 800), (0, 1000)),  # channels wait for memory
         (GivenCosts(left=0.2), (0, 1200), (0, 1000)),  # at full rate from the kernel's end
-        (GivenCosts(left=0.5, kernel_traffic=1000, exchange_traffic=200), (0, 1200), (0, 1200)),  # and share it
+        (GivenCosts(left=0.5, kernel_traffic=1000, exchange_traffic=200), (0, 1200), (0, 1400)),  # and share it
         (waits(exchange_sms=1), (1000, 1400), (0, 1000)),  # blocks are handed out until the kernel ends
         (waits(exchange_sms=1, handed_out=0.7), (700, 1100), (0, 1000)),  # the last blocks have their SMs already
         (waits(exchange_sms=1, handed_out=0.0), (0, 400), (0, 1000)),  # a kernel that leaves SMs free
