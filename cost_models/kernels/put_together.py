@@ -15,12 +15,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from cost_models.hardware import AttentionCurve, HardwareProfile
 from cost_models.kernels.elementwise import estimate_elementwise_s
 from cost_models.kernels.launches import launches_of
 from cost_models.kernels.shape import AttentionShape
 from cost_models.masks import MAX_LAUNCHES, KernelCall
+
+if TYPE_CHECKING:
+    from cost_models.hardware import AttentionCurve, HardwareProfile
 
 Slices = list[tuple[int, int]]
 LAUNCHES_OF_RUN = {"forward": 3, "backward": 2}
