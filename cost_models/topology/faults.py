@@ -13,6 +13,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 from cost_models.topology.cluster import ClusterTopology
+from cost_models.topology.links import LinkType
 from cost_models.topology.machine import Machine, rebuild
 from cost_models.topology.transport import Transport
 from traces.errors import InputError
@@ -80,6 +81,8 @@ def _lose_link(topology: ClusterTopology, name: str) -> ClusterTopology:
     ends = set(name.split("->"))
     if node is None:
         return _lose_uplink(topology, number, name)
+    if topology.links[number].type is LinkType.MEM:
+        raise InputError("memory of the host cannot be lost", got=name, expected="a connection, or nic:NODE.PORT")
     local, machine = number - numbering.start(node), topology.transports[topology.machine_of_node[node]].machine
     if local < len(machine.links):
         links = tuple(link for place, link in enumerate(machine.links) if place // 2 != local // 2)

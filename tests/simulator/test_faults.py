@@ -130,6 +130,7 @@ def test_inputs_name_faults_and_reproduce_them() -> None:
         ({"slow_link": ["gpu:3->nvs:0:0.5", "gpu:3->nvs:0:0.2"]}, "slow-link names a link twice"),
         ({"lost": ["gpu:3->nvs:0", "gpu:3->nvs:0"]}, "lost names a link twice"),
         ({"lost": ["gpu:3->nvs:0"], "slow_link": ["gpu:3->nvs:0:0.5"]}, "a link is lost and slow"),
+        ({"lost": ["mem:0.0->cpu:0.0"]}, "memory of the host cannot be lost"),
         ({"lost": ["gpu:3"]}, "no such link or port: got gpu:3"),
         ({"lost_rank": "9"}, "lost-rank names no rank"),
         ({"lost_rank": "1:soon"}, "lost-rank is malformed"),
