@@ -59,6 +59,28 @@ def test_choice(topology, kind, n_bytes, expected):
     assert (found.algorithm, found.protocol, found.channels) == expected
 
 
+@pytest.mark.parametrize(
+    ("channels", "kind", "rank_mib", "measured_us"),
+    [
+        (1, "all_gather", 1024, 70823.9), (1, "reduce_scatter", 1024, 29287.7), (1, "all_reduce", 1024, 51140.6),
+        (1, "all_reduce", 16, 806.6), (2, "all_gather", 64, 2238.2), (4, "all_gather", 16, 293.6),
+        (4, "reduce_scatter", 256, 1871.4), (4, "all_reduce", 256, 3242.3), (4, "all_reduce", 1024, 12951.9),
+    ],
+)  # fmt: skip
+def test_rings_over_few_channels_take_the_time_that_was_measured(channels, kind, rank_mib, measured_us):
+    """Two H100 (NV18), NCCL 2.28.9: what a channel copies is NCCL's constant; all-gathers over one gave ``KEPT``."""
+    pair = load_topology(f"h200-nvlink-pair:channels={channels}", 2)
+    found = estimate_collective_s(pair, GPU, kind, range(2), rank_mib * MIB)
+    assert found * 1e6 == approx(measured_us, rel=0.04)
+
+
+def test_ll_over_one_channel_is_as_slow_as_one_channel():
+    """All-gather of 512 KiB a rank, 128.5 us measured; NCCL takes LL as if it had all of its channels."""
+    pair = load_topology("h200-nvlink-pair:channels=1", 2)
+    found = estimate_collective(pair, GPU, "all_gather", range(2), 2**19)
+    assert found.protocol == "LL" and found.seconds > 80e-6
+
+
 @pytest.mark.parametrize(("n", "measured_gb_per_s"), [(2, 384), (3, 479)])
 def test_ll128_of_few_b200_is_bound_by_what_its_channels_handle(n, measured_gb_per_s):
     """1 GiB, forced Ring/LL128, NCCL 2.31.2 (NVIDIA/nccl#2343: 382 to 386, and about 479); NCCL's tuner says 640."""
