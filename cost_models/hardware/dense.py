@@ -10,8 +10,10 @@ PATTERNS = ("copy", "fill", "merge", "accumulate", "reduce", "gather", "pack", "
 """Access patterns of memory-bound kernels (`simulator.program.operations`, Elementwise)."""
 EAGER = {"mixed": 0.64, "strided": 0.45}
 """Share of memory bandwidth that PyTorch's own kernels reach which are not vectorised: on tensors of two dtypes (casts
-to fp32, fp32 += bf16), and copies of transposed 16-bit tensors. Medians of the kernels in a step of ring-flash-attn's and
-PyTorch's context parallelism on an H100 (tests/traces/kineto/recorded/h100-pair-*); other GPUs are assumed to be alike.
+to fp32, fp32 += bf16), and copies of transposed 16-bit tensors.
+
+Medians of the kernels in a step of ring-flash-attn's and of PyTorch's context parallelism on an H100
+(tests/traces/kineto/recorded/h100-pair-*); other GPUs are assumed to be alike.
 """
 
 

@@ -21,8 +21,8 @@ from validators.validation.compare import compare_folder
 from validators.validation.forecast import GpuPredictor, HostPredictor
 from validators.validation.pair_fit import fit_pair
 from validators.validation.process_fit import calibration_samples, program_of
-from validators.validation.report import by_limit
-from validators.validation.runs import FILE, RunFolder
+from validators.validation.report import by_limit, by_link
+from validators.validation.runs import FILE, RunFolder, open_folders
 
 ROOT = Path(__file__).parents[3] / "docs" / "validation"
 RECORDS = ROOT.parents[1] / "validators" / "records"
@@ -127,3 +127,23 @@ def test_the_fit_of_two_gpus_is_the_profile() -> None:
     left_out = [line for line in report.splitlines() if line.startswith("| exchange | 21 |")]
     assert len(left_out) == 5
     assert all(float(line.split("|")[3].strip(" %")) < 8 for line in left_out)
+
+
+@pytest.mark.parametrize("name", ["h100-pair/judge", "h100-pair/executor", "h100-pair-steps"])
+def test_errors_on_two_gpus_are_the_reports(name: str) -> None:
+    """Runs that nothing was fitted to; every result is right.
+
+    Made anew with ``attnsim validate docs/validation/NAME --hardware h100-nvlink-pair --json ...``.
+    """
+    golden = json.loads((ROOT / name / "agreement.json").read_text())
+    agreements, predictor = [], GpuPredictor("h100-nvlink-pair", None)
+    for folder in open_folders(ROOT / name):
+        assert not [run for run in folder.runs.values() if run.outcome == "wrong"]
+        agreements += compare_folder(folder, predictor)
+    for link, some in by_link(agreements).items():
+        summary = summarise(some)
+        assert summary["runs"] == golden["by_link"][link]["runs"], link
+        assert summary["error"] == pytest.approx(golden["by_link"][link]["error"], abs=1e-4), link
+    assert golden["summary"]["probability_of_so_few"] > 0.01
+    for link in ("nvlink, peers, device", "shm, ours, device", "shm, peers, device"):
+        assert golden["by_link"].get(link, {"error": {"median_size": 0.0}})["error"]["median_size"] < 0.03
