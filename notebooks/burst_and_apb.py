@@ -49,7 +49,7 @@ names = [f"{row.method}, {int(row.fields['seq_len']) // 1024}k" for row in shown
 figure = new_figure("Published and predicted", "Attention on 32 A800, forward and backward.", 340)
 figure.add_bar(name="published", x=names, y=[row.published for row in shown], marker={"color": COLOURS[0]})
 figure.add_bar(name="predicted", x=names, y=[row.predicted for row in shown], marker={"color": COLOURS[1]})
-figure.update_yaxes(title="TFLOP/s per GPU")
+figure.update_yaxes(title_text="TFLOP/s per GPU")
 figure.update_layout(barmode="group")
 figure
 
@@ -82,8 +82,8 @@ figure = new_figure("Grouped queries take Burst's lead", "256k tokens, 32 A100 o
 for schedule, colour in zip(schedules, COLOURS, strict=False):
     times = [row["time_s"] * 1e3 for row in rows if row["schedule"] == schedule]
     figure.add_scatter(name=schedule, x=kv_heads, y=times, mode="lines+markers", line={"color": colour})
-figure.update_xaxes(title="KV heads", type="log", tickvals=kv_heads)
-figure.update_yaxes(title="time (ms)", rangemode="tozero")
+figure.update_xaxes(title_text="KV heads", type="log", tickvals=kv_heads)
+figure.update_yaxes(title_text="time (ms)", rangemode="tozero")
 figure
 
 # %% [markdown]
@@ -157,7 +157,7 @@ for length, colour in zip(lengths, COLOURS, strict=False):
     names = [f"anchor {anchor}k, passing {passing}k" for anchor, passing in SHAPES]
     figure.add_bar(name=f"{length} tokens", x=names, y=speedups, marker={"color": colour})
 figure.add_hline(y=1, line={"color": "#777777", "dash": "dot"})
-figure.update_yaxes(title="time of Ulysses / time of APB")
+figure.update_yaxes(title_text="time of Ulysses / time of APB")
 figure.update_layout(barmode="group")
 figure
 

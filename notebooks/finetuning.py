@@ -41,7 +41,7 @@ def longest(method, zero):
 
 
 table = {name: [longest(method, zero) for zero in (0, 3)] for name, method in METHODS.items()}
-print(f"{'thousand tokens':24}{'zero 0':>8}{'zero 3':>8}")
+print(f"{'thousand tokens':24}{'ZeRO 0':>8}{'ZeRO 3':>8}")
 for name, found in table.items():
     print(f"{name:24}" + "".join(f"{'-' if each is None else each:>8}" for each in found))
 
@@ -51,8 +51,8 @@ from traces.figures.style import new_figure
 figure = new_figure("Longest sequence that fits", "Training step of Llama 3.1 8B on 8 H100, one sequence.", 340)
 by_zero = zip((0, 3), ("#0072B2", "#D55E00"), zip(*table.values(), strict=True), strict=True)
 for zero, colour, found in by_zero:
-    figure.add_bar(name=f"zero {zero}", x=list(table), y=[each or 0 for each in found], marker={"color": colour})
-figure.update_yaxes(title="thousand tokens")
+    figure.add_bar(name=f"ZeRO {zero}", x=list(table), y=[each or 0 for each in found], marker={"color": colour})
+figure.update_yaxes(title_text="thousand tokens")
 figure.update_layout(barmode="group")
 figure
 

@@ -56,8 +56,8 @@ figure = new_figure(
 )
 for (schedule, times), colour in zip(times_ms(rows, "what_if").items(), COLOURS, strict=True):
     figure.add_scatter(name=schedule, x=factors, y=list(times.values()), mode="lines+markers", line={"color": colour})
-figure.update_xaxes(title="network bandwidth (times that of the DGX H100)", type="log", tickvals=factors)
-figure.update_yaxes(title="time (ms)")
+figure.update_xaxes(title_text="network bandwidth (times that of the DGX H100)", type="log", tickvals=factors)
+figure.update_yaxes(title_text="time (ms)")
 figure
 
 # %% [markdown]
@@ -97,7 +97,7 @@ times = times_ms(rows, "nodes")
 for nodes, colour in ((1, COLOURS[0]), (8, COLOURS[1])):
     name = "one rack" if nodes == 1 else "eight racks, 8 GPUs each"
     figure.add_bar(name=name, x=list(times), y=[times[each][nodes] for each in times], marker={"color": colour})
-figure.update_yaxes(title="time (ms)")
+figure.update_yaxes(title_text="time (ms)")
 figure.update_layout(barmode="group")
 figure
 
