@@ -70,7 +70,9 @@ figure = new_figure(
 for schedule, colour in zip(schedules, COLOURS, strict=True):
     ratios = [times[schedule, length] / times[schedules[0], length] for length in lengths]
     figure.add_scatter(name=schedule, x=lengths, y=ratios, mode="lines+markers", line={"color": colour})
-figure.update_xaxes(title_text="tokens", type="log", tickvals=lengths, ticktext=[f"{length // 1024}k" for length in lengths])
+figure.update_xaxes(
+    title_text="tokens", type="log", tickvals=lengths, ticktext=[f"{length // 1024}k" for length in lengths]
+)
 figure.update_yaxes(title_text="time / time of USP", rangemode="tozero")
 figure
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 import simpy
 
 from benchmarks.cases import des, maxplus
+from benchmarks.measure import run_fresh
 
 
 def best_s(measure: Callable[[], float], repeats: int = 5) -> float:
@@ -59,3 +62,9 @@ def test_a_rank_operation_costs_a_few_simpy_events() -> None:
         return float(result["seconds"]) / result["rank_operations"]
 
     assert best_s(rank_operation_s, 3) < 12 * best_s(simpy_event_s)  # measured: 5 to 6
+
+
+def test_fresh_processes_keep_compiled_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    said = "import json, sys; print(json.dumps({'seconds': 0.0, 'keeps': not sys.dont_write_bytecode}))"
+    assert run_fresh([sys.executable, "-c", said], repeats=1)["keeps"] is True

@@ -87,6 +87,7 @@ def test_a_link_fills_the_form_and_the_form_is_the_state() -> None:
     assert (kept, view) == (None, "ranking")
     assert fill_form(f"?gpus=4&view=links&kept={quote('?gpus=2&net=2', safe='')}")[-2:] == ["?gpus=2&net=2", "links"]
     assert fill_form("?view=nowhere")[-1] == "ranking"
+    assert fill_form("?subject=nothing")[0] == fill_form("")[0] == "attention"
 
 
 def test_a_page_shows_the_numbers_of_the_command() -> None:
