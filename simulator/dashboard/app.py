@@ -70,9 +70,10 @@ def create_app(runner: Runner) -> Dash:
 
 def _add_form(app: Dash) -> None:
     app.callback(
-        [*[Output(name, "value") for name in FIELDS], Output("kept", "data"), Output("view", "value")],
-        Input("url", "search"),
-    )(fill_form)  # fmt: skip
+        [*[Output(name, "value") for name in FIELDS], Output("kept", "data"), Output("view", "value"),
+         Output("schedule", "options", allow_duplicate=True)],
+        Input("url", "search"), prevent_initial_call="initial_duplicate",
+    )(open_link)  # fmt: skip
     app.callback(page_outputs(), [*[Input(name, "value") for name in FIELDS], Input("kept", "data")])(update_page)
     app.callback(
         Output("kept", "data", allow_duplicate=True),
@@ -114,6 +115,13 @@ def _looked_at(name: str, count: int, values: Callable[[Setup], list[Any]]) -> C
         return [no_update] * count if query is None or view != name else values(Setup.from_query(query))
 
     return update
+
+
+def open_link(search: str | None) -> list[Any]:
+    """The form of a link; the schedule that it names is offered at once, as a list drops what it does not offer."""
+    filled = fill_form(search)
+    schedule = filled[FIELDS.index("schedule")]
+    return [*filled, [schedule] if schedule else []]
 
 
 def update_page(*values: Any) -> list[Any]:

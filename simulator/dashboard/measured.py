@@ -1,6 +1,7 @@
 """What was measured, beside the simulation: a timeline, a validation run, or a calibration's records.
 
-timeline      a folder of Kineto traces, or a record of ours      drawn over the simulated one, and compared with it
+timeline      a folder of Kineto traces, or a record of ours      drawn over the simulated one, and compared with it;
+                                                                  of several steps the fastest
 validation    ``agreement.json`` of attnsim validate, its folder  its runs, predicted against measured
 calibration   records of kernels (``*.jsonl``), their folder      attention calls, as this GPU's profile prices them
 """
@@ -18,6 +19,7 @@ from cost_models.calibration.observations import PassKey, attention_samples
 from cost_models.hardware import HardwareProfile
 from cost_models.kernels import estimate_attention_s
 from traces.bounded import read_bounded
+from traces.differences import select_step
 from traces.errors import InputError
 from traces.records import latest, read_folder, read_records
 from traces.sources import load_recording
@@ -92,7 +94,7 @@ def _load(path: Path, _changed_ns: int) -> Measured:
         return Measured(samples=_samples([read_records(path)], path))
     if path.is_dir() and any(_holds_records(each) for each in path.glob("*.jsonl")):
         return Measured(samples=_samples(read_folder(path), path))
-    return Measured(timeline=load_recording(path).timeline)
+    return Measured(timeline=select_step(load_recording(path)))
 
 
 def _samples(files: list[Any], path: Path) -> Mapping[PassKey, list[AttentionSample]]:

@@ -18,6 +18,7 @@ from simulator.dashboard.answers import find_answer
 from simulator.dashboard.app import create_app, look_at, update_compare, update_page
 from simulator.dashboard.crossings import FACTORS, OCTAVES, SCHEDULES, Crossings, link_of
 from simulator.dashboard.form import FIELDS, fill_form, read_form
+from simulator.dashboard.measured import load_measured
 from simulator.dashboard.panels import (
     compare_outputs,
     crossover_values,
@@ -36,10 +37,13 @@ from simulator.dashboard.views import MOST_BARS, TIME_FIGURES, VIEWS, comparison
 from simulator.described import describe_inputs
 from simulator.evidence import load_evidence
 from simulator.planning.runners import Here
+from tests.traces.kineto.places import RECORDED
 from tests.traces.synthetic import ring_timeline
+from traces.differences import select_step
 from traces.display import format_ns
 from traces.errors import InputError
 from traces.figures.ranking import plot_ranking
+from traces.kineto import read_recording
 from traces.storage import save_timeline
 
 SMALL = State(gpus="4", seq_len="8k")
@@ -329,6 +333,14 @@ def test_crossover_rows_are_those_of_single_simulations() -> None:
 def test_the_link_that_is_scaled_is_the_one_that_carries() -> None:
     states = [State(gpus="16"), State(), State(topology="pcie-8x")]
     assert [link_of(state) for state in states] == ["net", "nvlink", "pcie"]
+
+
+def test_of_a_trace_of_several_steps_one_is_compared() -> None:
+    trace = RECORDED / "h100-pair-ring"
+    timeline = load_measured(str(trace)).timeline
+    assert timeline is not None
+    assert timeline.makespan_ns == select_step(read_recording(trace)).makespan_ns
+    assert timeline.makespan_ns < read_recording(trace).timeline.makespan_ns / 2
 
 
 def test_the_page_is_served_from_here_alone(client: Any) -> None:

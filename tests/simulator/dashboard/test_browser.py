@@ -155,6 +155,12 @@ def test_what_was_kept_is_shown_beside_what_is(page: Page, address: str) -> None
     expect(page.locator("#now-title")).to_contain_text("on 2 h100-sxm")
 
 
+def test_a_link_keeps_the_schedule_that_is_looked_at(page: Page, address: str) -> None:
+    page.goto(f"{address}{SMALL}&schedule=ulysses")
+    expect(page.locator("#title")).to_contain_text("ulysses: attention")
+    assert "schedule=ulysses" in page.url
+
+
 def test_a_wrong_field_is_marked_and_put_right(page: Page, address: str) -> None:
     page.goto(f"{address}{SMALL}&mask=triangle")
     expect(page.locator("#mask-why")).to_contain_text("unknown mask")
