@@ -167,7 +167,7 @@ plot_timeline(measured)
 # %% [markdown]
 # The parts of the critical rank add up to the whole. Attention agrees within a few per cent. What differs is
 # communication: the first exchange begins before there is a kernel to hide it, and beside kernels exchanges last longer
-# than they are predicted to. `attnsim trace diff` says the same of any trace, and the dashboard shows both on one scale:
+# than predicted. `attnsim trace diff` says the same of any trace, and the dashboard shows both on one scale:
 
 # %%
 plot_timeline(simulated, span_ns=measured.makespan_ns)
