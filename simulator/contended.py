@@ -58,7 +58,6 @@ class ContendedCosts(CostModel):
         linked = topology.n_ranks > 1 and topology.route(0, 1).kind == "nvlink"
         self._left = profile.interference.communication_share if linked else {}
         self._with_fewer: dict[int, CostModel] = {}
-        self._occupied: dict[Hashable, Occupancy] = {}
         self._handing: dict[Hashable, Handing] = {}
 
     def slower_ns(self, operation: Operation, taken: int) -> Column:
@@ -144,11 +143,11 @@ class ContendedCosts(CostModel):
         work = operation.work
         if not isinstance(work, Exchange | Collective):
             return None
-        key = transfer_key(work)
-        if key not in self._occupied:
+        key, known = _occupancy_key(work), self._prices.occupied
+        if key not in known:
             found = self._exchange_occupancy(work) if isinstance(work, Exchange) else self._collective_occupancy(work)
-            self._occupied[key] = found
-        return self._occupied[key]
+            known[key] = found
+        return known[key]
 
     def _exchange_occupancy(self, work: Exchange) -> Occupancy:
         return exchange_occupancy(self._topology, self._profile, work.ring.to, work.bytes, work.largest)
@@ -170,3 +169,11 @@ class ContendedCosts(CostModel):
 
 def _on(column: Column, rank: int) -> int:
     return column if isinstance(column, int) else int(column[rank])
+
+
+def _occupancy_key(work: Exchange | Collective) -> Hashable:
+    """Equal where the same is occupied, in whichever Program."""
+    key = transfer_key(work)
+    if isinstance(work, Exchange):
+        return work.ring.to.tobytes(), *key[1:]
+    return *key, np.asarray(work.bytes_sent).tobytes()

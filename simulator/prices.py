@@ -15,6 +15,7 @@ from cost_models.hardware import HardwareProfile
 from cost_models.kernels import AttentionTimes
 from cost_models.masks import Lowering
 from cost_models.network import Demand, network_part
+from cost_models.network.occupancy import Occupancy
 from cost_models.topology import ClusterTopology
 from simulator.program.lowered import LoweringColumn, LoweringSet
 from simulator.program.operations import Column, IntArray
@@ -61,6 +62,7 @@ class Prices:
         self.of: dict[Hashable, Column] = {}
         self.tables: dict[Hashable, tuple[LoweringSet, IntArray]] = {}
         self.attention: dict[Hashable, AttentionTimes] = {}
+        self.occupied: dict[Hashable, Occupancy] = {}
 
     def per_lowering(self, key: Hashable, column: LoweringColumn, price: Callable[[Lowering, int], int]) -> Column:
         """A number for each rank, at least 0: found once per distinct lowering, and only where a rank has it."""
@@ -90,7 +92,7 @@ def shared_prices(topology: ClusterTopology, profile: HardwareProfile, kernel: s
     """One and the same for these objects, as long as they are among the last few asked for."""
     key = id(topology), id(profile), kernel
     found = _SHARED.pop(key, None)
-    if found is None or len(found[2].of) + len(found[2].tables) > MOST_PRICES:
+    if found is None or len(found[2].of) + len(found[2].tables) + len(found[2].occupied) > MOST_PRICES:
         found = topology, profile, Prices(_shared_network(topology, profile))
     _keep(_SHARED, key, found)
     return found[2]

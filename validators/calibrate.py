@@ -62,7 +62,7 @@ def calibrate(
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report (Markdown).")] = None,
     json: JsonTarget = None,
 ) -> None:
-    """Measure a GPU, fit its hardware profile, and report the errors on what was left out of the fit."""
+    """Measure a GPU and fit its profile. Reports the errors on what was left out of the fit."""
     if network is not None:
         from validators.validation.pair_fit import fit_pair
 

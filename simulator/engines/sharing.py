@@ -122,7 +122,7 @@ def demand_key(operation: Operation) -> Hashable:
     return (operation.lane, transfer_key(operation.work)) if _moves(operation) else None
 
 
-def transfer_key(work: Work) -> Hashable:
+def transfer_key(work: Work) -> tuple[Hashable, ...]:
     """Equal for exchanges and collectives that send the same between the same ranks."""
     assert isinstance(work, Exchange | Collective)
     size = work.bytes if isinstance(work.bytes, int) else work.bytes.tobytes()

@@ -60,7 +60,7 @@ def plan(
     scheduler: str | None,
     cache: Path | None,
 ) -> None:
-    """Search schedules, degrees, kernels and checkpointing for the best; says why, and why not the others."""
+    """Find the best schedule, degrees, kernel and checkpointing. Says why, and why not the others."""
     from simulator.output import print_tables, write_json
     from simulator.planning.axes import parse_axes
     from simulator.planning.plan import plan as search
@@ -104,7 +104,7 @@ def sweep(
     scheduler: str | None,
     cache: Path | None,
 ) -> None:
-    """Simulate every combination of values of any options; a table with a row each."""
+    """Simulate every combination of values of any options. A table has a row for each."""
     from simulator.output import print_tables, print_warnings, write_json
     from simulator.planning.axes import parse_axes
     from simulator.planning.report import write_sweep_report

@@ -35,7 +35,7 @@ def plan_tables(found: PlanResult) -> list[Table]:
 def _best(found: PlanResult) -> Table:
     table = new_table(f"Best by {found.objective}" + (", interrupted" if found.interrupted else ""))
     table.add_column("candidate", overflow="fold")
-    for name in ("time", "tokens/s\nper GPU", "peak\nmemory", "USD per\nM tokens"):
+    for name in ("time,\n90 %", "tokens/s\nper GPU", "peak\nmemory", "USD per\nM tokens"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("limited by", overflow="fold")
     for each in found.candidates:
@@ -65,11 +65,19 @@ def _named(entry: Entry) -> str:
 def _measures(entry: Mapping[str, Any]) -> list[str]:
     cost = entry.get("usd_per_million_tokens")
     return [
-        format_ns(entry["time_s"] * 1e9),
+        _time(entry),
         f"{entry['tokens_per_s_per_gpu']:.4g}",
         format_bytes(entry["peak_memory_bytes"]),
         "-" if cost is None else f"{cost:.3g}",
     ]
+
+
+def _time(entry: Mapping[str, Any]) -> str:
+    """With its 90 % interval below, where there is one."""
+    time = format_ns(entry["time_s"] * 1e9)
+    if "low_s" not in entry:
+        return time
+    return f"{time}\n{format_ns(entry['low_s'] * 1e9)} to\n{format_ns(entry['high_s'] * 1e9)}"
 
 
 def _limits(limits: Sequence[Mapping[str, Any]]) -> str:

@@ -62,7 +62,7 @@ def validate(
     json: JsonTarget = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with figures.")] = None,
 ) -> None:
-    """Run schedules for real and say how wrong each prediction was; exits with 1 past the tolerance."""
+    """Run schedules for real and say how wrong predictions were. Exits with 1 past the tolerance."""
     if backend not in TOLERANCE:
         raise InputError("unknown backend", got=repr(backend), expected="gloo or nccl")
     if gpus is not None:

@@ -16,6 +16,7 @@ from simulator.planning.points import digest, run_point
 from simulator.planning.runners import Here, open_runner
 from simulator.planning.space import list_candidates
 from simulator.request import SimulationRequest
+from traces.display import format_ns
 from traces.errors import InputError
 
 ATTENTION = SimulationRequest(heads=8, kv_heads=8, head_dim=64, seq_len="16k", gpus=4, topology="dgx-h100")
@@ -185,3 +186,20 @@ def test_front_of_random_rows_is_what_the_definition_says() -> None:
     for index, row in enumerate(rows):
         dominated = any(np.all(other <= row) and np.any(other < row) for other in rows)
         assert dominated == (tuple(row) not in {tuple(rows[kept]) for kept in front}), index
+
+
+def test_the_table_says_between_what_each_time_lies(capsys: pytest.CaptureFixture[str]) -> None:
+    shape = ["--heads", "8", "--head-dim", "64", "--seq-len", "8k", "--gpus", "4", "--topology", "dgx-h100"]
+    with pytest.raises(SystemExit):
+        attnsim.main(["plan", "--layers", "attention", "--top", "1", *shape, "--workers", "1", "--json", "-"])
+    out, err = capsys.readouterr()
+    best = json.loads(out)["candidates"][0]
+    for name in ("low_s", "high_s"):
+        assert format_ns(best[name] * 1e9) in err
+
+
+def test_no_command_is_cut_short_in_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        attnsim.main(["--help"])
+    commands = capsys.readouterr().out.partition("Commands:")[2].splitlines()
+    assert len(commands) > 10 and not [line for line in commands if line.endswith("...")]
