@@ -17,7 +17,7 @@ from cost_models.processes import fit_processes, load_processes
 from traces.errors import InputError
 from validators.validation.agreement import summarise
 from validators.validation.call_fit import fit_calls
-from validators.validation.compare import compare_folder
+from validators.validation.compare import compare_folder, compare_folders
 from validators.validation.forecast import GpuPredictor, HostPredictor
 from validators.validation.pair_fit import fit_pair
 from validators.validation.process_fit import calibration_samples, program_of
@@ -147,3 +147,18 @@ def test_errors_on_two_gpus_are_the_reports(name: str) -> None:
     assert golden["summary"]["probability_of_so_few"] > 0.01
     for link in ("nvlink, peers, device", "shm, ours, device", "shm, peers, device"):
         assert golden["by_link"].get(link, {"error": {"median_size": 0.0}})["error"]["median_size"] < 0.03
+
+
+def test_errors_on_the_runs_of_the_fit_are_the_reports() -> None:
+    """Each run by its link type; made anew by ``attnsim validate FOLDER --hardware h100-nvlink-pair --json``."""
+    folder = ROOT / "h100-pair" / "fit"
+    golden = json.loads((folder / "agreement.json").read_text())["by_link"]
+    agreements = compare_folders(open_folders(folder), GpuPredictor("h100-nvlink-pair", None))
+    found = by_link(agreements)
+    assert found.keys() == golden.keys()
+    for name, some in found.items():
+        summary = summarise(some)
+        assert summary["runs"] == golden[name]["runs"], name
+        for figures in ("error", "exposed_communication_error"):
+            assert summary[figures] == pytest.approx(golden[name][figures], abs=1e-4), (name, figures)
+        assert summary["ordered_right"] == golden[name]["ordered_right"], name
