@@ -17,6 +17,9 @@ RUNS = (
     ("attention on one H100, limited by the device", "h100-single/runs", "device"),
     ("attention on one H100, limited by its host", "h100-single/runs", "host"),
     ("training steps on one H100, held out", "h100-steps-heldout", None),
+    ("schedules and peers on two H100, limited by the device", "h100-pair/judge", "device"),
+    ("the same, limited by their host", "h100-pair/judge", "host"),
+    ("training steps on two H100", "h100-pair-steps", None),
     ("4 and 8 processes over gloo on CPU cores", "h100-gloo-14", None),
 )
 PUBLISHED = (
@@ -48,10 +51,11 @@ def write() -> bool:
 def _ours(what: str, folder: str, limit: str | None) -> dict[str, Any]:
     found = json.loads((VALIDATION / folder / "agreement.json").read_text(encoding="utf-8"))
     summary = found["by_limit"][limit] if limit else found["summary"]
-    error, inside = summary["error"], summary.get("in_90_percent_interval")
+    error, inside, ordered = summary["error"], summary.get("in_90_percent_interval"), summary.get("ordered_right")
     return {
         "what": what, "by": "us", "runs": summary["runs"], "median": round(error["median_size"], 4),
-        "p95": round(error["p95_size"], 4), "inside": None if inside is None else round(inside, 3), "ordered": None,
+        "p95": round(error["p95_size"], 4), "inside": None if inside is None else round(inside, 3),
+        "ordered": None if ordered is None else round(ordered, 3),
     }  # fmt: skip
 
 
