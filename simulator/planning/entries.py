@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from simulator.contention import NO_INTERFERENCE
 from simulator.planning.objective import Price, measures
 from simulator.planning.points import Outcome
 from simulator.planning.space import Candidate
@@ -21,6 +22,7 @@ def entry_of(candidate: Candidate, outcome: Outcome, price: Price | None) -> Ent
         "options": dict(candidate.options),
         **measures(outcome, price),
         "exact": outcome["exact"],
+        "interference_neglected": NO_INTERFERENCE in outcome["warnings"],
         "limits": limits(outcome),
         "result": outcome,
     }

@@ -56,10 +56,12 @@ def _brief(candidate: str) -> str:
 
 
 def _named(entry: Entry) -> str:
-    remarks = ("" if entry.get("exact", True) else " (approximate)") + (
-        " (estimated)" if entry.get("estimated") else ""
-    )
-    return _brief(entry["candidate"]) + remarks
+    remarks = {
+        "approximate": not entry.get("exact", True),
+        "estimated": entry.get("estimated"),
+        "without interference, so faster than it is": entry.get("interference_neglected"),
+    }
+    return _brief(entry["candidate"]) + "".join(f" ({remark})" for remark, holds in remarks.items() if holds)
 
 
 def _measures(entry: Mapping[str, Any]) -> list[str]:

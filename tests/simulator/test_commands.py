@@ -83,14 +83,15 @@ def test_every_option_reaches_the_request(simulator: Simulator, run: Run, tmp_pa
         "cached_prefix": "1k", "new_tokens": 2, "stage_link": "5ms,1Gbit/s",
         "microbatches": 5, "loss_chunks": 6, "optimizer": "adamw-8bit", "method": "lora:rank=8", "ep": 2,
         "routing": "zipf:seed=1", "capacity": 1.5, "lost_rank": "1", "jitter": 0.1, "seed": 3, "draws": 7,
-        "what_if": "net=2", "host_numa": "0",
+        "what_if": "net=2", "host_numa": "0", "virtual_stages": 2,
     }  # fmt: skip
     several = {"slow_rank": ("0:1.5", "2:1.1"), "slow_link": ("gpu:0->nvs:0:0.5",), "lost": ("nic:0.1",)}
     several |= {"nccl": ("NCCL_P2P_LEVEL=SYS", "NCCL_ALGO=Ring,Tree")}
     arguments = [text for name, value in values.items() for text in (_flag(name), str(value))]
     arguments += [text for name, texts in several.items() for each in texts for text in (_flag(name), each)]
-    assert run("simulate", *arguments, "--no-interference", "--cuda-graphs")[0] == 0
-    asked = {"interference": False, "cuda_graphs": True, "timeline": False}
+    flags = ("cuda_graphs", "fp8", "overlap_microbatches")
+    assert run("simulate", *arguments, "--no-interference", *map(_flag, flags))[0] == 0
+    asked = {"interference": False, "timeline": False, **dict.fromkeys(flags, True)}
     assert simulator.requests == [SimulationRequest(**values, **several, **asked)]
     assert {*values, *several, *asked, "peers"} == set(SimulationRequest.__dataclass_fields__)
 

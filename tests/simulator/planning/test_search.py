@@ -178,6 +178,16 @@ def test_an_interruption_keeps_estimates() -> None:
     json.dumps(found.to_json(), allow_nan=False)
 
 
+def test_what_is_too_large_for_interference_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = {"schedule": ["ring"], "zero": [3], "checkpoint": ["full"]}
+    assert not plan(STEP, Here(), axes=axes, top=1).candidates[0]["interference_neglected"]
+    monkeypatch.setattr("simulator.contention.MOST_FOLLOWED", 1)
+    found = plan(STEP, Here(), axes=axes, top=1)
+    assert found.candidates[0]["interference_neglected"]
+    cells = list(plan_tables(found)[0].columns[0].cells)
+    assert "without interference, so faster than it is" in " ".join(str(cells[0]).split())
+
+
 def test_an_interruption_before_any_look_says_so() -> None:
     with pytest.raises(InputError, match="nothing can run before the interruption"):
         plan(STEP, Impatient(1), axes={"schedule": ["ring"], "zero": [3], "checkpoint": ["full"]})
