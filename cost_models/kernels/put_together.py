@@ -73,16 +73,20 @@ def find_shared(launches: Iterable[KernelCall], side: str) -> Shared:
     Shared(parts=2, part_rows=8, runs=1, rows=6)
     """
     start, stop = f"{side}_start", f"{side}_stop"
-    parts = sorted(
-        part for launch in launches for part in _join([(getattr(s, start), getattr(s, stop)) for s in launch.segments])
-    )
+    covered = [join_slices([(getattr(s, start), getattr(s, stop)) for s in launch.segments]) for launch in launches]
+    parts = sorted(part for each in covered for part in each)
     if not any(after[0] < before[1] for before, after in pairwise(parts)):
         return Shared()
-    runs = _join(parts)
+    runs = join_slices(parts)
     return Shared(len(parts), _length(parts), len(runs), _length(runs))
 
 
-def _join(slices: Slices) -> Slices:
+def join_slices(slices: Slices) -> Slices:
+    """The same rows in disjoint slices, in order.
+
+    >>> join_slices([(4, 8), (0, 2), (1, 4)])
+    [(0, 8)]
+    """
     joined: Slices = []
     for first, last in sorted(slices):
         if joined and first <= joined[-1][1]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from cost_models.kernels import split_call
+from cost_models.kernels.put_together import join_slices
 from cost_models.masks import KernelCall
 from simulator.program.operations import Attention, Operation
 from validators.executors.local import (
@@ -27,7 +28,6 @@ from validators.executors.local import (
     Slices,
     covered_slices,
     gaps,
-    join_slices,
 )
 from validators.executors.packing import readable
 from validators.executors.store import Piece

@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cost_models.kernels.put_together import Slices, join_slices
 from cost_models.masks import KernelCall, Lowering
 from simulator.program.operations import Attention, Elementwise, Operation
 from simulator.program.partition import Layout, rows_of
 from validators.executors.store import Store
 from validators.kernels.fused import merge_into
-
-Slices = list[tuple[int, int]]
 
 
 class AttentionKernel(Protocol):
@@ -160,21 +159,6 @@ def covered_slices(calls: Iterable[KernelCall], side: str) -> Slices:
     """
     start, stop = f"{side}_start", f"{side}_stop"
     return join_slices([(getattr(s, start), getattr(s, stop)) for call in calls for s in call.segments])
-
-
-def join_slices(slices: Slices) -> Slices:
-    """The same rows in disjoint slices, in order.
-
-    >>> join_slices([(4, 8), (0, 2), (1, 4)])
-    [(0, 8)]
-    """
-    joined: Slices = []
-    for first, last in sorted(slices):
-        if joined and first <= joined[-1][1]:
-            joined[-1] = joined[-1][0], max(last, joined[-1][1])
-        else:
-            joined.append((first, last))
-    return joined
 
 
 def gaps(slices: Slices, length: int) -> Slices:

@@ -13,9 +13,9 @@ from cost_models.kernels import (
     put_together_bytes,
     put_together_launches,
 )
-from cost_models.kernels.put_together import estimate_put_together_s, find_shared
+from cost_models.kernels.put_together import estimate_put_together_s, find_shared, join_slices
 from cost_models.masks import MAX_LAUNCHES, KernelCall, Segment
-from validators.executors.local import covered_slices, join_slices
+from validators.executors.local import covered_slices
 
 SHAPE = AttentionShape(2, 8, 2, 128, 128, "bf16")
 GPU = load_hardware("h100-sxm")

@@ -181,7 +181,14 @@ def reference_step(case: StepCase) -> tuple[torch.Tensor, dict[str, torch.Tensor
     weights = {name: each.requires_grad_(parameters[name].trainable) for name, each in case.weights().items()}
     loss = case.token_losses(weights)
     case.loss(loss).backward()
-    weights, o = {name: each for name, each in weights.items() if each.requires_grad}, ADAMW
+    weights = {name: each for name, each in weights.items() if each.requires_grad}
+    first = moments_after_adamw(case, weights)
+    return loss.detach(), first | {name: each.detach() for name, each in weights.items()}
+
+
+def moments_after_adamw(case: StepCase, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Update weights that have gradients in place; their first moments."""
+    o = ADAMW
     optimizer = torch.optim.AdamW(
         weights.values(), o["learning_rate"], (o["beta1"], o["beta2"]), o["epsilon"], o["weight_decay"]
     )
@@ -191,8 +198,7 @@ def reference_step(case: StepCase) -> tuple[torch.Tensor, dict[str, torch.Tensor
             "step": torch.tensor(o["step"] - 1.0), "exp_avg": moments[f"m {name}"], "exp_avg_sq": moments[f"v {name}"],
         }  # fmt: skip
     optimizer.step()
-    first = {f"m {name}": optimizer.state[weight]["exp_avg"] for name, weight in weights.items()}
-    return loss.detach(), first | {name: each.detach() for name, each in weights.items()}
+    return {f"m {name}": optimizer.state[weight]["exp_avg"] for name, weight in weights.items()}
 
 
 def total_loss(case: StepCase, done: Loopback) -> float:
